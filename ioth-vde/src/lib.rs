@@ -1,0 +1,20 @@
+//! Virtual Ethernet for the Internet of Threads.
+//!
+//! A [`Link`] is one Ethernet port into a virtual network. It is named by a VNL (virtual
+//! network locator) such as `switch://lan` or `vde:///tmp/sw`, moves batches of [`Frame`]s,
+//! and tells a [`Receiver`] what arrives. Tracing and faults are wrappers around any link.
+//!
+//! ```text
+//!   engine ── send(&mut Batch) ──▶ Link ──▶ LAN, vde_switch, ...
+//!     ▲                             │
+//!     └── Receiver::receive ────────┘
+//! ```
+//!
+//! What it does not do: nothing here knows IP.
+#![deny(unsafe_code)]
+
+pub mod frame;
+pub mod link;
+
+pub use frame::{Batch, Checksum, Frame};
+pub use link::{Counters, Filter, Link, LinkError, Properties, Receiver};

@@ -1,0 +1,148 @@
+//! The plug between a node and a virtual network.
+
+use std::fmt;
+use std::sync::Arc;
+
+use ioth_core::{Errno, MacAddr};
+
+use crate::Batch;
+
+/// An Ethernet port into a virtual network.
+///
+/// Order of calls: [`attach`](Self::attach) once, then [`send`](Self::send) and
+/// [`set_filter`](Self::set_filter) from any thread, [`detach`](Self::detach) at the end. Nothing
+/// is delivered before `attach` and after `detach` returned.
+///
+/// A link holds no lock while it calls its receiver, so a receiver may send from within.
+pub trait Link: Send + Sync + fmt::Debug + 'static {
+    /// What the link can carry. Constant for the link's life.
+    fn properties(&self) -> Properties;
+
+    /// Plugs the receiver in and starts delivery.
+    ///
+    /// # Errors
+    /// [`LinkError`] when the network cannot be reached any more.
+    fn attach(&self, receiver: Arc<dyn Receiver>) -> Result<(), LinkError>;
+
+    /// Sends frames from the front of the batch, in order, without waiting.
+    ///
+    /// What stays in the batch found no room; [`Receiver::writable`] tells when there is some again.
+    /// A frame that can never be sent (too long, too short) is dropped and counted.
+    ///
+    /// # Errors
+    /// [`LinkError`] when the network is gone; the batch is then emptied, its frames counted as dropped.
+    fn send(&self, frames: &mut Batch) -> Result<(), LinkError>;
+
+    /// Tells which frames the port wants, so that a switch can spare it the others. A hint: other frames may come.
+    fn set_filter(&self, filter: &Filter) {
+        let _ = filter;
+    }
+
+    /// Unplugs: the receiver is dropped and the network forgets the port. A second call does nothing.
+    fn detach(&self);
+
+    /// What went through and what was lost.
+    fn counters(&self) -> Counters;
+}
+
+/// What a link tells of its other side; implemented by a stack.
+///
+/// Called from whatever thread brought the event: another node's caller, or the reactor. Must not block.
+pub trait Receiver: Send + Sync + fmt::Debug + 'static {
+    /// Frames arrived. The receiver takes them all.
+    fn receive(&self, frames: &mut Batch);
+
+    /// There is room for [`Link::send`] again, after it had left frames in its batch.
+    fn writable(&self);
+
+    /// The network is gone; nothing will be delivered any more.
+    fn down(&self, cause: LinkError);
+}
+
+/// What a link can carry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Properties {
+    /// Largest IP packet, in bytes (the frame is 14 longer).
+    pub mtu: usize,
+    /// Largest IP packet that the link takes as a super-frame, to be segmented by whoever must; 0 when it takes none.
+    pub gso_max: usize,
+    /// Whether frames reach their receiver in this process's memory, so that checksums need not be computed.
+    pub trusted: bool,
+}
+
+/// Which frames a port wants to see.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Filter {
+    /// The port's own addresses.
+    pub unicast: Vec<MacAddr>,
+    /// Group addresses that it listens to; broadcast is always included.
+    pub groups: Vec<MacAddr>,
+    /// It wants everything (a bridge, a sniffer).
+    pub promiscuous: bool,
+}
+
+/// What went through a link, and what was lost by name.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counters {
+    /// Frames handed to the receiver.
+    pub rx_frames: u64,
+    /// Their bytes.
+    pub rx_bytes: u64,
+    /// Frames sent.
+    pub tx_frames: u64,
+    /// Their bytes.
+    pub tx_bytes: u64,
+    /// Frames not sent: shorter than an Ethernet header or longer than the MTU allows.
+    pub tx_bad_length: u64,
+    /// Frames not sent because the network was gone.
+    pub tx_down: u64,
+    /// Frames not received: shorter than an Ethernet header or cut by the network.
+    pub rx_bad_length: u64,
+    /// Frames not delivered because the receiver's queue was full.
+    pub rx_overrun: u64,
+}
+
+/// Error returned when a link cannot be made or has ended.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum LinkError {
+    /// The VNL is malformed: what is wrong, where, and what would be right.
+    #[error("vnl: {0}")]
+    Syntax(String),
+    /// No such scheme.
+    #[error("vnl: unknown scheme \"{scheme}\" in \"{vnl}\" (known: {known})")]
+    Scheme {
+        /// The part before `://`.
+        scheme: String,
+        /// The whole VNL.
+        vnl: String,
+        /// The schemes that there are.
+        known: String,
+    },
+    /// The network refused, or a system call failed.
+    #[error("{what}: {errno}")]
+    Os {
+        /// What was being done, with the VNL or path.
+        what: String,
+        /// Why it failed.
+        errno: Errno,
+    },
+    /// The network's other side has gone.
+    #[error("{0}: the network is gone")]
+    Gone(String),
+    /// The link was detached.
+    #[error("the link is detached")]
+    Detached,
+}
+
+impl LinkError {
+    /// The error as Linux numbers it.
+    pub fn errno(&self) -> Errno {
+        match self {
+            LinkError::Syntax(_) => Errno::EINVAL,
+            LinkError::Scheme { .. } => Errno::EPROTONOSUPPORT,
+            LinkError::Os { errno, .. } => *errno,
+            LinkError::Gone(_) | LinkError::Detached => Errno::ENETDOWN,
+        }
+    }
+}
