@@ -1,0 +1,478 @@
+//! The process-wide reactor: one thread that waits for descriptors and deadlines (contract 5).
+//!
+//! The thread is named `ioth-reactor`, starts at first use and never ends. It sleeps without a time-out while
+//! no timer is set: an idle process shows no wake-up at all. Whatever it calls, it calls with no lock held.
+
+use std::cmp::Ordering;
+use std::collections::hash_map::Entry;
+use std::collections::{BinaryHeap, HashMap};
+use std::fmt;
+use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Arc, OnceLock, Weak};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::SigSet;
+use parking_lot::Mutex;
+use polling::{Event, Poller};
+
+use crate::{Events, sys};
+
+/// Somebody who waits for a descriptor.
+pub trait Source: Send + Sync + fmt::Debug + 'static {
+    /// Called in the reactor's thread, with no lock held, again and again for as long as one of `events` holds
+    /// (level-triggered).
+    ///
+    /// `events` is made of the interest given and of `ERR` and `HUP`, which are always reported: a source that
+    /// cannot make them go away has to drop its [`Registration`]. `IN` comes with them when it was asked for.
+    /// `RDHUP` is never reported on its own; it shows as `IN`.
+    ///
+    /// A call may still be under way, or about to begin, in the reactor's thread when another thread has
+    /// dropped the registration. A panic is reported on standard error and ends the registration.
+    fn ready(&self, events: Events);
+}
+
+/// Somebody who waits for a deadline.
+pub trait Alarm: Send + Sync + 'static {
+    /// Called in the reactor's thread, with no lock held, once after the deadline of a [`Timer`].
+    ///
+    /// It may come late, after another thread has cleared the timer or moved its deadline: compare the clock
+    /// with what is due. A panic is reported on standard error.
+    fn fire(&self);
+}
+
+/// The process-wide reactor.
+#[derive(Clone)]
+pub struct Reactor {
+    shared: Arc<Shared>,
+}
+
+impl Reactor {
+    /// The reactor; its thread is started by the first call.
+    ///
+    /// # Panics
+    /// When the process has no descriptor or thread left for it: see [`try_global`](Self::try_global).
+    pub fn global() -> &'static Reactor {
+        match Reactor::try_global() {
+            Ok(reactor) => reactor,
+            Err(error) => panic!("ioth-reactor: cannot start: {error} (raise RLIMIT_NOFILE or RLIMIT_NPROC)"),
+        }
+    }
+
+    /// As [`global`](Self::global), for whoever can live without it or report the error.
+    ///
+    /// # Errors
+    /// `EMFILE`, `ENFILE`, `ENOMEM` or `EAGAIN` when it could not be started; the next call tries again.
+    pub fn try_global() -> io::Result<&'static Reactor> {
+        static REACTOR: OnceLock<Reactor> = OnceLock::new();
+        static STARTING: Mutex<()> = Mutex::new(());
+        if let Some(reactor) = REACTOR.get() {
+            return Ok(reactor);
+        }
+        let _starting = STARTING.lock();
+        if let Some(reactor) = REACTOR.get() {
+            return Ok(reactor);
+        }
+        let reactor = Reactor::start()?;
+        Ok(REACTOR.get_or_init(|| reactor))
+    }
+
+    /// Calls `source` whenever one of `interest`, or `ERR` or `HUP`, holds for `fd`.
+    ///
+    /// `fd` must stay open until the [`Registration`] is dropped, and can be registered once only.
+    ///
+    /// # Errors
+    /// `EEXIST` when `fd` is registered already, `EPERM` for a file that cannot be polled, `ENOMEM` and `ENOSPC`
+    /// when the system's tables are full.
+    pub fn register(
+        &self,
+        fd: BorrowedFd<'_>,
+        interest: Events,
+        source: Arc<dyn Source>,
+    ) -> io::Result<Registration> {
+        let mut table = self.shared.table.lock();
+        let key = table.next_key();
+        sys::poller_add(&self.shared.poller, fd, poll_event(key, interest))?;
+        let fd = fd.as_raw_fd();
+        table.by_fd.insert(fd, key);
+        table.entries.insert(key, Registered { fd, interest, source });
+        Ok(Registration { shared: self.shared.clone(), key })
+    }
+
+    /// A one-shot timer without a deadline; `target` is not kept alive by it.
+    pub fn timer(&self, target: Weak<dyn Alarm>) -> Timer {
+        let state = Mutex::new(TimerState { deadline: None, queued: None });
+        Timer { shared: self.shared.clone(), inner: Arc::new(TimerInner { target, state }) }
+    }
+
+    /// Runs `job` soon in the reactor's thread.
+    pub fn defer(&self, job: Box<dyn FnOnce() + Send>) {
+        let mut agenda = self.shared.agenda.lock();
+        agenda.jobs.push(job);
+        let asleep = agenda.sleep != Sleep::Awake;
+        drop(agenda);
+        if asleep {
+            self.shared.wake();
+        }
+    }
+
+    fn start() -> io::Result<Reactor> {
+        let shared = Arc::new(Shared {
+            poller: Poller::new()?,
+            table: Mutex::new(Table::default()),
+            agenda: Mutex::new(Agenda { heap: BinaryHeap::new(), jobs: Vec::new(), sleep: Sleep::Awake }),
+        });
+        let for_thread = shared.clone();
+        thread::Builder::new().name("ioth-reactor".into()).spawn(move || for_thread.run())?;
+        Ok(Reactor { shared })
+    }
+}
+
+impl fmt::Debug for Reactor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Reactor").field("sources", &self.shared.table.lock().entries.len()).finish_non_exhaustive()
+    }
+}
+
+/// A descriptor in the reactor; dropping it takes the descriptor out.
+///
+/// It may be dropped anywhere, also from within [`Source::ready`].
+#[must_use = "dropping it ends the registration"]
+pub struct Registration {
+    shared: Arc<Shared>,
+    key: usize,
+}
+
+impl Registration {
+    /// Replaces the interest; an empty one leaves `HUP` and `ERR`.
+    ///
+    /// # Errors
+    /// `ENOENT` when a panic of the source has ended the registration, `ENOMEM`.
+    pub fn set_interest(&self, interest: Events) -> io::Result<()> {
+        let mut table = self.shared.table.lock();
+        let Some(registered) = table.entries.get_mut(&self.key) else {
+            return Err(io::Error::from_raw_os_error(libc::ENOENT));
+        };
+        if registered.interest != interest {
+            sys::poller_modify(&self.shared.poller, registered.fd, poll_event(self.key, interest))?;
+            registered.interest = interest;
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Registration {
+    fn drop(&mut self) {
+        self.shared.deregister(self.key);
+    }
+}
+
+impl fmt::Debug for Registration {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Registration").field("key", &self.key).finish_non_exhaustive()
+    }
+}
+
+/// A one-shot timer; dropping it clears it.
+pub struct Timer {
+    shared: Arc<Shared>,
+    inner: Arc<TimerInner>,
+}
+
+impl Timer {
+    /// Sets or moves the deadline; one in the past means at once.
+    ///
+    /// Cheap when the timer had an earlier deadline before, even a cleared one: the reactor's thread is
+    /// woken only for a deadline that comes before everything that it waits for.
+    pub fn set(&self, deadline: Instant) {
+        let mut state = self.inner.state.lock();
+        state.deadline = Some(deadline);
+        if state.queued.is_some_and(|queued| queued <= deadline) {
+            return;
+        }
+        state.queued = Some(deadline);
+        let wake = self.shared.agenda.lock().push(deadline, &self.inner);
+        drop(state);
+        if wake {
+            self.shared.wake();
+        }
+    }
+
+    /// Takes the deadline away.
+    pub fn clear(&self) {
+        self.inner.state.lock().deadline = None;
+    }
+}
+
+impl fmt::Debug for Timer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Timer").field("deadline", &self.inner.state.lock().deadline).finish_non_exhaustive()
+    }
+}
+
+/// What the handles and the thread share.
+///
+/// Lock order: a timer's `state`, then `agenda`; `table` on its own.
+struct Shared {
+    poller: Poller,
+    table: Mutex<Table>,
+    agenda: Mutex<Agenda>,
+}
+
+impl Shared {
+    fn run(&self) {
+        // The program's signal handlers and the calls that they interrupt belong in the program's threads.
+        let _ = SigSet::all().thread_block();
+        let mut events = polling::Events::new();
+        loop {
+            events.clear();
+            // polling goes on after EINTR by itself.
+            let sleep = self.agenda.lock().fall_asleep();
+            let waited = match sleep {
+                Sleep::Awake => self.poller.wait(&mut events, Some(Duration::ZERO)),
+                Sleep::Until(deadline) => self.poller.wait_deadline(&mut events, deadline),
+                Sleep::Forever => self.poller.wait(&mut events, None),
+            };
+            let jobs = self.agenda.lock().get_up();
+            if let Err(error) = waited {
+                eprintln!(
+                    "ioth-reactor: epoll_wait: {error}; links and timers stop \
+                     (close_range(2) and the like must spare descriptors that the program did not open)"
+                );
+                return;
+            }
+            for event in events.iter() {
+                self.dispatch(&event);
+            }
+            self.fire_due(Instant::now());
+            for job in jobs {
+                if catch_unwind(AssertUnwindSafe(job)).is_err() {
+                    eprintln!("ioth-reactor: a deferred job panicked; going on");
+                }
+            }
+        }
+    }
+
+    fn dispatch(&self, event: &Event) {
+        let Some((interest, source)) =
+            self.table.lock().entries.get(&event.key).map(|entry| (entry.interest, entry.source.clone()))
+        else {
+            return; // deregistered after the kernel had reported it
+        };
+        let mut holds = Events::empty();
+        holds.set(Events::IN, event.readable);
+        holds.set(Events::PRI, event.is_priority());
+        holds.set(Events::OUT, event.writable);
+        holds &= interest;
+        holds.set(Events::HUP, event.is_interrupt());
+        holds.set(Events::ERR, event.is_err() == Some(true));
+        if holds.is_empty() {
+            return; // the interest shrank meanwhile
+        }
+        if catch_unwind(AssertUnwindSafe(|| source.ready(holds))).is_err() {
+            let name = catch_unwind(AssertUnwindSafe(|| format!("{source:?}")));
+            let name = name.as_deref().unwrap_or("a source");
+            eprintln!("ioth-reactor: {name} panicked; its descriptor is watched no more");
+            self.deregister(event.key);
+        }
+        // The last reference may go here, and a panic in a destructor must not end the thread either.
+        let _ = catch_unwind(AssertUnwindSafe(|| drop(source)));
+    }
+
+    fn fire_due(&self, now: Instant) {
+        // All of them first: an alarm that sets its timer to the past again must not hold up the descriptors.
+        let due = self.agenda.lock().take_due(now);
+        for due in due {
+            let Some(timer) = due.timer.upgrade() else { continue };
+            let mut state = timer.state.lock();
+            if state.queued != Some(due.deadline) {
+                continue; // an earlier entry has taken its place
+            }
+            state.queued = None;
+            match state.deadline {
+                Some(deadline) if deadline <= now => state.deadline = None,
+                Some(later) => {
+                    state.queued = Some(later);
+                    // This thread is awake: nobody has to be woken.
+                    self.agenda.lock().push(later, &timer);
+                    continue;
+                }
+                None => continue,
+            }
+            drop(state);
+            let target = timer.target.upgrade();
+            drop(timer);
+            let fired = catch_unwind(AssertUnwindSafe(move || {
+                if let Some(target) = target {
+                    target.fire();
+                }
+            }));
+            if fired.is_err() {
+                eprintln!("ioth-reactor: an alarm panicked; going on");
+            }
+        }
+    }
+
+    fn deregister(&self, key: usize) {
+        let mut table = self.table.lock();
+        let Some(registered) = table.entries.remove(&key) else { return };
+        // When the number belongs to a younger registration, the older descriptor was closed first, against the
+        // rules, and its file has left the epoll set by itself: the younger one must not be taken out.
+        if let Entry::Occupied(current) = table.by_fd.entry(registered.fd)
+            && *current.get() == key
+        {
+            current.remove();
+            // It fails only where the file has left by itself.
+            let _ = sys::poller_delete(&self.poller, registered.fd);
+        }
+        drop(table);
+        // Only now, with no lock held, may the source's destructor run.
+        drop(registered);
+    }
+
+    fn wake(&self) {
+        if let Err(error) = self.poller.notify() {
+            eprintln!("ioth-reactor: cannot wake the thread: {error}");
+        }
+    }
+}
+
+/// The registered descriptors.
+#[derive(Default)]
+struct Table {
+    /// By a key that is not used again, so that an event that was read late finds nobody.
+    entries: HashMap<usize, Registered>,
+    by_fd: HashMap<RawFd, usize>,
+    last_key: usize,
+}
+
+struct Registered {
+    fd: RawFd,
+    interest: Events,
+    source: Arc<dyn Source>,
+}
+
+impl Table {
+    fn next_key(&mut self) -> usize {
+        loop {
+            self.last_key = self.last_key.wrapping_add(1);
+            // usize::MAX is polling's own; wrapping round is possible with 32 bits only.
+            if self.last_key != usize::MAX && !self.entries.contains_key(&self.last_key) {
+                return self.last_key;
+            }
+        }
+    }
+}
+
+/// What the thread has to do beside waiting for descriptors.
+struct Agenda {
+    heap: BinaryHeap<Due>,
+    jobs: Vec<Box<dyn FnOnce() + Send>>,
+    sleep: Sleep,
+}
+
+/// What the thread is doing: whoever brings something earlier has to wake it.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Sleep {
+    Awake,
+    Until(Instant),
+    Forever,
+}
+
+impl Agenda {
+    /// Queues a deadline; whether the thread has to be woken for it.
+    fn push(&mut self, deadline: Instant, timer: &Arc<TimerInner>) -> bool {
+        self.heap.push(Due { deadline, timer: Arc::downgrade(timer) });
+        match self.sleep {
+            Sleep::Awake => false,
+            Sleep::Until(until) => deadline < until,
+            Sleep::Forever => true,
+        }
+    }
+
+    fn take_due(&mut self, now: Instant) -> Vec<Due> {
+        let mut due = Vec::new();
+        while self.heap.peek().is_some_and(|next| next.deadline <= now) {
+            due.extend(self.heap.pop());
+        }
+        due
+    }
+
+    /// Called by the thread before it waits: for how long.
+    fn fall_asleep(&mut self) -> Sleep {
+        // What was cleared or dropped meanwhile must not cause a wake-up.
+        while self.heap.peek().is_some_and(Due::is_void) {
+            self.heap.pop();
+        }
+        self.sleep = match self.heap.peek() {
+            _ if !self.jobs.is_empty() => Sleep::Awake,
+            Some(due) => Sleep::Until(due.deadline),
+            None => Sleep::Forever,
+        };
+        self.sleep
+    }
+
+    fn get_up(&mut self) -> Vec<Box<dyn FnOnce() + Send>> {
+        self.sleep = Sleep::Awake;
+        std::mem::take(&mut self.jobs)
+    }
+}
+
+struct TimerInner {
+    target: Weak<dyn Alarm>,
+    state: Mutex<TimerState>,
+}
+
+struct TimerState {
+    deadline: Option<Instant>,
+    /// Deadline of the heap's entry that counts. It is never later than `deadline`; a later entry is void, and an
+    /// earlier one is queued again with the deadline that holds then. So a deadline that moves away with every
+    /// packet costs no heap operation.
+    queued: Option<Instant>,
+}
+
+/// An entry of the heap, the earliest on top.
+struct Due {
+    deadline: Instant,
+    timer: Weak<TimerInner>,
+}
+
+impl Due {
+    /// Whether nobody waits for it any more. One that was moved away is not void: it is queued again at its time.
+    fn is_void(&self) -> bool {
+        let Some(timer) = self.timer.upgrade() else { return true };
+        // Against the lock order, hence only where it does not wait; the price is a wake-up for nothing.
+        let Some(mut state) = timer.state.try_lock() else { return false };
+        if state.queued == Some(self.deadline) && state.deadline.is_none() {
+            state.queued = None;
+        }
+        state.queued != Some(self.deadline)
+    }
+}
+
+impl PartialEq for Due {
+    fn eq(&self, other: &Self) -> bool {
+        self.deadline == other.deadline
+    }
+}
+
+impl Eq for Due {}
+
+impl PartialOrd for Due {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for Due {
+    fn cmp(&self, other: &Self) -> Ordering {
+        other.deadline.cmp(&self.deadline)
+    }
+}
+
+fn poll_event(key: usize, interest: Events) -> Event {
+    let event = Event::new(key, interest.contains(Events::IN), interest.contains(Events::OUT));
+    if interest.contains(Events::PRI) { event.with_priority() } else { event }
+}

@@ -1,9 +1,21 @@
 //! Readiness: what poll(2) says of a socket, and who is told when it changes (contract 2).
 
+use std::os::fd::{BorrowedFd, OwnedFd};
+use std::sync::OnceLock;
 use std::task::{Poll, Waker};
 use std::time::Instant;
 
 use bitflags::bitflags;
+
+use crate::Errno;
+use crate::signal::SignalFd;
+use park::Parker;
+use sync::{AtomicU64, Mutex, Ordering};
+
+mod park;
+mod sync;
+#[cfg(test)]
+mod tests;
 
 bitflags! {
     /// The bits of poll(2), with Linux's values.
@@ -24,6 +36,307 @@ bitflags! {
     }
 }
 
-/// The readiness of one socket.
+/// The readiness of one socket: poll(2)'s bits, and whoever waits for them.
+///
+/// The stack calls [`set`](Self::set) with its lock held and, where that says so, [`notify`](Self::notify) after
+/// unlocking. Waiters are parked threads ([`wait`](Self::wait)), tasks ([`poll_ready`](Self::poll_ready)) and one
+/// signal fd ([`make_signal_fd`](Self::make_signal_fd)).
+///
+/// A call that was made with the signal fd's number ends with [`settle`](Self::settle), which does what only
+/// the user's end of the pair can do. It comes after `set` and `notify`, with no lock held, before the call returns:
+///
+/// ```text
+///   lock stack; run the engine; told = readiness.set(bits); unlock;
+///   if told { readiness.notify() }
+///   readiness.settle(fd)          (calls by descriptor only)
+/// ```
+///
+/// Three rules for what is set, because the signal fd cannot take everything back:
+/// * `RDHUP`, and `HUP`, and `ERR` together with `HUP`, are for good. A fresh stream socket, which Linux polls as
+///   `OUT|HUP`, must leave `HUP` out.
+/// * `ERR` without `HUP` is an error that the next call takes away (a datagram socket's); the signal fd shows `IN`.
+/// * `IN` goes with `RDHUP`, `HUP` and `ERR`, as on Linux: a read does not wait then.
 #[derive(Debug)]
-pub struct Readiness {}
+pub struct Readiness {
+    /// See [`Word`].
+    word: AtomicU64,
+    /// Lock order: taken with no lock of a stack held; nothing is called with it held.
+    waiters: Mutex<Waiters>,
+    signal: OnceLock<SignalFd>,
+}
+
+impl Readiness {
+    /// The readiness of a new socket.
+    pub fn new(initial: Events) -> Self {
+        Readiness {
+            word: AtomicU64::new(Word::default().with_events(initial).0),
+            waiters: Mutex::new(Waiters::default()),
+            signal: OnceLock::new(),
+        }
+    }
+
+    /// What holds now: one atomic load.
+    pub fn events(&self) -> Events {
+        self.load().events()
+    }
+
+    /// Stores what holds from now on. True when somebody may have to be told: then call
+    /// [`notify`](Self::notify) after unlocking the stack.
+    ///
+    /// Made for a stack that holds its lock: a few atomic operations, no lock, no system call.
+    #[must_use = "somebody may wait to be told: call notify() after unlocking the stack"]
+    pub fn set(&self, events: Events) -> bool {
+        let mut old = self.load();
+        loop {
+            if old.events() == events {
+                return false;
+            }
+            let new = old.with_events(events);
+            // The waiters' flags live in the same word, so there is one order of "set" and "wait": either this
+            // sees the flag, or the waiter sees the events.
+            match self.word.compare_exchange_weak(old.0, new.0, Ordering::AcqRel, Ordering::Acquire) {
+                Ok(_) => return old.is_watched(),
+                Err(now) => old = Word(now),
+            }
+        }
+    }
+
+    /// Wakes the waiters whose interest now holds and brings the signal fd up to date as far as the stack's end
+    /// can: it raises bits; taking `IN` and `OUT` away is up to [`settle`](Self::settle).
+    ///
+    /// Call it with no lock of a stack held: wakers run in it, and system calls.
+    pub fn notify(&self) {
+        let word = self.load();
+        if word.has(Word::WAITERS) {
+            self.wake();
+        }
+        if word.has(Word::SIGNAL)
+            && let Some(signal) = self.signal.get()
+        {
+            signal.sync(None, &|| self.load());
+        }
+    }
+
+    /// Parks the thread until one of `interest`, or `ERR` or `HUP`, holds, or the deadline passes (`None`: for
+    /// ever). Returns which of them hold, none after the deadline. It does not spin.
+    pub fn wait(&self, interest: Events, deadline: Option<Instant>) -> Events {
+        let mask = interest | Events::ERR | Events::HUP;
+        let ready = self.events() & mask;
+        if !ready.is_empty() {
+            return ready;
+        }
+        Parker::with_current(|parker| {
+            loop {
+                let mut waiters = self.waiters.lock();
+                waiters.threads.push((mask, parker.clone()));
+                let ready = self.announce() & mask;
+                if !ready.is_empty() {
+                    waiters.threads.pop();
+                    self.retire(&waiters);
+                    return ready;
+                }
+                drop(waiters);
+                if !parker.park(deadline) {
+                    let mut waiters = self.waiters.lock();
+                    let before = waiters.threads.len();
+                    waiters.threads.retain(|(_, other)| !Parker::same(parker, other));
+                    let taken = waiters.threads.len() == before;
+                    self.retire(&waiters);
+                    drop(waiters);
+                    if taken {
+                        // `wake` has this thread in hand. Its signal must not be met by the next wait.
+                        parker.park(None);
+                    }
+                    return self.events() & mask;
+                }
+                let ready = self.events() & mask;
+                if !ready.is_empty() {
+                    return ready;
+                }
+            }
+        })
+    }
+
+    /// Ready with those of `interest`, `ERR` and `HUP` that hold; else `waker` is woken when one of them does.
+    ///
+    /// A waker stays until then: that of a future dropped meanwhile is woken for nothing. At most
+    /// 256 are kept; beyond, the oldest is woken early, and asks again if it is still there.
+    pub fn poll_ready(&self, interest: Events, waker: &Waker) -> Poll<Events> {
+        let mask = interest | Events::ERR | Events::HUP;
+        let ready = self.events() & mask;
+        if !ready.is_empty() {
+            return Poll::Ready(ready);
+        }
+        // A waker's clone and drop may be anybody's code: both happen with the list unlocked.
+        let mut spare = Some(waker.clone());
+        let mut waiters = self.waiters.lock();
+        let known = waiters.tasks.iter_mut().find(|(_, other)| other.will_wake(waker));
+        let added = match known {
+            // A task may wait for reading here and for writing there with one waker.
+            Some((interest, _)) => {
+                *interest |= mask;
+                false
+            }
+            None => {
+                waiters.tasks.extend(spare.take().map(|waker| (mask, waker)));
+                true
+            }
+        };
+        let ready = self.announce() & mask;
+        if !ready.is_empty() {
+            let withdrawn = if added { waiters.tasks.pop() } else { None };
+            self.retire(&waiters);
+            drop(waiters);
+            drop(withdrawn);
+            return Poll::Ready(ready);
+        }
+        let oldest = if waiters.tasks.len() > MAX_TASKS { Some(waiters.tasks.remove(0)) } else { None };
+        drop(waiters);
+        if let Some((_, oldest)) = oldest {
+            oldest.wake();
+        }
+        Poll::Pending
+    }
+
+    /// Makes the signal fd (contract 3) and returns the user's end, close-on-exec.
+    ///
+    /// `closed` is called once, in the reactor's thread with no lock held, after the last duplicate of the user's
+    /// end was closed in any process. It is dropped uncalled when the `Readiness` is dropped before that.
+    ///
+    /// # Errors
+    /// `EEXIST` when there is one already; `EMFILE`, `ENFILE`, `ENOMEM`, `ENOBUFS`.
+    pub fn make_signal_fd(&self, closed: Box<dyn FnOnce() + Send>) -> Result<OwnedFd, Errno> {
+        if self.signal.get().is_some() {
+            return Err(Errno::EEXIST);
+        }
+        let (signal, user) = SignalFd::new(closed)?;
+        self.signal.set(signal).map_err(|_| Errno::EEXIST)?;
+        // Changes from here on are told to the new waiter; what came before is read by `settle`.
+        self.word.fetch_or(Word::SIGNAL, Ordering::AcqRel);
+        self.settle(std::os::fd::AsFd::as_fd(&user));
+        Ok(user)
+    }
+
+    /// Brings the signal fd up to date, also where it takes the user's end: `IN` is taken away when nothing
+    /// is left to read, and `OUT` when there is no room.
+    ///
+    /// Each call that the user makes by descriptor ends with this, given the descriptor that it was called with (any
+    /// duplicate will do); so an emptied socket does not show `IN` after the call that emptied it. When the
+    /// socket is emptied by a call that has no descriptor, `IN` stays until the next one that has.
+    ///
+    /// A number that the program closed and used again meanwhile is recognised and left alone.
+    pub fn settle(&self, user: BorrowedFd<'_>) {
+        if let Some(signal) = self.signal.get() {
+            signal.sync(Some(user), &|| self.load());
+        }
+    }
+
+    fn load(&self) -> Word {
+        Word(self.word.load(Ordering::Acquire))
+    }
+
+    /// Wakes the waiters whose interest holds.
+    fn wake(&self) {
+        let mut waiters = self.waiters.lock();
+        let now = self.events();
+        let threads: Vec<_> = waiters.threads.extract_if(.., |(mask, _)| mask.intersects(now)).collect();
+        let tasks: Vec<_> = waiters.tasks.extract_if(.., |(mask, _)| mask.intersects(now)).collect();
+        self.retire(&waiters);
+        drop(waiters);
+        for (_, parker) in threads {
+            parker.unpark();
+        }
+        for (_, waker) in tasks {
+            waker.wake();
+        }
+    }
+
+    /// Flags that somebody waits, and reads what holds in the same step. The list is locked.
+    fn announce(&self) -> Events {
+        Word(self.word.fetch_or(Word::WAITERS, Ordering::AcqRel)).events()
+    }
+
+    /// Takes the flag back when nobody waits any more. The list is locked.
+    fn retire(&self, waiters: &Waiters) {
+        if waiters.threads.is_empty() && waiters.tasks.is_empty() {
+            self.word.fetch_and(!Word::WAITERS, Ordering::AcqRel);
+        }
+    }
+}
+
+/// Wakers that are kept for a socket.
+const MAX_TASKS: usize = 256;
+
+/// Who waits for what.
+#[derive(Debug, Default)]
+struct Waiters {
+    threads: Vec<(Events, Parker)>,
+    tasks: Vec<(Events, Waker)>,
+}
+
+/// A socket's readiness in one word, so that each look at it is consistent:
+///
+/// ```text
+///   63      40 39      16   15       14     13      0
+///   OUT epoch  IN epoch   SIGNAL  WAITERS    events
+/// ```
+///
+/// An epoch counts how often its bit went from 0 to 1: edge-triggered epoll must see an edge for a
+/// bit that was taken away and came back between two looks.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Word(u64);
+
+impl Word {
+    const EVENTS: u64 = (1 << 14) - 1;
+    /// The list of waiters is not empty.
+    const WAITERS: u64 = 1 << 14;
+    /// There is a signal fd.
+    const SIGNAL: u64 = 1 << 15;
+    const IN_EPOCH: u32 = 16;
+    const OUT_EPOCH: u32 = 40;
+    const EPOCH: u64 = (1 << 24) - 1;
+
+    /// The word with other events, the epochs moved on where a bit rises.
+    pub(crate) fn with_events(self, events: Events) -> Word {
+        let mut new = self.0 & !Word::EVENTS | u64::from(events.bits()) & Word::EVENTS;
+        let risen = |bits| events.intersects(bits) && !self.events().intersects(bits);
+        if risen(Word::READABLE) {
+            new = Word::next_epoch(new, Word::IN_EPOCH);
+        }
+        if risen(Events::OUT) {
+            new = Word::next_epoch(new, Word::OUT_EPOCH);
+        }
+        Word(new)
+    }
+
+    /// What holds.
+    pub(crate) fn events(self) -> Events {
+        Events::from_bits_retain((self.0 & Word::EVENTS) as u32)
+    }
+
+    /// What the signal fd shows as `IN`; an error that can be cleared is among it.
+    pub(crate) const READABLE: Events = Events::IN.union(Events::ERR);
+
+    /// How often the socket became readable.
+    pub(crate) fn in_epoch(self) -> u64 {
+        self.0 >> Word::IN_EPOCH & Word::EPOCH
+    }
+
+    /// How often the socket became writable.
+    pub(crate) fn out_epoch(self) -> u64 {
+        self.0 >> Word::OUT_EPOCH & Word::EPOCH
+    }
+
+    fn has(self, flag: u64) -> bool {
+        self.0 & flag != 0
+    }
+
+    fn is_watched(self) -> bool {
+        self.has(Word::WAITERS | Word::SIGNAL)
+    }
+
+    fn next_epoch(word: u64, shift: u32) -> u64 {
+        let next = ((word >> shift) + 1) & Word::EPOCH;
+        word & !(Word::EPOCH << shift) | next << shift
+    }
+}
