@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::io::{IoSlice, IoSliceMut};
-use std::os::fd::OwnedFd;
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::task::Waker;
 
@@ -82,6 +82,18 @@ pub trait Socket: Send + Sync + fmt::Debug + 'static {
     fn native(&self) -> bool {
         false
     }
+
+    /// Brings the descriptor's poll bits down to the socket's state, by system calls on `fd`, which is the
+    /// released descriptor or a duplicate; the Berkeley calls do it after each call. Does nothing for a native
+    /// socket.
+    fn settle(&self, fd: BorrowedFd<'_>) {
+        let _ = fd;
+    }
+
+    /// Told by the Berkeley close(2) when it has closed a duplicate of the released descriptor: if that was the last
+    /// one, the socket ends now and not when the reactor comes round to it, so that its port is free when
+    /// the call returns. Does nothing for a native socket.
+    fn fd_closed(&self) {}
 
     /// Ends the socket as close(2) does: a stream is shut down gracefully in the background, or reset when
     /// unread data is lost (RFC 2525 §2.17). Later calls fail with `EBADF`.

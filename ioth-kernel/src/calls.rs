@@ -1,0 +1,195 @@
+//! Berkeley's calls on a descriptor, as system calls with this project's types.
+//!
+//! They suit any native socket, however its descriptor came about: a duplicate, an inherited one.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd, RawFd};
+
+use ioth_core::{Errno, Events, MsgFlags, RecvMsg, Result, SendMsg, Shutdown, SockAddr};
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
+use nix::poll::{PollFd, PollFlags, PollTimeout};
+
+use crate::sys::{self, ADDR_MAX, IOV_MAX};
+
+/// Runs `call` on a descriptor known by its number only; a closed one gives `EBADF`.
+///
+/// # Errors
+/// `EBADF` for a negative number; what `call` returns.
+pub fn with_number<T>(fd: RawFd, call: impl FnOnce(BorrowedFd<'_>) -> Result<T>) -> Result<T> {
+    sys::with_number(fd, call)
+}
+
+/// bind(2)
+pub fn bind(fd: BorrowedFd<'_>, addr: &SockAddr) -> Result<()> {
+    sys::bind(fd, &addr.to_raw())
+}
+
+/// connect(2)
+pub fn connect(fd: BorrowedFd<'_>, addr: &SockAddr) -> Result<()> {
+    sys::connect(fd, &addr.to_raw())
+}
+
+/// listen(2); a negative backlog is the maximum, as the kernel has it.
+pub fn listen(fd: BorrowedFd<'_>, backlog: i32) -> Result<()> {
+    let backlog = if backlog < 0 { i32::MAX } else { backlog };
+    sys::listen(fd, backlog)
+}
+
+/// accept4(2), close-on-exec
+pub fn accept(fd: BorrowedFd<'_>) -> Result<(OwnedFd, SockAddr)> {
+    let mut raw = [0; ADDR_MAX];
+    let (fd, len) = sys::accept(fd, &mut raw, libc::SOCK_CLOEXEC)?;
+    Ok((fd, addr_of(&raw[..len]).unwrap_or_default()))
+}
+
+/// getsockname(2)
+pub fn local_addr(fd: BorrowedFd<'_>) -> Result<SockAddr> {
+    let mut raw = [0; ADDR_MAX];
+    let len = sys::name(fd, &mut raw, false)?;
+    SockAddr::from_raw(&raw[..len])
+}
+
+/// getpeername(2)
+pub fn peer_addr(fd: BorrowedFd<'_>) -> Result<SockAddr> {
+    let mut raw = [0; ADDR_MAX];
+    let len = sys::name(fd, &mut raw, true)?;
+    SockAddr::from_raw(&raw[..len])
+}
+
+/// sendmsg(2), never with a SIGPIPE
+pub fn send(fd: BorrowedFd<'_>, message: &SendMsg<'_>, flags: MsgFlags) -> Result<usize> {
+    if message.data.len() > IOV_MAX {
+        return Err(Errno::EMSGSIZE);
+    }
+    let raw = message.addr.map(SockAddr::to_raw);
+    let flags = (flags | MsgFlags::NOSIGNAL).bits();
+    sys::send(fd, message.data, raw.as_deref(), message.control, flags)
+}
+
+/// recvmsg(2)
+pub fn recv(fd: BorrowedFd<'_>, message: &mut RecvMsg<'_, '_>, flags: MsgFlags) -> Result<usize> {
+    if message.data.len() > IOV_MAX {
+        return Err(Errno::EMSGSIZE);
+    }
+    let mut raw = [0; ADDR_MAX];
+    let flags = (flags | MsgFlags::from_bits_retain(libc::MSG_CMSG_CLOEXEC)).bits();
+    let received = sys::recv(fd, message.data, &mut raw, message.control, flags)?;
+    message.addr = addr_of(&raw[..received.addr_len]);
+    message.control_len = received.control_len;
+    message.flags = MsgFlags::from_bits_retain(received.flags & !libc::MSG_CMSG_CLOEXEC);
+    Ok(received.len)
+}
+
+/// setsockopt(2)
+pub fn set_option(fd: BorrowedFd<'_>, level: i32, name: i32, value: &[u8]) -> Result<()> {
+    sys::set_option(fd, level, name, value)
+}
+
+/// getsockopt(2)
+///
+/// # Errors
+/// As there; `ENOPROTOOPT` besides for the options that write beyond the value:
+/// `SO_GET_FILTER`, whose length counts instructions, and `TCP_ZEROCOPY_RECEIVE`, which takes addresses.
+pub fn option(fd: BorrowedFd<'_>, level: i32, name: i32, value: &mut [u8]) -> Result<usize> {
+    const TCP_ZEROCOPY_RECEIVE: i32 = 35;
+    match (level, name) {
+        (libc::SOL_SOCKET, libc::SO_GET_FILTER) | (libc::IPPROTO_TCP, TCP_ZEROCOPY_RECEIVE) => {
+            Err(Errno::ENOPROTOOPT)
+        }
+        _ => sys::option(fd, level, name, value),
+    }
+}
+
+/// shutdown(2)
+pub fn shutdown(fd: BorrowedFd<'_>, how: Shutdown) -> Result<()> {
+    sys::shutdown(fd, how.as_raw())
+}
+
+/// ioctl(2), for the requests whose argument is one plain structure: the queue lengths (`FIONREAD`,
+/// `SIOCOUTQ`), `SIOCATMARK`, `FIONBIO`, and the interface requests over `struct ifreq`.
+///
+/// # Errors
+/// As there; `ENOTTY` for other requests, `EINVAL` for an argument shorter than the request's structure.
+pub fn ioctl(fd: BorrowedFd<'_>, request: u64, argument: &mut [u8]) -> Result<i32> {
+    let needed = argument_len(request).ok_or(Errno::ENOTTY)?;
+    if argument.len() < needed {
+        return Err(Errno::EINVAL);
+    }
+    sys::ioctl(fd, request, argument)
+}
+
+/// Sets or clears O_NONBLOCK of the open file description.
+pub fn set_nonblocking(fd: BorrowedFd<'_>, nonblocking: bool) -> Result<()> {
+    let old = OFlag::from_bits_retain(fcntl(fd, FcntlArg::F_GETFL)?);
+    let mut new = old;
+    new.set(OFlag::O_NONBLOCK, nonblocking);
+    if new != old {
+        fcntl(fd, FcntlArg::F_SETFL(new))?;
+    }
+    Ok(())
+}
+
+/// Whether O_NONBLOCK of the open file description is set.
+pub fn nonblocking(fd: BorrowedFd<'_>) -> Result<bool> {
+    Ok(OFlag::from_bits_retain(fcntl(fd, FcntlArg::F_GETFL)?).contains(OFlag::O_NONBLOCK))
+}
+
+/// What poll(2) says now; `ERR | HUP` when it fails.
+pub fn events(fd: BorrowedFd<'_>) -> Events {
+    let all = PollFlags::from_bits_retain(Events::all().bits() as i16);
+    let mut fds = [PollFd::new(fd.as_fd(), all)];
+    match nix::poll::poll(&mut fds, PollTimeout::ZERO) {
+        Ok(_) => {
+            let seen = fds[0].revents().unwrap_or(PollFlags::empty());
+            Events::from_bits_truncate(seen.bits() as u32)
+        }
+        Err(_) => Events::ERR | Events::HUP,
+    }
+}
+
+/// `SO_COOKIE`: the number of the socket behind a descriptor, the same for all its duplicates and never
+/// given twice (since Linux 5.4 in no network namespace either).
+///
+/// # Errors
+/// `EBADF`; `ENOTSOCK` for other files.
+pub fn cookie(fd: BorrowedFd<'_>) -> Result<u64> {
+    let mut value = [0; 8];
+    match sys::option(fd, libc::SOL_SOCKET, libc::SO_COOKIE, &mut value)? {
+        8 => Ok(u64::from_ne_bytes(value)),
+        _ => Err(Errno::EINVAL),
+    }
+}
+
+/// The size of a request's structure; `None` for requests that hold pointers or are unknown.
+fn argument_len(request: u64) -> Option<usize> {
+    const SIOCOUTQ: u64 = libc::TIOCOUTQ as _;
+    const FIONREAD: u64 = libc::FIONREAD as _;
+    const FIONBIO: u64 = libc::FIONBIO as _;
+    const SIOCATMARK: u64 = 0x8905;
+    const SIOCGIFNAME: u64 = 0x8910;
+    // SIOCGIFFLAGS to SIOCSIFHWADDR, 0x8913 to 0x8924: all over struct ifreq, without pointers.
+    const SIOCGIFFLAGS: u64 = 0x8913;
+    const SIOCSIFHWADDR: u64 = 0x8924;
+    const SIOCGIFHWADDR: u64 = 0x8927;
+    const SIOCGIFINDEX: u64 = 0x8933;
+    const SIOCGIFTXQLEN: u64 = 0x8942;
+    const SIOCSIFTXQLEN: u64 = 0x8943;
+    const SIOCGIFMAP: u64 = 0x8970;
+    const SIOCSIFMAP: u64 = 0x8971;
+    match request {
+        SIOCOUTQ | FIONREAD | FIONBIO | SIOCATMARK => Some(size_of::<i32>()),
+        SIOCGIFNAME
+        | SIOCGIFFLAGS..=SIOCSIFHWADDR
+        | SIOCGIFHWADDR
+        | SIOCGIFINDEX
+        | SIOCGIFTXQLEN
+        | SIOCSIFTXQLEN
+        | SIOCGIFMAP
+        | SIOCSIFMAP => Some(size_of::<libc::ifreq>()),
+        _ => None,
+    }
+}
+
+/// An address that the kernel reports; it leaves it out where the socket's type has none.
+fn addr_of(raw: &[u8]) -> Option<SockAddr> {
+    SockAddr::from_raw(raw).ok().filter(|addr| *addr != SockAddr::Unspecified)
+}

@@ -1,0 +1,328 @@
+//! A socket of the kernel.
+
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::sync::{Arc, OnceLock};
+use std::task::{Poll, Waker};
+
+use ioth_core::{Errno, Events, MsgFlags, RecvMsg, Result, SendMsg, Shutdown, SockAddr, Socket};
+use parking_lot::RwLock;
+
+use crate::calls;
+use crate::stack::Open;
+use crate::watch::Watch;
+
+/// A socket of the host's kernel.
+///
+/// It owns its descriptor until [`release_fd`](Socket::release_fd) hands it to the caller. From then on
+/// it remembers but the number and the kernel's cookie of the socket: its calls go on working while that
+/// number is this socket, and fail with `EBADF` once the caller has closed it, whatever has the number then.
+/// As the descriptor is [`native`](Socket::native), plain system calls on it or on its duplicates do the same.
+#[derive(Debug)]
+pub struct KernelSocket {
+    state: RwLock<State>,
+    watch: OnceLock<Arc<Watch>>,
+}
+
+#[derive(Debug)]
+enum State {
+    /// The `Arc` keeps the number taken during calls of other threads while this one closes.
+    Owned(Arc<OwnedFd>, Open),
+    Released {
+        number: RawFd,
+        cookie: u64,
+        open: Open,
+    },
+    Closed,
+}
+
+/// A descriptor for the duration of a call.
+enum Held {
+    Owned(Arc<OwnedFd>),
+    Number(RawFd),
+}
+
+impl KernelSocket {
+    pub(crate) fn new(fd: OwnedFd, open: Open) -> Self {
+        KernelSocket { state: RwLock::new(State::Owned(Arc::new(fd), open)), watch: OnceLock::new() }
+    }
+
+    /// Runs `call` on the descriptor without holding the lock: a call may wait.
+    fn with<T>(&self, call: impl FnOnce(BorrowedFd<'_>) -> Result<T>) -> Result<T> {
+        match self.held()? {
+            Held::Owned(fd) => call(fd.as_fd()),
+            Held::Number(fd) => calls::with_number(fd, call),
+        }
+    }
+
+    fn held(&self) -> Result<Held> {
+        match &*self.state.read() {
+            State::Owned(fd, _) => Ok(Held::Owned(Arc::clone(fd))),
+            State::Released { number, cookie, .. } => {
+                if calls::with_number(*number, calls::cookie) != Ok(*cookie) {
+                    return Err(Errno::EBADF);
+                }
+                Ok(Held::Number(*number))
+            }
+            State::Closed => Err(Errno::EBADF),
+        }
+    }
+
+    fn open(&self) -> Result<Open> {
+        match &*self.state.read() {
+            State::Owned(_, open) | State::Released { open, .. } => Ok(open.clone()),
+            State::Closed => Err(Errno::EBADF),
+        }
+    }
+}
+
+impl Socket for KernelSocket {
+    fn bind(&self, addr: &SockAddr) -> Result<()> {
+        self.with(|fd| calls::bind(fd, addr))
+    }
+
+    fn connect(&self, addr: &SockAddr) -> Result<()> {
+        self.with(|fd| calls::connect(fd, addr))
+    }
+
+    fn listen(&self, backlog: i32) -> Result<()> {
+        self.with(|fd| calls::listen(fd, backlog))
+    }
+
+    fn accept(&self) -> Result<(Arc<dyn Socket>, SockAddr)> {
+        // Taken before the call, so that a connection is not lost to a close in between.
+        let open = self.open()?;
+        let (fd, addr) = self.with(calls::accept)?;
+        Ok((Arc::new(KernelSocket::new(fd, open)), addr))
+    }
+
+    fn local_addr(&self) -> Result<SockAddr> {
+        self.with(calls::local_addr)
+    }
+
+    fn peer_addr(&self) -> Result<SockAddr> {
+        self.with(calls::peer_addr)
+    }
+
+    fn send(&self, message: &SendMsg<'_>, flags: MsgFlags) -> Result<usize> {
+        self.with(|fd| calls::send(fd, message, flags))
+    }
+
+    fn recv(&self, message: &mut RecvMsg<'_, '_>, flags: MsgFlags) -> Result<usize> {
+        self.with(|fd| calls::recv(fd, message, flags))
+    }
+
+    fn set_option(&self, level: i32, name: i32, value: &[u8]) -> Result<()> {
+        self.with(|fd| calls::set_option(fd, level, name, value))
+    }
+
+    fn option(&self, level: i32, name: i32, value: &mut [u8]) -> Result<usize> {
+        self.with(|fd| calls::option(fd, level, name, value))
+    }
+
+    fn shutdown(&self, how: Shutdown) -> Result<()> {
+        self.with(|fd| calls::shutdown(fd, how))
+    }
+
+    fn ioctl(&self, request: u64, argument: &mut [u8]) -> Result<i32> {
+        self.with(|fd| calls::ioctl(fd, request, argument))
+    }
+
+    fn set_nonblocking(&self, nonblocking: bool) -> Result<()> {
+        self.with(|fd| calls::set_nonblocking(fd, nonblocking))
+    }
+
+    fn events(&self) -> Events {
+        self.with(|fd| Ok(calls::events(fd))).unwrap_or(Events::ERR | Events::HUP)
+    }
+
+    fn poll_ready(&self, interest: Events, waker: &Waker) -> Poll<Events> {
+        const ALWAYS: Events = Events::ERR.union(Events::HUP);
+        let events = self.events();
+        if events.intersects(interest | ALWAYS) {
+            return Poll::Ready(events);
+        }
+        let fd = match self.held() {
+            Ok(Held::Owned(fd)) => Ok(fd),
+            // The user may close the number while the reactor knows it: a duplicate stays valid.
+            Ok(Held::Number(fd)) => calls::with_number(fd, duplicate).map(Arc::new),
+            Err(error) => Err(error),
+        };
+        let watch = self.watch.get_or_init(Arc::default);
+        match fd.and_then(|fd| watch.add(fd, interest, waker)) {
+            Ok(()) => Poll::Pending,
+            // Nobody will tell: let the caller's next call find the error.
+            Err(_) => Poll::Ready(events | Events::ERR),
+        }
+    }
+
+    fn release_fd(&self) -> Result<OwnedFd> {
+        let mut state = self.state.write();
+        match &*state {
+            State::Released { .. } => return Err(Errno::EEXIST),
+            State::Closed => return Err(Errno::EBADF),
+            State::Owned(..) => {}
+        }
+        let State::Owned(fd, open) = std::mem::replace(&mut *state, State::Closed) else {
+            return Err(Errno::EBADF);
+        };
+        // A call in progress, or the reactor, has the number in use: the user gets a duplicate.
+        let fd = match Arc::try_unwrap(fd) {
+            Ok(fd) => fd,
+            Err(shared) => match duplicate(shared.as_fd()) {
+                Ok(fd) => fd,
+                Err(error) => {
+                    *state = State::Owned(shared, open);
+                    return Err(error);
+                }
+            },
+        };
+        match calls::cookie(fd.as_fd()) {
+            Ok(cookie) => {
+                *state = State::Released { number: fd.as_raw_fd(), cookie, open };
+                Ok(fd)
+            }
+            Err(error) => {
+                *state = State::Owned(Arc::new(fd), open);
+                Err(error)
+            }
+        }
+    }
+
+    fn native(&self) -> bool {
+        true
+    }
+
+    fn close(&self) -> Result<()> {
+        let old = std::mem::replace(&mut *self.state.write(), State::Closed);
+        if let Some(watch) = self.watch.get() {
+            watch.end();
+        }
+        match old {
+            State::Owned(..) => Ok(()),
+            // The number is the user's: shutting down is as much as may be done to it.
+            State::Released { number, cookie, .. } => {
+                if calls::with_number(number, calls::cookie) == Ok(cookie) {
+                    let _ = calls::with_number(number, |fd| calls::shutdown(fd, Shutdown::Both));
+                }
+                Ok(())
+            }
+            State::Closed => Err(Errno::EBADF),
+        }
+    }
+}
+
+impl Drop for KernelSocket {
+    /// Lets go of the reactor's registration, which holds the watch in turn.
+    fn drop(&mut self) {
+        if let Some(watch) = self.watch.get() {
+            watch.end();
+        }
+    }
+}
+
+fn duplicate(fd: BorrowedFd<'_>) -> Result<OwnedFd> {
+    fd.try_clone_to_owned().map_err(|error| error.raw_os_error().map_or(Errno::EMFILE, Errno::from_raw))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{IoSlice, IoSliceMut};
+    use std::sync::mpsc;
+    use std::task::Wake;
+    use std::time::Duration;
+
+    use ioth_core::{Domain, SocketType, Stack};
+
+    use super::*;
+    use crate::KernelStack;
+
+    struct Told(mpsc::Sender<()>);
+
+    impl Wake for Told {
+        fn wake(self: Arc<Self>) {
+            let _ = self.0.send(());
+        }
+    }
+
+    fn waker() -> (Waker, mpsc::Receiver<()>) {
+        let (tell, told) = mpsc::channel();
+        (Arc::new(Told(tell)).into(), told)
+    }
+
+    fn udp(stack: &KernelStack) -> Arc<dyn Socket> {
+        let socket = stack.socket(Domain::INET, SocketType::DGRAM, 0).unwrap();
+        socket.bind(&std::net::SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();
+        socket
+    }
+
+    fn send(from: &dyn Socket, to: &dyn Socket) {
+        let addr = to.local_addr().unwrap();
+        let data = [IoSlice::new(b"hello")];
+        let message = SendMsg { addr: Some(&addr), ..SendMsg::new(&data) };
+        assert_eq!(from.send(&message, MsgFlags::empty()), Ok(5));
+    }
+
+    #[test]
+    fn a_waker_is_woken_once_for_its_interest() {
+        let stack = KernelStack::new();
+        let (a, b) = (udp(&stack), udp(&stack));
+        let (waker, told) = waker();
+        assert_eq!(b.poll_ready(Events::IN, &waker), Poll::Pending);
+        assert_eq!(b.poll_ready(Events::IN, &waker), Poll::Pending);
+        assert!(told.try_recv().is_err());
+        send(&*a, &*b);
+        told.recv_timeout(Duration::from_secs(10)).unwrap();
+        assert_eq!(b.poll_ready(Events::IN, &waker), Poll::Ready(Events::IN | Events::OUT));
+        let mut buffer = [0; 8];
+        let mut data = [IoSliceMut::new(&mut buffer)];
+        let mut message = RecvMsg::new(&mut data);
+        assert_eq!(b.recv(&mut message, MsgFlags::empty()), Ok(5));
+        assert_eq!(message.addr, a.local_addr().ok());
+        // It waits anew, and is told of the end.
+        assert_eq!(b.poll_ready(Events::IN, &waker), Poll::Pending);
+        b.close().unwrap();
+        told.recv_timeout(Duration::from_secs(10)).unwrap();
+        assert!(told.try_recv().is_err());
+        assert!(b.poll_ready(Events::IN, &waker).is_ready());
+    }
+
+    #[test]
+    fn the_released_descriptor_is_the_users() {
+        let stack = KernelStack::new();
+        let (a, b) = (udp(&stack), udp(&stack));
+        let fd = b.release_fd().unwrap();
+        assert_eq!(b.release_fd().err(), Some(Errno::EEXIST));
+        assert!(b.native());
+        let (waker, told) = waker();
+        assert_eq!(b.poll_ready(Events::IN, &waker), Poll::Pending);
+        send(&*a, &*b);
+        told.recv_timeout(Duration::from_secs(10)).unwrap();
+        let mut buffer = [0; 8];
+        assert_eq!(nix::unistd::read(&fd, &mut buffer), Ok(5));
+        assert_eq!(b.events(), Events::OUT);
+        drop(fd);
+        assert_eq!(b.local_addr(), Err(Errno::EBADF));
+        assert_eq!(b.events(), Events::ERR | Events::HUP);
+        drop(b);
+        drop(a);
+        assert_eq!(stack.delete(), Ok(()));
+    }
+
+    #[test]
+    fn requests_and_options_that_could_write_elsewhere_are_refused() {
+        let socket = udp(&KernelStack::new());
+        let mut value = [0; 64];
+        assert_eq!(socket.ioctl(libc::FIONREAD as _, &mut value[..2]), Err(Errno::EINVAL));
+        assert_eq!(socket.ioctl(libc::FIONREAD as _, &mut value[..4]), Ok(0));
+        let conf = 0x8912; // SIOCGIFCONF holds a pointer
+        assert_eq!(socket.ioctl(conf, &mut value), Err(Errno::ENOTTY));
+        assert_eq!(socket.option(libc::SOL_SOCKET, libc::SO_GET_FILTER, &mut value), Err(Errno::ENOPROTOOPT));
+        assert_eq!(socket.option(libc::SOL_SOCKET, libc::SO_TYPE, &mut value), Ok(4));
+        assert_eq!(value[..4], libc::SOCK_DGRAM.to_ne_bytes());
+        // Interface 1 is the loopback's everywhere.
+        let mut request = [0; size_of::<libc::ifreq>()];
+        request[..2].copy_from_slice(b"lo");
+        assert_eq!(socket.ioctl(0x8933, &mut request), Ok(0));
+        assert_eq!(request[16..20], 1i32.to_ne_bytes());
+    }
+}

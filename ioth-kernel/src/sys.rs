@@ -1,0 +1,171 @@
+//! The system calls that have no safe wrapper of the shape needed here.
+#![allow(unsafe_code)]
+
+use std::io::{IoSlice, IoSliceMut};
+use std::mem::{size_of, zeroed};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+
+use ioth_core::{Errno, Result};
+
+/// Bytes of `struct sockaddr_storage`: room for an address of any family.
+pub(crate) const ADDR_MAX: usize = size_of::<libc::sockaddr_storage>();
+
+/// At most this many buffers go into one call (`UIO_MAXIOV`).
+pub(crate) const IOV_MAX: usize = 1024;
+
+pub(crate) fn socket(domain: i32, kind: i32, protocol: i32) -> Result<OwnedFd> {
+    // nix knows the families and protocols by enums that leave some out.
+    // SAFETY: no pointers are passed.
+    owned(unsafe { libc::socket(domain, kind, protocol) })
+}
+
+pub(crate) fn bind(fd: BorrowedFd<'_>, addr: &[u8]) -> Result<()> {
+    // The address comes as bytes of any family.
+    // SAFETY: pointer and length are of one live slice, which the kernel only reads.
+    Errno::result(unsafe { libc::bind(fd.as_raw_fd(), addr.as_ptr().cast(), addr.len() as u32) }).map(drop)
+}
+
+pub(crate) fn connect(fd: BorrowedFd<'_>, addr: &[u8]) -> Result<()> {
+    // The address comes as bytes of any family.
+    // SAFETY: pointer and length are of one live slice, which the kernel only reads.
+    Errno::result(unsafe { libc::connect(fd.as_raw_fd(), addr.as_ptr().cast(), addr.len() as u32) }).map(drop)
+}
+
+pub(crate) fn listen(fd: BorrowedFd<'_>, backlog: i32) -> Result<()> {
+    // nix bounds the backlog by the SOMAXCONN of its own build.
+    // SAFETY: no pointers are passed.
+    Errno::result(unsafe { libc::listen(fd.as_raw_fd(), backlog) }).map(drop)
+}
+
+pub(crate) fn shutdown(fd: BorrowedFd<'_>, how: i32) -> Result<()> {
+    // nix's takes a number for a descriptor.
+    // SAFETY: no pointers are passed.
+    Errno::result(unsafe { libc::shutdown(fd.as_raw_fd(), how) }).map(drop)
+}
+
+pub(crate) fn accept(fd: BorrowedFd<'_>, addr: &mut [u8; ADDR_MAX], flags: i32) -> Result<(OwnedFd, usize)> {
+    let mut len = ADDR_MAX as libc::socklen_t;
+    // nix drops the peer's address.
+    // SAFETY: `addr` has `len` bytes, both outlive the call.
+    let fd = unsafe { libc::accept4(fd.as_raw_fd(), addr.as_mut_ptr().cast(), &mut len, flags) };
+    Ok((owned(fd)?, (len as usize).min(ADDR_MAX)))
+}
+
+/// getsockname(2) or, with `peer`, getpeername(2): the address's length.
+pub(crate) fn name(fd: BorrowedFd<'_>, addr: &mut [u8; ADDR_MAX], peer: bool) -> Result<usize> {
+    let call = if peer { libc::getpeername } else { libc::getsockname };
+    let mut len = ADDR_MAX as libc::socklen_t;
+    // nix gives the address as an enum that lacks families.
+    // SAFETY: `addr` has `len` bytes, both outlive the call.
+    Errno::result(unsafe { call(fd.as_raw_fd(), addr.as_mut_ptr().cast(), &mut len) })?;
+    Ok((len as usize).min(ADDR_MAX))
+}
+
+pub(crate) fn send(
+    fd: BorrowedFd<'_>,
+    data: &[IoSlice<'_>],
+    addr: Option<&[u8]>,
+    control: &[u8],
+    flags: i32,
+) -> Result<usize> {
+    // Some C libraries have padding fields in msghdr, which a literal could not name.
+    // SAFETY: all fields are integers and pointers, for which zero is valid.
+    let mut header: libc::msghdr = unsafe { zeroed() };
+    // IoSlice has the layout of iovec (std's guarantee); the kernel does not write through these.
+    header.msg_iov = data.as_ptr().cast_mut().cast();
+    header.msg_iovlen = data.len() as _;
+    if let Some(addr) = addr {
+        header.msg_name = addr.as_ptr().cast_mut().cast();
+        header.msg_namelen = addr.len() as libc::socklen_t;
+    }
+    if !control.is_empty() {
+        header.msg_control = control.as_ptr().cast_mut().cast();
+        header.msg_controllen = control.len() as _;
+    }
+    // Control messages come as bytes, which nix does not take.
+    // SAFETY: every pointer in `header` has its length beside it and outlives the call.
+    let sent = Errno::result(unsafe { libc::sendmsg(fd.as_raw_fd(), &header, flags) })?;
+    Ok(sent as usize)
+}
+
+/// What recvmsg(2) reported beside the data.
+pub(crate) struct Received {
+    pub(crate) len: usize,
+    pub(crate) addr_len: usize,
+    pub(crate) control_len: usize,
+    pub(crate) flags: i32,
+}
+
+pub(crate) fn recv(
+    fd: BorrowedFd<'_>,
+    data: &mut [IoSliceMut<'_>],
+    addr: &mut [u8; ADDR_MAX],
+    control: &mut [u8],
+    flags: i32,
+) -> Result<Received> {
+    // Some C libraries have padding fields in msghdr, which a literal could not name.
+    // SAFETY: all fields are integers and pointers, for which zero is valid.
+    let mut header: libc::msghdr = unsafe { zeroed() };
+    // IoSliceMut has the layout of iovec (std's guarantee).
+    header.msg_iov = data.as_mut_ptr().cast();
+    header.msg_iovlen = data.len() as _;
+    header.msg_name = addr.as_mut_ptr().cast();
+    header.msg_namelen = ADDR_MAX as libc::socklen_t;
+    if !control.is_empty() {
+        header.msg_control = control.as_mut_ptr().cast();
+        header.msg_controllen = control.len() as _;
+    }
+    // Control messages go out as bytes, which nix does not give.
+    // SAFETY: every pointer in `header` has its length beside it, is exclusive and outlives the call.
+    let len = Errno::result(unsafe { libc::recvmsg(fd.as_raw_fd(), &mut header, flags) })?;
+    Ok(Received {
+        len: len as usize,
+        addr_len: (header.msg_namelen as usize).min(ADDR_MAX),
+        control_len: (header.msg_controllen as usize).min(control.len()),
+        flags: header.msg_flags,
+    })
+}
+
+pub(crate) fn set_option(fd: BorrowedFd<'_>, level: i32, name: i32, value: &[u8]) -> Result<()> {
+    let len = value.len() as libc::socklen_t;
+    // Options come by number.
+    // SAFETY: pointer and length are of one live slice, which the kernel only reads.
+    Errno::result(unsafe { libc::setsockopt(fd.as_raw_fd(), level, name, value.as_ptr().cast(), len) })
+        .map(drop)
+}
+
+/// The caller has made sure that `name` writes nowhere but to `value` (see [`crate::calls`]).
+pub(crate) fn option(fd: BorrowedFd<'_>, level: i32, name: i32, value: &mut [u8]) -> Result<usize> {
+    let mut len = value.len() as libc::socklen_t;
+    // Options come by number.
+    // SAFETY: pointer and length are of one live, exclusive slice.
+    Errno::result(unsafe {
+        libc::getsockopt(fd.as_raw_fd(), level, name, value.as_mut_ptr().cast(), &mut len)
+    })?;
+    Ok((len as usize).min(value.len()))
+}
+
+/// The caller has made sure that `request` takes a structure of at most `argument.len()` bytes without
+/// pointers in it (see [`crate::calls`]).
+pub(crate) fn ioctl(fd: BorrowedFd<'_>, request: u64, argument: &mut [u8]) -> Result<i32> {
+    // Requests come by number.
+    // SAFETY: the kernel touches no more than `argument`, which is live and exclusive.
+    Errno::result(unsafe { libc::ioctl(fd.as_raw_fd(), request as _, argument.as_mut_ptr()) })
+}
+
+/// Runs `call` on a descriptor's number; a closed one gives `EBADF` there.
+pub(crate) fn with_number<T>(fd: RawFd, call: impl FnOnce(BorrowedFd<'_>) -> Result<T>) -> Result<T> {
+    if fd < 0 {
+        return Err(Errno::EBADF);
+    }
+    // A released descriptor belongs to the user, who may close it at any time.
+    // SAFETY: not -1; only system calls are made on it, and the kernel checks the number in each.
+    call(unsafe { BorrowedFd::borrow_raw(fd) })
+}
+
+fn owned(fd: RawFd) -> Result<OwnedFd> {
+    let fd = Errno::result(fd)?;
+    // The kernel gives a number.
+    // SAFETY: it was made just now, and nobody else knows of it.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
