@@ -14,7 +14,14 @@
 #![deny(unsafe_code)]
 
 pub mod frame;
+pub mod lan;
 pub mod link;
+pub mod schemes;
+pub mod vnl;
+
+mod tally;
 
 pub use frame::{Batch, Checksum, Frame};
+pub use lan::Lan;
 pub use link::{Counters, Filter, Link, LinkError, Properties, Receiver};
+pub use schemes::{Schemes, open};

@@ -10,8 +10,8 @@ use crate::Batch;
 /// An Ethernet port into a virtual network.
 ///
 /// Order of calls: [`attach`](Self::attach) once, then [`send`](Self::send) and
-/// [`set_filter`](Self::set_filter) from any thread, [`detach`](Self::detach) at the end. Nothing
-/// is delivered before `attach` and after `detach` returned.
+/// [`set_filter`](Self::set_filter) from any thread, [`detach`](Self::detach) at the end. No delivery
+/// begins before `attach` or after `detach` returned. Dropping a link detaches it.
 ///
 /// A link holds no lock while it calls its receiver, so a receiver may send from within.
 pub trait Link: Send + Sync + fmt::Debug + 'static {
@@ -39,6 +39,8 @@ pub trait Link: Send + Sync + fmt::Debug + 'static {
     }
 
     /// Unplugs: the receiver is dropped and the network forgets the port. A second call does nothing.
+    ///
+    /// Does not wait: a delivery that another thread had begun may end after this returned.
     fn detach(&self);
 
     /// What went through and what was lost.
@@ -136,6 +138,11 @@ pub enum LinkError {
 }
 
 impl LinkError {
+    /// A second [`Link::attach`].
+    pub(crate) fn attached(what: &str) -> Self {
+        LinkError::Os { what: format!("{what} has its receiver already"), errno: Errno::EISCONN }
+    }
+
     /// The error as Linux numbers it.
     pub fn errno(&self) -> Errno {
         match self {

@@ -1,0 +1,170 @@
+//! Schemes: what opens `name://...`.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use crate::vnl::{self, Keys, Locator, Nested, Params};
+use crate::{Link, LinkError};
+
+/// Opens a link of one scheme.
+pub type Opener = Arc<dyn Fn(&Spec<'_>) -> Result<Arc<dyn Link>, LinkError> + Send + Sync>;
+
+/// How deep VNLs may be nested: `pcap://{fault://{switch://lan}}` is three.
+pub const MAX_DEPTH: usize = 16;
+
+/// The table of schemes: explicit, ordered by name, open to third parties.
+///
+/// ```
+/// use std::sync::Arc;
+///
+/// let mut schemes = ioth_vde::Schemes::builtin();
+/// schemes.register("loop", Arc::new(|spec| spec.inner("switch://loop")));
+/// let link = schemes.open("loop://").unwrap();
+/// assert_eq!(link.properties().mtu, 1500);
+/// ```
+#[derive(Clone, Default)]
+pub struct Schemes {
+    openers: BTreeMap<String, Opener>,
+}
+
+impl Schemes {
+    /// An empty table.
+    pub fn new() -> Self {
+        Schemes::default()
+    }
+
+    /// The schemes of this crate: fault, hub, null, pcap, switch, vde.
+    pub fn builtin() -> Self {
+        let mut schemes = Schemes::new();
+        for (name, opener) in BUILTIN {
+            schemes.register(*name, Arc::new(opener));
+        }
+        schemes
+    }
+
+    /// Adds a scheme, or replaces the one of that name.
+    pub fn register(&mut self, name: impl Into<String>, opener: Opener) {
+        self.openers.insert(name.into(), opener);
+    }
+
+    /// Opens a link by its VNL, which has no interface name in front (see [`vnl::split_ifname`]).
+    ///
+    /// # Errors
+    /// [`LinkError::Scheme`] when nothing here opens it, [`LinkError::Syntax`], or the scheme's own.
+    pub fn open(&self, vnl: &str) -> Result<Arc<dyn Link>, LinkError> {
+        self.open_at(vnl, 1)
+    }
+
+    /// The names, in order.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.openers.keys().map(String::as_str)
+    }
+
+    fn open_at(&self, vnl: &str, depth: usize) -> Result<Arc<dyn Link>, LinkError> {
+        if depth > MAX_DEPTH {
+            return Err(vnl::syntax(format!("nested more than {MAX_DEPTH} deep, at \"{vnl}\"")));
+        }
+        let home = std::env::var_os("HOME").map(PathBuf::from);
+        let locator = Locator::resolve(vnl, home.as_deref())?;
+        let opener = self.openers.get(&locator.scheme).ok_or_else(|| LinkError::Scheme {
+            scheme: locator.scheme.clone(),
+            vnl: vnl.to_owned(),
+            known: self.names().collect::<Vec<_>>().join(", "),
+        })?;
+        let vnl = locator.to_string();
+        opener(&Spec { scheme: &locator.scheme, rest: &locator.rest, vnl: &vnl, schemes: self, depth })
+    }
+}
+
+impl fmt::Debug for Schemes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_set().entries(self.names()).finish()
+    }
+}
+
+/// What an [`Opener`] is asked to open.
+#[derive(Clone, Copy, Debug)]
+pub struct Spec<'a> {
+    /// What stands before `://`.
+    pub scheme: &'a str,
+    /// What stands behind it.
+    pub rest: &'a str,
+    /// The whole VNL, for messages.
+    pub vnl: &'a str,
+    schemes: &'a Schemes,
+    depth: usize,
+}
+
+impl<'a> Spec<'a> {
+    /// The rest in [bracket style](vnl::bracket).
+    ///
+    /// # Errors
+    /// As [`vnl::bracket`].
+    pub fn bracket(&self, keys: Keys) -> Result<(&'a str, Params), LinkError> {
+        vnl::bracket(self.rest, keys, self.vnl)
+    }
+
+    /// The rest in [slash style](vnl::slash).
+    ///
+    /// # Errors
+    /// As [`vnl::slash`].
+    pub fn slash(&self, keys: Keys) -> Result<(String, Params), LinkError> {
+        vnl::slash(self.rest, keys, self.vnl)
+    }
+
+    /// The rest in [nested style](vnl::nested).
+    ///
+    /// # Errors
+    /// As [`vnl::nested`].
+    pub fn nested(&self) -> Result<Nested<'a>, LinkError> {
+        vnl::nested(self.rest, self.vnl)
+    }
+
+    /// Opens the link under a wrapper, by the same table.
+    ///
+    /// # Errors
+    /// As [`Schemes::open`], and [`LinkError::Syntax`] past [`MAX_DEPTH`].
+    pub fn inner(&self, vnl: &str) -> Result<Arc<dyn Link>, LinkError> {
+        self.schemes.open_at(vnl, self.depth + 1)
+    }
+}
+
+/// Opens a link by its VNL with the schemes of this crate.
+///
+/// # Errors
+/// As [`Schemes::open`].
+pub fn open(vnl: &str) -> Result<Arc<dyn Link>, LinkError> {
+    Schemes::builtin().open(vnl)
+}
+
+type Open = fn(&Spec<'_>) -> Result<Arc<dyn Link>, LinkError>;
+
+const BUILTIN: &[(&str, Open)] = &[("hub", crate::lan::open), ("switch", crate::lan::open)];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn unknown_scheme() {
+        let error = open("vd:///tmp/sw").unwrap_err();
+        let known = Schemes::builtin().names().collect::<Vec<_>>().join(", ");
+        assert_eq!(
+            error.to_string(),
+            format!("vnl: unknown scheme \"vd\" in \"vd:///tmp/sw\" (known: {known})")
+        );
+    }
+
+    #[test]
+    fn third_party() {
+        let mut schemes = Schemes::builtin();
+        schemes.register("again", Arc::new(|spec| spec.inner(spec.nested()?.inner)));
+        let link = schemes.open("again://{again://{switch://third-party[mtu=9000]}}").unwrap();
+        assert_eq!(link.properties().mtu, 9000);
+        let deep = format!("{}{}", "again://{".repeat(MAX_DEPTH), "}".repeat(MAX_DEPTH));
+        assert!(schemes.open(&deep).unwrap_err().to_string().contains("nested more than"));
+        assert!(open("again://{null://}").is_err());
+    }
+}

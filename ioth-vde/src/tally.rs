@@ -1,0 +1,100 @@
+//! Counters that many threads add to, and the checks that decide what is counted.
+
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+use crate::{Batch, Checksum, Counters, Frame, Properties};
+
+/// Length of an Ethernet header, in bytes.
+pub(crate) const HEADER: usize = 14;
+/// Length of an IEEE 802.1Q tag, in bytes.
+const TAG: usize = 4;
+
+/// [`Counters`] in the making.
+#[derive(Debug, Default)]
+pub(crate) struct Tally {
+    pub(crate) rx_frames: AtomicU64,
+    pub(crate) rx_bytes: AtomicU64,
+    pub(crate) tx_frames: AtomicU64,
+    pub(crate) tx_bytes: AtomicU64,
+    pub(crate) tx_bad_length: AtomicU64,
+    pub(crate) tx_down: AtomicU64,
+    pub(crate) rx_bad_length: AtomicU64,
+    pub(crate) rx_overrun: AtomicU64,
+}
+
+impl Tally {
+    pub(crate) fn received(&self, frames: &Batch) {
+        self.rx_frames.fetch_add(frames.len() as u64, Relaxed);
+        self.rx_bytes.fetch_add(frames.iter().map(|frame| frame.len() as u64).sum(), Relaxed);
+    }
+
+    pub(crate) fn sent(&self, frames: usize, bytes: usize) {
+        self.tx_frames.fetch_add(frames as u64, Relaxed);
+        self.tx_bytes.fetch_add(bytes as u64, Relaxed);
+    }
+
+    /// Empties the batch of a link that has gone.
+    pub(crate) fn down(&self, frames: &mut Batch) {
+        self.tx_down.fetch_add(frames.len() as u64, Relaxed);
+        frames.clear();
+    }
+
+    /// Drops the frames that a link of these properties can never carry.
+    pub(crate) fn admit(&self, frames: &mut Batch, properties: &Properties) {
+        if !frames.iter().all(|frame| fits(frame, properties)) {
+            let before = frames.len();
+            frames.retain(|frame| fits(frame, properties));
+            self.tx_bad_length.fetch_add((before - frames.len()) as u64, Relaxed);
+        }
+        if !properties.trusted {
+            // A sender that trusted too much is found out by its receiver.
+            frames.iter_mut().for_each(|frame| frame.checksum = Checksum::Present);
+        }
+    }
+
+    pub(crate) fn counters(&self) -> Counters {
+        Counters {
+            rx_frames: self.rx_frames.load(Relaxed),
+            rx_bytes: self.rx_bytes.load(Relaxed),
+            tx_frames: self.tx_frames.load(Relaxed),
+            tx_bytes: self.tx_bytes.load(Relaxed),
+            tx_bad_length: self.tx_bad_length.load(Relaxed),
+            tx_down: self.tx_down.load(Relaxed),
+            rx_bad_length: self.rx_bad_length.load(Relaxed),
+            rx_overrun: self.rx_overrun.load(Relaxed),
+        }
+    }
+}
+
+fn fits(frame: &Frame, properties: &Properties) -> bool {
+    let packet = match frame.gso_size {
+        Some(_) => properties.gso_max.max(properties.mtu),
+        None => properties.mtu,
+    };
+    // IEEE 802.1Q: the tag does not count against the MTU.
+    let tagged = frame.len() > packet + HEADER && frame[12..14] == [0x81, 0x00];
+    frame.len() >= HEADER && frame.len() <= packet + HEADER + if tagged { TAG } else { 0 }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lengths() {
+        let properties = Properties { mtu: 1500, gso_max: 3000, trusted: true };
+        let mut gso = Frame::copy_of(&[0; 3014]);
+        gso.gso_size = std::num::NonZeroU16::new(1000);
+        let mut tagged = Frame::copy_of(&[0; 1518]);
+        tagged[12..14].copy_from_slice(&[0x81, 0]);
+        let mut batch: Batch = [0, 13, 14, 1514, 1515, 1518].map(|len| Frame::copy_of(&vec![0; len])).into();
+        batch.push_back(gso);
+        batch.push_back(tagged);
+        let tally = Tally::default();
+        tally.admit(&mut batch, &properties);
+        assert_eq!(batch.iter().map(|frame| frame.len()).collect::<Vec<_>>(), [14, 1514, 3014, 1518]);
+        assert_eq!(tally.counters().tx_bad_length, 4);
+        tally.admit(&mut batch, &Properties { gso_max: 0, ..properties });
+        assert_eq!(batch.len(), 3);
+    }
+}
