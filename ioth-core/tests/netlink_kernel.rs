@@ -1,0 +1,160 @@
+//! The netlink client against Linux's own rtnetlink, in private network namespaces.
+
+mod support;
+
+use std::net::IpAddr;
+
+use ioth_core::netlink::{Error, Route};
+use ioth_core::{Cidr, Errno, MacAddr, SockAddr};
+use support::{KernelStack, in_namespace, veth};
+
+fn cidr(text: &str) -> Cidr {
+    text.parse().unwrap()
+}
+
+fn ip(text: &str) -> IpAddr {
+    text.parse().unwrap()
+}
+
+fn errno<T: std::fmt::Debug>(result: Result<T, Error>) -> Errno {
+    result.unwrap_err().errno()
+}
+
+#[test]
+fn links() {
+    in_namespace("links", || {
+        let route = Route::new(&KernelStack).unwrap();
+        let lo = route.link_index("lo").unwrap();
+        assert_eq!(route.link_name(lo).unwrap(), "lo");
+        assert_eq!(errno(route.link_index("nosuchlink")), Errno::ENODEV);
+        assert_eq!(errno(route.link_index("a name of more than 15 bytes")), Errno::ENODEV);
+        assert_eq!(errno(route.link_index("")), Errno::ENODEV);
+        assert_eq!(errno(route.link_name(4711)), Errno::ENODEV);
+        assert_eq!(errno(route.set_link_up(0, true)), Errno::ENODEV);
+
+        let link = route.link(lo).unwrap();
+        assert!(link.loopback() && !link.up());
+        assert_eq!(link.mtu, 65536);
+        assert_eq!(route.link_addr(lo).unwrap(), Some(MacAddr::UNSPECIFIED));
+        assert_eq!(link.stats.unwrap().rx_packets, 0);
+        assert!(route.links().unwrap().contains(&link));
+
+        route.set_link_up(lo, true).unwrap();
+        assert!(route.link(lo).unwrap().up());
+        route.set_link_mtu(lo, 1500).unwrap();
+        assert_eq!(route.link(lo).unwrap().mtu, 1500);
+        route.set_link_addr(lo, MacAddr([2, 0, 0, 0, 0, 1])).unwrap();
+        assert_eq!(route.link_addr(lo).unwrap(), Some(MacAddr([2, 0, 0, 0, 0, 1])));
+        route.set_link_up(lo, false).unwrap();
+        assert!(!route.link(lo).unwrap().up());
+    });
+}
+
+#[test]
+fn the_kernel_says_why() {
+    in_namespace("the_kernel_says_why", || {
+        let route = Route::new(&KernelStack).unwrap();
+        let refused = route.set_link_mtu(route.link_index("lo").unwrap(), u32::MAX).unwrap_err();
+        let Error::Refused { errno: Errno::EINVAL, message } = &refused else { panic!("{refused:?}") };
+        assert!(message.contains("mtu"), "{message}");
+        assert!(refused.to_string().ends_with(message), "{refused}");
+    });
+}
+
+#[test]
+fn addresses() {
+    in_namespace("addresses", || {
+        let route = Route::new(&KernelStack).unwrap();
+        let lo = route.link_index("lo").unwrap();
+        route.set_link_up(lo, true).unwrap();
+        for address in ["127.0.0.2/8", "fd00::1/64", "fe80::1/64"] {
+            route.add_address(lo, cidr(address)).unwrap();
+            assert_eq!(errno(route.add_address(lo, cidr(address))), Errno::EEXIST, "{address}");
+        }
+        let all = route.addresses().unwrap();
+        let found = |address| all.iter().find(|entry| entry.address == cidr(address));
+        let v4 = found("127.0.0.2/8").unwrap();
+        assert_eq!((v4.index, v4.label.as_deref(), v4.valid, v4.peer), (lo, Some("lo"), None, None));
+        assert_eq!(found("fd00::1/64").unwrap().flags & 0x80, 0x80, "permanent");
+        assert!(found("127.0.0.1/8").is_some(), "the kernel's own");
+
+        let entries = route.interface_addresses().unwrap();
+        assert!(
+            matches!(entries[0].addr, SockAddr::Packet(packet) if packet.ifindex == lo && packet.hatype == 772)
+        );
+        assert!(entries[0].stats.is_some());
+        let text: Vec<String> = entries[1..]
+            .iter()
+            .map(|entry| format!("{} {} {}", entry.name, entry.addr, entry.netmask.unwrap()))
+            .collect();
+        assert!(text.contains(&"lo 127.0.0.2:0 255.0.0.0:0".to_owned()), "{text:?}");
+        assert!(text.contains(&"lo [fd00::1]:0 [ffff:ffff:ffff:ffff::]:0".to_owned()), "{text:?}");
+        assert!(text.contains(&format!("lo [fe80::1%{lo}]:0 [ffff:ffff:ffff:ffff::]:0")), "{text:?}");
+
+        for address in ["127.0.0.2/8", "fd00::1/64"] {
+            route.del_address(lo, cidr(address)).unwrap();
+            assert_eq!(errno(route.del_address(lo, cidr(address))), Errno::EADDRNOTAVAIL, "{address}");
+        }
+        assert_eq!(errno(route.add_address(4711, cidr("10.0.0.1/24"))), Errno::ENODEV);
+    });
+}
+
+#[test]
+fn routes() {
+    in_namespace("routes", || {
+        let route = Route::new(&KernelStack).unwrap();
+        // Linux takes no IPv6 gateway on the loopback interface.
+        let link = veth(&route);
+        route.add_address(link, cidr("10.0.0.1/24")).unwrap();
+        route.add_address(link, cidr("fd00::1/64")).unwrap();
+        let cases = [
+            (Some("192.0.2.0/24"), None),
+            // through the direct route just added
+            (Some("198.51.100.0/24"), Some("192.0.2.1")),
+            (None, Some("10.0.0.254")),
+            (Some("2001:db8::/32"), Some("fd00::ff")),
+            (Some("::/0"), Some("fe80::ff")),
+        ];
+        for (dst, gateway) in cases {
+            let (dst, gateway) = (dst.map(cidr), gateway.map(ip));
+            route.add_route(dst, gateway, link).unwrap();
+            assert_eq!(errno(route.add_route(dst, gateway, link)), Errno::EEXIST, "{dst:?}");
+            let any =
+                cidr(if gateway.is_some_and(|gateway| gateway.is_ipv6()) { "::/0" } else { "0.0.0.0/0" });
+            let dst = dst.unwrap_or(any);
+            let routes = route.routes().unwrap();
+            let found =
+                routes.iter().find(|entry| entry.dst == dst && entry.table == 254 && entry.index == link);
+            assert_eq!(found.unwrap().gateway, gateway, "{dst}");
+            assert_eq!(found.unwrap().protocol, 3, "boot");
+        }
+        for (dst, gateway) in cases.into_iter().rev() {
+            let (dst, gateway) = (dst.map(cidr), gateway.map(ip));
+            route.del_route(dst, gateway, link).unwrap();
+            assert_eq!(errno(route.del_route(dst, gateway, link)), Errno::ESRCH, "{dst:?}");
+        }
+        // the kernel's own, of protocol "kernel" and scope "link"
+        route.del_route(Some(cidr("10.0.0.0/24")), None, link).unwrap();
+
+        assert_eq!(errno(route.add_route(None, None, link)), Errno::EINVAL);
+        assert_eq!(
+            errno(route.add_route(Some(cidr("10.0.0.0/8")), Some(ip("fd00::1")), link)),
+            Errno::EINVAL
+        );
+    });
+}
+
+#[test]
+fn long_tables_come_in_parts() {
+    in_namespace("long_tables_come_in_parts", || {
+        let route = Route::new(&KernelStack).unwrap();
+        let lo = route.link_index("lo").unwrap();
+        route.set_link_up(lo, true).unwrap();
+        for host in 0..1000u32 {
+            let dst = Cidr::host(std::net::Ipv4Addr::from_bits(0x0a00_0000 + host));
+            route.add_route(Some(dst), None, lo).unwrap();
+        }
+        let routes = route.routes().unwrap();
+        assert_eq!(routes.iter().filter(|entry| cidr("10.0.0.0/8").contains(entry.dst.addr())).count(), 1000);
+    });
+}

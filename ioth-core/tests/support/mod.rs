@@ -1,0 +1,158 @@
+//! The calling thread's own kernel as a stack with netlink sockets only, and private network
+//! namespaces to try it in.
+
+use std::io;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::process::Command;
+use std::sync::Arc;
+use std::task::{Poll, Waker};
+
+use ioth_core::netlink::Route;
+use ioth_core::{
+    Domain, Errno, Events, MsgFlags, RecvMsg, Result, SendMsg, Shutdown, SockAddr, Socket, SocketType, Stack,
+};
+use nix::sys::socket::{self as sys, NetlinkAddr, SockFlag, SockProtocol};
+
+/// Runs `test` in a network namespace of its own: the test `name` of this binary is executed again there.
+///
+/// # Panics
+/// When the test fails, or no namespace can be made.
+pub fn in_namespace(name: &str, test: fn()) {
+    const INSIDE: &str = "IOTH_TEST_NAMESPACE";
+    if std::env::var_os(INSIDE).is_some() {
+        return test();
+    }
+    // Without root a user namespace is needed around the network namespace.
+    let flags = if nix::unistd::Uid::effective().is_root() { "-n" } else { "-Urn" };
+    let run = Command::new("unshare")
+        .arg(flags)
+        .arg(std::env::current_exe().expect("a test knows its own binary"))
+        .args(["--exact", name, "--nocapture", "--test-threads=1"])
+        .env(INSIDE, "1")
+        .output()
+        .unwrap_or_else(|error| panic!("unshare: {error}; needed: apt-get install util-linux"));
+    let text = String::from_utf8_lossy(&run.stdout) + String::from_utf8_lossy(&run.stderr);
+    assert!(
+        run.status.success() && text.contains("1 passed"),
+        "in `unshare {flags}` (needs root, or sysctl kernel.unprivileged_userns_clone=1):\n{text}"
+    );
+}
+
+/// Makes the two ends of an Ethernet cable, `vde0` and `vde1`, and brings them up: the index of `vde0`.
+///
+/// # Panics
+/// When ip(8) is missing or refuses.
+pub fn veth(route: &Route) -> u32 {
+    let args = ["link", "add", "vde0", "type", "veth", "peer", "name", "vde1"];
+    let ip = Command::new("ip").args(args).output();
+    let ip = ip.unwrap_or_else(|error| panic!("ip: {error}; needed: apt-get install iproute2"));
+    assert!(ip.status.success(), "ip {args:?}: {}", String::from_utf8_lossy(&ip.stderr));
+    for name in ["vde1", "vde0"] {
+        route.set_link_up(route.link_index(name).unwrap(), true).unwrap();
+    }
+    route.link_index("vde0").unwrap()
+}
+
+/// The kernel's stack, netlink only.
+#[derive(Debug)]
+pub struct KernelStack;
+
+impl Stack for KernelStack {
+    fn backend(&self) -> &str {
+        "kernel"
+    }
+
+    fn socket(&self, domain: Domain, kind: SocketType, protocol: i32) -> Result<Arc<dyn Socket>> {
+        if (domain, kind, protocol) != (Domain::NETLINK, SocketType::RAW, 0) {
+            return Err(Errno::EAFNOSUPPORT);
+        }
+        let (family, kind) = (sys::AddressFamily::Netlink, sys::SockType::Raw);
+        let fd = sys::socket(family, kind, SockFlag::SOCK_CLOEXEC, SockProtocol::NetlinkRoute)?;
+        Ok(Arc::new(KernelSocket(fd)))
+    }
+
+    fn delete(&self) -> Result<()> {
+        Ok(())
+    }
+}
+
+#[derive(Debug)]
+struct KernelSocket(OwnedFd);
+
+fn netlink(addr: &SockAddr) -> Result<NetlinkAddr> {
+    match addr {
+        SockAddr::Netlink { port, groups } => Ok(NetlinkAddr::new(*port, *groups)),
+        _ => Err(Errno::EINVAL),
+    }
+}
+
+impl Socket for KernelSocket {
+    fn bind(&self, addr: &SockAddr) -> Result<()> {
+        sys::bind(self.0.as_raw_fd(), &netlink(addr)?)
+    }
+
+    fn local_addr(&self) -> Result<SockAddr> {
+        let addr: NetlinkAddr = sys::getsockname(self.0.as_raw_fd())?;
+        Ok(SockAddr::Netlink { port: addr.pid(), groups: addr.groups() })
+    }
+
+    fn send(&self, message: &SendMsg<'_>, flags: MsgFlags) -> Result<usize> {
+        let addr = message.addr.map(netlink).transpose()?;
+        let flags = sys::MsgFlags::from_bits_retain(flags.bits());
+        sys::sendmsg(self.0.as_raw_fd(), message.data, &[], flags, addr.as_ref())
+    }
+
+    fn recv(&self, message: &mut RecvMsg<'_, '_>, flags: MsgFlags) -> Result<usize> {
+        let flags = sys::MsgFlags::from_bits_retain(flags.bits());
+        let got = sys::recvmsg::<NetlinkAddr>(self.0.as_raw_fd(), message.data, None, flags)?;
+        message.addr = got.address.map(|addr| SockAddr::Netlink { port: addr.pid(), groups: addr.groups() });
+        message.flags = MsgFlags::from_bits_retain(got.flags.bits());
+        Ok(got.bytes)
+    }
+
+    fn set_option(&self, level: i32, name: i32, value: &[u8]) -> Result<()> {
+        // nix has no netlink options.
+        // SAFETY: the pointer and length are those of one live slice, which the call only reads.
+        let result = unsafe {
+            libc::setsockopt(self.0.as_raw_fd(), level, name, value.as_ptr().cast(), value.len() as u32)
+        };
+        Errno::result(result).map(drop)
+    }
+
+    fn connect(&self, _: &SockAddr) -> Result<()> {
+        Err(Errno::EOPNOTSUPP)
+    }
+    fn listen(&self, _: i32) -> Result<()> {
+        Err(Errno::EOPNOTSUPP)
+    }
+    fn accept(&self) -> Result<(Arc<dyn Socket>, SockAddr)> {
+        Err(Errno::EOPNOTSUPP)
+    }
+    fn peer_addr(&self) -> Result<SockAddr> {
+        Err(Errno::ENOTCONN)
+    }
+    fn option(&self, _: i32, _: i32, _: &mut [u8]) -> Result<usize> {
+        Err(Errno::ENOPROTOOPT)
+    }
+    fn shutdown(&self, _: Shutdown) -> Result<()> {
+        Err(Errno::EOPNOTSUPP)
+    }
+    fn ioctl(&self, _: u64, _: &mut [u8]) -> Result<i32> {
+        Err(Errno::ENOTTY)
+    }
+    fn set_nonblocking(&self, _: bool) -> Result<()> {
+        Err(Errno::EOPNOTSUPP)
+    }
+    fn events(&self) -> Events {
+        Events::empty()
+    }
+    fn poll_ready(&self, _: Events, _: &Waker) -> Poll<Events> {
+        Poll::Pending
+    }
+    fn release_fd(&self) -> Result<OwnedFd> {
+        self.0.try_clone().map_err(|error: io::Error| Errno::from_raw(error.raw_os_error().unwrap_or(0)))
+    }
+    fn close(&self) -> Result<()> {
+        Ok(())
+    }
+}
