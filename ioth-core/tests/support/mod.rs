@@ -17,7 +17,7 @@ use nix::sys::socket::{self as sys, NetlinkAddr, SockFlag, SockProtocol};
 ///
 /// # Panics
 /// When the test fails, or no namespace can be made.
-pub fn in_namespace(name: &str, test: fn()) {
+pub(crate) fn in_namespace(name: &str, test: fn()) {
     const INSIDE: &str = "IOTH_TEST_NAMESPACE";
     if std::env::var_os(INSIDE).is_some() {
         return test();
@@ -42,7 +42,7 @@ pub fn in_namespace(name: &str, test: fn()) {
 ///
 /// # Panics
 /// When ip(8) is missing or refuses.
-pub fn veth(route: &Route) -> u32 {
+pub(crate) fn veth(route: &Route) -> u32 {
     let args = ["link", "add", "vde0", "type", "veth", "peer", "name", "vde1"];
     let ip = Command::new("ip").args(args).output();
     let ip = ip.unwrap_or_else(|error| panic!("ip: {error}; needed: apt-get install iproute2"));
@@ -55,7 +55,7 @@ pub fn veth(route: &Route) -> u32 {
 
 /// The kernel's stack, netlink only.
 #[derive(Debug)]
-pub struct KernelStack;
+pub(crate) struct KernelStack;
 
 impl Stack for KernelStack {
     fn backend(&self) -> &str {
