@@ -1,6 +1,6 @@
 //! Readiness: what poll(2) says of a socket, and who is told when it changes (contract 2).
 
-use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::OnceLock;
 use std::task::{Poll, Waker};
 use std::time::Instant;
@@ -209,11 +209,11 @@ impl Readiness {
         if self.signal.get().is_some() {
             return Err(Errno::EEXIST);
         }
-        let (signal, user) = SignalFd::new(closed)?;
+        let (signal, user) = SignalFd::new(self.load(), closed)?;
         self.signal.set(signal).map_err(|_| Errno::EEXIST)?;
         // Changes from here on are told to the new waiter; what came before is read by `settle`.
         self.word.fetch_or(Word::SIGNAL, Ordering::AcqRel);
-        self.settle(std::os::fd::AsFd::as_fd(&user));
+        self.settle(user.as_fd());
         Ok(user)
     }
 
@@ -277,8 +277,8 @@ struct Waiters {
 /// A socket's readiness in one word, so that each look at it is consistent:
 ///
 /// ```text
-///   63      40 39      16   15       14     13      0
-///   OUT epoch  IN epoch   SIGNAL  WAITERS    events
+///   63       48 47       32 31      16   15       14     13    0
+///    PRI epoch   OUT epoch   IN epoch  SIGNAL  WAITERS   events
 /// ```
 ///
 /// An epoch counts how often its bit went from 0 to 1: edge-triggered epoll must see an edge for a
@@ -287,24 +287,28 @@ struct Waiters {
 pub(crate) struct Word(u64);
 
 impl Word {
+    /// What the signal fd shows as `IN`: an error that can be cleared is among it.
+    pub(crate) const READABLE: Events = Events::IN.union(Events::ERR);
+
     const EVENTS: u64 = (1 << 14) - 1;
     /// The list of waiters is not empty.
     const WAITERS: u64 = 1 << 14;
     /// There is a signal fd.
     const SIGNAL: u64 = 1 << 15;
     const IN_EPOCH: u32 = 16;
-    const OUT_EPOCH: u32 = 40;
-    const EPOCH: u64 = (1 << 24) - 1;
+    const OUT_EPOCH: u32 = 32;
+    const PRI_EPOCH: u32 = 48;
 
     /// The word with other events, the epochs moved on where a bit rises.
-    pub(crate) fn with_events(self, events: Events) -> Word {
+    fn with_events(self, events: Events) -> Word {
         let mut new = self.0 & !Word::EVENTS | u64::from(events.bits()) & Word::EVENTS;
-        let risen = |bits| events.intersects(bits) && !self.events().intersects(bits);
-        if risen(Word::READABLE) {
-            new = Word::next_epoch(new, Word::IN_EPOCH);
-        }
-        if risen(Events::OUT) {
-            new = Word::next_epoch(new, Word::OUT_EPOCH);
+        let epochs =
+            [(Word::READABLE, Word::IN_EPOCH), (Events::OUT, Word::OUT_EPOCH), (Events::PRI, Word::PRI_EPOCH)];
+        for (bits, shift) in epochs {
+            if events.intersects(bits) && !self.events().intersects(bits) {
+                let next = self.epoch(shift).wrapping_add(1);
+                new = new & !(0xffff << shift) | u64::from(next) << shift;
+            }
         }
         Word(new)
     }
@@ -314,17 +318,28 @@ impl Word {
         Events::from_bits_retain((self.0 & Word::EVENTS) as u32)
     }
 
-    /// What the signal fd shows as `IN`; an error that can be cleared is among it.
-    pub(crate) const READABLE: Events = Events::IN.union(Events::ERR);
-
     /// How often the socket became readable.
-    pub(crate) fn in_epoch(self) -> u64 {
-        self.0 >> Word::IN_EPOCH & Word::EPOCH
+    pub(crate) fn in_epoch(self) -> u16 {
+        self.epoch(Word::IN_EPOCH)
     }
 
     /// How often the socket became writable.
-    pub(crate) fn out_epoch(self) -> u64 {
-        self.0 >> Word::OUT_EPOCH & Word::EPOCH
+    pub(crate) fn out_epoch(self) -> u16 {
+        self.epoch(Word::OUT_EPOCH)
+    }
+
+    /// How often urgent data came.
+    pub(crate) fn pri_epoch(self) -> u16 {
+        self.epoch(Word::PRI_EPOCH)
+    }
+
+    /// Whether a signal fd shows the same for both.
+    pub(crate) fn is_same(self, other: Word) -> bool {
+        (self.0 ^ other.0) & !(Word::WAITERS | Word::SIGNAL) == 0
+    }
+
+    fn epoch(self, shift: u32) -> u16 {
+        (self.0 >> shift) as u16
     }
 
     fn has(self, flag: u64) -> bool {
@@ -333,10 +348,5 @@ impl Word {
 
     fn is_watched(self) -> bool {
         self.has(Word::WAITERS | Word::SIGNAL)
-    }
-
-    fn next_epoch(word: u64, shift: u32) -> u64 {
-        let next = ((word >> shift) + 1) & Word::EPOCH;
-        word & !(Word::EPOCH << shift) | next << shift
     }
 }

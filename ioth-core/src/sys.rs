@@ -2,8 +2,9 @@
 #![allow(unsafe_code)]
 
 use std::io;
-use std::os::fd::{BorrowedFd, RawFd};
+use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
 
+use nix::errno::Errno;
 use polling::{Event, PollMode, Poller};
 
 /// Adds `fd` to the poller, level-triggered.
@@ -29,4 +30,31 @@ pub(crate) fn poller_delete(poller: &Poller, fd: RawFd) -> io::Result<()> {
     // SAFETY: as in `poller_modify`.
     let fd = unsafe { BorrowedFd::borrow_raw(fd) };
     poller.delete(fd)
+}
+
+/// The number that the kernel gave the socket, unique while the system runs (`SO_COOKIE`).
+pub(crate) fn socket_cookie(fd: BorrowedFd<'_>) -> Result<u64, Errno> {
+    let mut cookie = 0u64;
+    let mut len = size_of::<u64>() as libc::socklen_t;
+    // nix has no such option.
+    // SAFETY: the kernel writes at most `len` bytes to `cookie`, which has that size, and the length to `len`.
+    let result = unsafe {
+        libc::getsockopt(
+            fd.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_COOKIE,
+            (&raw mut cookie).cast(),
+            &raw mut len,
+        )
+    };
+    Errno::result(result).map(|_| cookie)
+}
+
+/// How many bytes wait to be read (`FIONREAD`).
+pub(crate) fn unread(fd: BorrowedFd<'_>) -> Result<usize, Errno> {
+    let mut count: libc::c_int = 0;
+    // nix makes a function of an ioctl by a macro that is unsafe as well.
+    // SAFETY: FIONREAD writes one int to the address, which `count` has.
+    let result = unsafe { libc::ioctl(fd.as_raw_fd(), libc::FIONREAD, &raw mut count) };
+    Errno::result(result).map(|_| usize::try_from(count).unwrap_or(0))
 }

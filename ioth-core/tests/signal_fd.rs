@@ -326,8 +326,8 @@ fn the_descriptor_belongs_to_the_user() {
     rig.readiness.settle(alien.as_fd());
     alien.set_nonblocking(true).unwrap();
     peer.set_nonblocking(true).unwrap();
-    assert_eq!(nix_read(&alien), b"data");
-    assert_eq!(nix_read(&peer), b"");
+    assert_eq!(read_now(&alien), b"data");
+    assert_eq!(read_now(&peer), b"");
     rig.shows(IN | OUT);
     // A duplicate is as good as the first.
     rig.readiness.settle(rig.user().try_clone().unwrap().as_fd());
@@ -349,7 +349,7 @@ fn the_last_state_wins() {
     for round in 0..20 {
         std::thread::scope(|scope| {
             for thread in 0..3u32 {
-                let rig = &rig;
+                let (readiness, user) = (&rig.readiness, rig.user().as_fd());
                 scope.spawn(move || {
                     let mut seed = round * 3 + thread + 1;
                     for _ in 0..200 {
@@ -357,14 +357,14 @@ fn the_last_state_wins() {
                         let mut events = NONE;
                         events.set(IN, seed >> 16 & 1 != 0);
                         events.set(OUT, seed >> 17 & 1 != 0);
-                        if rig.readiness.set(events) {
-                            rig.readiness.notify();
+                        if readiness.set(events) {
+                            readiness.notify();
                         }
                         if thread == 0 {
-                            rig.settle();
+                            readiness.settle(user);
                         }
                     }
-                    rig.settle();
+                    readiness.settle(user);
                 });
             }
         });
@@ -480,7 +480,7 @@ impl Drop for Rig {
     }
 }
 
-fn nix_read(mut stream: &UnixStream) -> Vec<u8> {
+fn read_now(mut stream: &UnixStream) -> Vec<u8> {
     let mut data = [0; 16];
     let n = std::io::Read::read(&mut stream, &mut data).unwrap_or(0);
     data[..n].to_vec()
