@@ -1,20 +1,14 @@
 //! Addresses of a node: adding, removing, ageing, and whether an address is ours.
 //!
-//! Read first: RFC 4862 §5.5.4 (lifetimes), RFC 4291 §2.7.1 (solicited-node groups).
+//! Read first: RFC 4862 §5.5.4 (lifetimes), RFC 1122 §3.2.1.3 (which addresses a node can have).
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use ioth_core::{Cidr, Errno, MacAddr};
+use ioth_core::{Cidr, Errno};
 
-use super::iface::{Iface, LOOPBACK, group_mac};
+use super::iface::{Iface, LOOPBACK};
 use super::route::{Route, scope};
-use super::tables::{Change, Map, Tables};
-
-/// 224.0.0.1 and ff02::1 (RFC 1112 §4, RFC 4291 §2.7.1).
-const ALL_NODES_V4: Ipv4Addr = Ipv4Addr::new(224, 0, 0, 1);
-const ALL_NODES_V6: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 1);
-const ALL_NODES_MACS: [MacAddr; 2] =
-    [MacAddr([0x01, 0x00, 0x5e, 0, 0, 1]), MacAddr([0x33, 0x33, 0, 0, 0, 1])];
+use super::tables::{Change, Map, Tables, solicited_node};
 
 /// A lifetime without end, in seconds (`INFINITY_LIFE_TIME`).
 pub const FOREVER: u32 = u32::MAX;
@@ -426,25 +420,6 @@ impl Tables {
         self.next_expiry
     }
 
-    /// Counts a further reason to listen to a group on an interface; the first one returns true.
-    pub fn join_group(&mut self, ifindex: u32, group: IpAddr) -> Result<bool, AddrError> {
-        if self.iface(ifindex).is_none() {
-            return Err(AddrError::NoDevice);
-        }
-        if !group.is_multicast() {
-            return Err(AddrError::WrongCast);
-        }
-        Ok(self.join(ifindex, group))
-    }
-
-    /// Takes back one [`join_group`](Self::join_group); the last one returns true.
-    pub fn leave_group(&mut self, ifindex: u32, group: IpAddr) -> Result<bool, AddrError> {
-        if !self.groups.contains_key(&(ifindex, group)) {
-            return Err(AddrError::NotFound);
-        }
-        Ok(self.leave(ifindex, group))
-    }
-
     /// All addresses by rising interface index, IPv4 before IPv6 on each.
     pub fn addrs(&self) -> impl Iterator<Item = &Addr> {
         self.ifaces.iter().flat_map(|iface| iface.addrs.iter())
@@ -461,9 +436,13 @@ impl Tables {
     /// as Linux), link-local IPv6 addresses excepted: with `scope` they must be that interface's. All of the
     /// prefixes of loopback's IPv4 addresses is local, 127.0.0.0/8 at first.
     pub fn is_local(&self, addr: IpAddr, scope: Option<u32>) -> Option<Local> {
-        let scope = scope.filter(|_| is_link_local(addr));
         let mut entries = self.locals.get(&addr).into_iter().flatten();
-        if let Some(local) = entries.find(|local| scope.is_none_or(|ifindex| ifindex == local.ifindex)) {
+        let found = match scope {
+            Some(ifindex) if is_link_local(addr) => return entries.find(|at| at.ifindex == ifindex).copied(),
+            Some(ifindex) => entries.clone().find(|at| at.ifindex == ifindex).or_else(|| entries.next()),
+            None => entries.next(),
+        };
+        if let Some(local) = found {
             return Some(*local);
         }
         let in_prefix =
@@ -475,24 +454,6 @@ impl Tables {
     /// Whether `addr` means every station on the interface's link: 255.255.255.255 or a subnet's broadcast.
     pub fn is_broadcast(&self, addr: Ipv4Addr, ifindex: u32) -> bool {
         addr.is_broadcast() || self.broadcasts.contains_key(&(ifindex, addr))
-    }
-
-    /// Whether packets for a group are to be taken on an interface.
-    pub fn is_member(&self, group: IpAddr, ifindex: u32) -> bool {
-        all_nodes(group) || self.groups.contains_key(&(ifindex, group))
-    }
-
-    /// Whether frames to a group address (broadcast included) are to be taken on an interface.
-    pub fn wants_group(&self, mac: MacAddr, ifindex: u32) -> bool {
-        mac == MacAddr::BROADCAST
-            || ALL_NODES_MACS.contains(&mac)
-            || self.group_macs.contains_key(&(ifindex, mac))
-    }
-
-    /// The groups an interface listens to: all nodes, the solicited-node groups of its addresses, joined ones.
-    pub fn groups(&self, ifindex: u32) -> impl Iterator<Item = IpAddr> {
-        let joined = self.groups.keys().filter(move |(of, _)| *of == ifindex).map(|(_, group)| *group);
-        [IpAddr::V4(ALL_NODES_V4), IpAddr::V6(ALL_NODES_V6)].into_iter().chain(joined)
     }
 
     /// Adds the routes to the prefixes of an interface that came up.
@@ -589,41 +550,11 @@ impl Tables {
     fn has_local(&self, addr: IpAddr, ifindex: u32) -> bool {
         self.locals.get(&addr).into_iter().flatten().any(|local| local.ifindex == ifindex)
     }
-
-    fn join(&mut self, ifindex: u32, group: IpAddr) -> bool {
-        let count = self.groups.entry((ifindex, group)).or_insert(0);
-        *count += 1;
-        let first = *count == 1;
-        if first {
-            *self.group_macs.entry((ifindex, group_mac(group))).or_insert(0) += 1;
-            self.groups_changed = true;
-        }
-        first
-    }
-
-    fn leave(&mut self, ifindex: u32, group: IpAddr) -> bool {
-        let last = count_down(&mut self.groups, (ifindex, group));
-        if last {
-            count_down(&mut self.group_macs, (ifindex, group_mac(group)));
-            self.groups_changed = true;
-        }
-        last
-    }
-}
-
-/// The solicited-node group of an address (RFC 4291 §2.7.1).
-pub fn solicited_node(addr: Ipv6Addr) -> Ipv6Addr {
-    let [.., a, b, c] = addr.octets();
-    Ipv6Addr::from([0xff, 0x02, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0xff, a, b, c])
 }
 
 /// Whether an address means something only together with an interface.
 pub fn is_link_local(addr: IpAddr) -> bool {
     matches!(addr, IpAddr::V6(addr) if addr.is_unicast_link_local())
-}
-
-fn all_nodes(group: IpAddr) -> bool {
-    group == IpAddr::V4(ALL_NODES_V4) || group == IpAddr::V6(ALL_NODES_V6)
 }
 
 /// What may not be added to `iface`, as Linux and, for IPv4, RFC 1122 §3.2.1.3 have it.
@@ -710,7 +641,7 @@ fn bits(mut mask: u64) -> impl Iterator<Item = u8> {
 }
 
 /// Takes one from a count and the entry with its last; whether that was so.
-fn count_down<K: Eq + std::hash::Hash>(counts: &mut Map<K, u32>, key: K) -> bool {
+pub(super) fn count_down<K: Eq + std::hash::Hash>(counts: &mut Map<K, u32>, key: K) -> bool {
     let Some(count) = counts.get_mut(&key) else { return false };
     *count -= 1;
     let last = *count == 0;

@@ -2,7 +2,7 @@
 //!
 //! Read first: RFC 4291 Appendix A (EUI-64), netdevice(7).
 
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::Ipv6Addr;
 
 use ioth_core::{Cidr, Errno, MacAddr};
 
@@ -402,20 +402,6 @@ pub fn link_local(mac: MacAddr) -> Ipv6Addr {
     let [a, b, c, d, e, g] = mac.0;
     // RFC 4291 Appendix A: "inverting the u bit".
     Ipv6Addr::from([0xfe, 0x80, 0, 0, 0, 0, 0, 0, a ^ 2, b, c, 0xff, 0xfe, d, e, g])
-}
-
-/// The Ethernet address to which packets for a group go (RFC 1112 §6.4, RFC 2464 §7).
-pub fn group_mac(group: IpAddr) -> MacAddr {
-    match group {
-        IpAddr::V4(group) => {
-            let [_, b, c, d] = group.octets();
-            MacAddr([0x01, 0x00, 0x5e, b & 0x7f, c, d])
-        }
-        IpAddr::V6(group) => {
-            let [.., a, b, c, d] = group.octets();
-            MacAddr([0x33, 0x33, a, b, c, d])
-        }
-    }
 }
 
 /// Whether Linux takes it as an interface's name (`dev_valid_name`); `%` is kept for patterns.

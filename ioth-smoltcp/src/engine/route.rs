@@ -418,9 +418,9 @@ impl Tables {
         // Linux: nobody in particular is oneself (connect to 0.0.0.0).
         if dst.is_unspecified() {
             let dst = src.unwrap_or(Ipv4Addr::LOCALHOST.into());
-            return self.own(dst, out, src).ok_or(RouteError::NoRoute);
+            return self.own(dst, out, src)?.ok_or(RouteError::NoRoute);
         }
-        if let Some(path) = self.own(dst.into(), out, src) {
+        if let Some(path) = self.own(dst.into(), out, src)? {
             return Ok(path);
         }
         let group = dst.is_multicast() || dst.is_broadcast();
@@ -446,12 +446,12 @@ impl Tables {
     fn route_v6(&self, dst: Ipv6Addr, out: Option<&Iface>, src: Option<IpAddr>) -> Result<Path, RouteError> {
         if dst.is_unspecified() {
             let dst = src.unwrap_or(Ipv6Addr::LOCALHOST.into());
-            return self.own(dst, out, src).ok_or(RouteError::NoRoute);
+            return self.own(dst, out, src)?.ok_or(RouteError::NoRoute);
         }
         if dst.is_unicast_link_local() && out.is_none() {
             return Err(RouteError::NoScope);
         }
-        if let Some(path) = self.own(dst.into(), out, src) {
+        if let Some(path) = self.own(dst.into(), out, src)? {
             return Ok(path);
         }
         if dst.is_multicast() {
@@ -468,22 +468,22 @@ impl Tables {
         self.path_by(route, dst.into(), src)
     }
 
-    /// The path to one of the node's own addresses.
-    fn own(&self, dst: IpAddr, out: Option<&Iface>, src: Option<IpAddr>) -> Option<Path> {
-        let local = self.is_local(dst, out.map(Iface::index))?;
+    /// The path to `dst` if that is one of the node's own addresses.
+    fn own(&self, dst: IpAddr, out: Option<&Iface>, src: Option<IpAddr>) -> Result<Option<Path>, RouteError> {
+        let Some(local) = self.is_local(dst, out.map(Iface::index)) else { return Ok(None) };
         // Bound to an interface, only what is behind that interface is in reach.
         if out.is_some_and(|iface| iface.index() != local.ifindex && iface.index() != LOOPBACK) {
-            return None;
+            return Ok(None);
         }
-        let loopback = self.iface(LOOPBACK).filter(|iface| iface.is_up())?;
-        Some(Path {
+        let loopback = self.iface(LOOPBACK).filter(|iface| iface.is_up()).ok_or(RouteError::NoRoute)?;
+        Ok(Some(Path {
             ifindex: LOOPBACK,
             next_hop: dst,
             source: src.unwrap_or_else(|| self.local_source(dst)),
             mtu: loopback.mtu(),
             local: true,
             broadcast: false,
-        })
+        }))
     }
 
     fn lookup(&self, dst: IpAddr, oif: Option<u32>) -> Result<&Route, RouteError> {

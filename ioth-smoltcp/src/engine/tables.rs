@@ -8,6 +8,7 @@
 //! The methods are beside what they are about: interfaces in `iface`, addresses in `addr`, routes in `route`.
 
 mod fib;
+mod groups;
 mod source;
 #[cfg(test)]
 mod tests;
@@ -22,7 +23,10 @@ use super::addr::{Addr, AddrState, Local};
 use super::iface::Iface;
 use super::route::Route;
 
+pub use super::iface::LOOPBACK;
+pub use super::route::Path;
 use fib::Fib;
+pub use groups::{group_mac, solicited_node};
 
 /// A hash table with the node's seed.
 pub(super) type Map<K, V> = hashbrown::HashMap<K, V, FixedState>;
