@@ -20,6 +20,9 @@ use polling::{Event, Poller};
 
 use crate::{Events, sys};
 
+#[cfg(test)]
+mod tests;
+
 /// Somebody who waits for a descriptor.
 pub trait Source: Send + Sync + fmt::Debug + 'static {
     /// Called in the reactor's thread, with no lock held, again and again for as long as one of `events` holds
@@ -132,7 +135,9 @@ impl Reactor {
 
 impl fmt::Debug for Reactor {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Reactor").field("sources", &self.shared.table.lock().entries.len()).finish_non_exhaustive()
+        f.debug_struct("Reactor")
+            .field("sources", &self.shared.table.lock().entries.len())
+            .finish_non_exhaustive()
     }
 }
 

@@ -14,7 +14,10 @@ use sync::{AtomicU64, Mutex, Ordering};
 
 mod park;
 mod sync;
-#[cfg(test)]
+
+#[cfg(all(test, loom))]
+mod models;
+#[cfg(all(test, not(loom)))]
 mod tests;
 
 bitflags! {
@@ -302,8 +305,11 @@ impl Word {
     /// The word with other events, the epochs moved on where a bit rises.
     fn with_events(self, events: Events) -> Word {
         let mut new = self.0 & !Word::EVENTS | u64::from(events.bits()) & Word::EVENTS;
-        let epochs =
-            [(Word::READABLE, Word::IN_EPOCH), (Events::OUT, Word::OUT_EPOCH), (Events::PRI, Word::PRI_EPOCH)];
+        let epochs = [
+            (Word::READABLE, Word::IN_EPOCH),
+            (Events::OUT, Word::OUT_EPOCH),
+            (Events::PRI, Word::PRI_EPOCH),
+        ];
         for (bits, shift) in epochs {
             if events.intersects(bits) && !self.events().intersects(bits) {
                 let next = self.epoch(shift).wrapping_add(1);

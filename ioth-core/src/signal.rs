@@ -64,8 +64,7 @@ impl SignalFd {
     /// # Errors
     /// `EMFILE`, `ENFILE`, `ENOMEM`, `ENOBUFS`, `ENOSPC`.
     pub(crate) fn new(word: Word, closed: Box<dyn FnOnce() + Send>) -> Result<(Self, OwnedFd), Errno> {
-        let (user, end) =
-            socketpair(AddressFamily::Unix, SockType::Stream, None, SockFlag::SOCK_CLOEXEC)?;
+        let (user, end) = socketpair(AddressFamily::Unix, SockType::Stream, None, SockFlag::SOCK_CLOEXEC)?;
         // The kernel raises it to its minimum.
         setsockopt(&user, sockopt::SndBuf, &0)?;
         // Stays unread, so that closing the stack's end is a reset whenever it comes.
@@ -175,7 +174,7 @@ impl Phase {
 /// What the user's end shows.
 #[derive(Debug)]
 struct State {
-    /// Declared before the descriptors, so that it goes first: a registration ends before its descriptor is closed.
+    /// Goes before the descriptor that it belongs to is shut down or closed.
     watch: Option<Registration>,
     /// The stack's end; none in `Failed` and `Gone`.
     end: Option<OwnedFd>,
@@ -272,7 +271,11 @@ impl State {
             && (!events.contains(Events::OUT) || self.out_epoch != word.out_epoch());
         let urgent = self.urgent && !events.contains(Events::PRI);
         let readable = self.phase == Phase::Live
-            && if events.intersects(Word::READABLE) { self.in_bytes > 1 && !self.marked } else { self.in_bytes > 0 || self.marked };
+            && if events.intersects(Word::READABLE) {
+                self.in_bytes > 1 && !self.marked
+            } else {
+                self.in_bytes > 0 || self.marked
+            };
         out || urgent || readable
     }
 
@@ -350,6 +353,17 @@ impl State {
     fn take_down(&mut self) -> (Option<Registration>, Option<OwnedFd>, Option<OwnedFd>) {
         self.phase = Phase::Gone;
         (self.watch.take(), self.end.take(), self.pipe.take())
+    }
+}
+
+impl Drop for State {
+    fn drop(&mut self) {
+        // It must not take the shutdown below for the user's close.
+        self.watch = None;
+        if let Some(end) = &self.end {
+            // A forked child may hold a duplicate until it calls exec: closing alone would show nothing.
+            let _ = shutdown(end.as_raw_fd(), Shutdown::Both);
+        }
     }
 }
 

@@ -33,10 +33,10 @@ impl fmt::Debug for Parker {
     }
 }
 
-#[cfg(not(loom))]
-pub(super) use real::Place;
 #[cfg(loom)]
 use model::Place;
+#[cfg(not(loom))]
+pub(super) use real::Place;
 
 #[cfg(not(loom))]
 mod real {
