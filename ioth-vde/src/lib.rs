@@ -16,12 +16,20 @@
 pub mod frame;
 pub mod lan;
 pub mod link;
+pub mod null;
 pub mod schemes;
+pub mod vde;
 pub mod vnl;
 
+mod sys;
 mod tally;
 
 pub use frame::{Batch, Checksum, Frame};
 pub use lan::Lan;
 pub use link::{Counters, Filter, Link, LinkError, Properties, Receiver};
 pub use schemes::{Schemes, open};
+
+/// The number in an error of the operating system.
+fn errno(error: &std::io::Error) -> ioth_core::Errno {
+    error.raw_os_error().map_or(ioth_core::Errno::EIO, ioth_core::Errno::from_raw)
+}

@@ -141,7 +141,12 @@ pub fn open(vnl: &str) -> Result<Arc<dyn Link>, LinkError> {
 
 type Open = fn(&Spec<'_>) -> Result<Arc<dyn Link>, LinkError>;
 
-const BUILTIN: &[(&str, Open)] = &[("hub", crate::lan::open), ("switch", crate::lan::open)];
+const BUILTIN: &[(&str, Open)] = &[
+    ("hub", crate::lan::open),
+    ("null", crate::null::open),
+    ("switch", crate::lan::open),
+    ("vde", crate::vde::open),
+];
 
 #[cfg(test)]
 mod tests {

@@ -33,6 +33,12 @@ impl Tally {
         self.tx_bytes.fetch_add(bytes as u64, Relaxed);
     }
 
+    /// Drops the first frame, which is too long.
+    pub(crate) fn bad_length(&self, frames: &mut Batch) {
+        frames.pop_front();
+        self.tx_bad_length.fetch_add(1, Relaxed);
+    }
+
     /// Empties the batch of a link that has gone.
     pub(crate) fn down(&self, frames: &mut Batch) {
         self.tx_down.fetch_add(frames.len() as u64, Relaxed);

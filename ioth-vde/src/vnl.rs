@@ -291,7 +291,7 @@ fn first_line(path: &Path) -> Result<Option<String>, LinkError> {
     }
     let failed = |error: std::io::Error| LinkError::Os {
         what: format!("reading a VNL from {}", path.display()),
-        errno: error.raw_os_error().map_or(ioth_core::Errno::EIO, ioth_core::Errno::from_raw),
+        errno: crate::errno(&error),
     };
     // It could have been replaced by a FIFO since: opening that must not wait.
     let file =
