@@ -47,7 +47,6 @@ pub trait Alarm: Send + Sync + 'static {
 }
 
 /// The process-wide reactor.
-#[derive(Clone)]
 pub struct Reactor {
     shared: Arc<Shared>,
 }
