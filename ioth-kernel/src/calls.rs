@@ -2,11 +2,10 @@
 //!
 //! They suit any native socket, however its descriptor came about: a duplicate, an inherited one.
 
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd, RawFd};
+use std::os::fd::{BorrowedFd, OwnedFd, RawFd};
 
 use ioth_core::{Errno, Events, MsgFlags, RecvMsg, Result, SendMsg, Shutdown, SockAddr};
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
-use nix::poll::{PollFd, PollFlags, PollTimeout};
 
 use crate::sys::{self, ADDR_MAX, IOV_MAX};
 
@@ -135,13 +134,9 @@ pub fn nonblocking(fd: BorrowedFd<'_>) -> Result<bool> {
 
 /// What poll(2) says now; `ERR | HUP` when it fails.
 pub fn events(fd: BorrowedFd<'_>) -> Events {
-    let all = PollFlags::from_bits_retain(Events::all().bits() as i16);
-    let mut fds = [PollFd::new(fd.as_fd(), all)];
-    match nix::poll::poll(&mut fds, PollTimeout::ZERO) {
-        Ok(_) => {
-            let seen = fds[0].revents().unwrap_or(PollFlags::empty());
-            Events::from_bits_truncate(seen.bits() as u32)
-        }
+    match sys::poll(fd, Events::all().bits() as i16) {
+        // Sign extension would set bits of its own.
+        Ok(seen) => Events::from_bits_truncate(u32::from(seen as u16)),
         Err(_) => Events::ERR | Events::HUP,
     }
 }

@@ -309,6 +309,23 @@ mod tests {
     }
 
     #[test]
+    fn an_end_of_stream_is_seen() {
+        let stack = KernelStack::new();
+        let [a, listener] = [(); 2].map(|()| stack.socket(Domain::INET, SocketType::STREAM, 0).unwrap());
+        assert_eq!(a.events(), Events::OUT | Events::HUP);
+        listener.bind(&std::net::SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();
+        listener.listen(1).unwrap();
+        a.connect(&listener.local_addr().unwrap()).unwrap();
+        assert_eq!(a.events(), Events::OUT);
+        listener.accept().unwrap().0.shutdown(Shutdown::Write).unwrap();
+        let (waker, told) = waker();
+        if a.poll_ready(Events::RDHUP, &waker).is_pending() {
+            told.recv_timeout(Duration::from_secs(10)).unwrap();
+        }
+        assert!(a.events().contains(Events::IN | Events::RDHUP));
+    }
+
+    #[test]
     fn requests_and_options_that_could_write_elsewhere_are_refused() {
         let socket = udp(&KernelStack::new());
         let mut value = [0; 64];

@@ -153,6 +153,15 @@ pub(crate) fn ioctl(fd: BorrowedFd<'_>, request: u64, argument: &mut [u8]) -> Re
     Errno::result(unsafe { libc::ioctl(fd.as_raw_fd(), request as _, argument.as_mut_ptr()) })
 }
 
+/// poll(2) without waiting: which of `events` hold.
+pub(crate) fn poll(fd: BorrowedFd<'_>, events: i16) -> Result<i16> {
+    let mut polled = libc::pollfd { fd: fd.as_raw_fd(), events, revents: 0 };
+    // nix's flags lack POLLRDHUP, and it gives nothing at all when that is set.
+    // SAFETY: one live, exclusive structure is passed, and its count.
+    Errno::result(unsafe { libc::poll(&mut polled, 1, 0) })?;
+    Ok(polled.revents)
+}
+
 /// Runs `call` on a descriptor's number; a closed one gives `EBADF` there.
 pub(crate) fn with_number<T>(fd: RawFd, call: impl FnOnce(BorrowedFd<'_>) -> Result<T>) -> Result<T> {
     if fd < 0 {

@@ -1,0 +1,30 @@
+//! The table of backends.
+
+use std::sync::LazyLock;
+
+use ioth_core::Registry;
+use ioth_core::registry::Factory;
+use parking_lot::RwLock;
+
+static BACKENDS: LazyLock<RwLock<Registry>> = LazyLock::new(|| RwLock::new(builtin()));
+
+/// The backends that this crate's features bring, by name. The empty name stands for the kernel's stack, as upstream.
+pub fn builtin() -> Registry {
+    let mut table = Registry::new();
+    #[cfg(feature = "kernel")]
+    {
+        table.register("", ioth_kernel::factory());
+        table.register("kernel", ioth_kernel::factory());
+    }
+    table
+}
+
+/// Adds a backend to the process's table, or replaces the one of that name.
+pub fn register(name: impl Into<String>, factory: Factory) {
+    BACKENDS.write().register(name, factory);
+}
+
+/// The process's table as it is now: the [`builtin`] backends and those of [`register`].
+pub fn backends() -> Registry {
+    BACKENDS.read().clone()
+}

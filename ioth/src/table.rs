@@ -1,0 +1,214 @@
+//! Which socket is behind a descriptor.
+//!
+//! Descriptors are known by the `SO_COOKIE` of the kernel's socket behind them (an AF_UNIX signal fd or a native
+//! socket), asked anew in each call. Numbers would be faster by that one system call, but cannot be trusted: a
+//! program may close(2) one, open a file in its place, and have the socket live on in a duplicate; a call would then
+//! take data from a socket that the number is no more. A cookie is never given twice, and is the same for every
+//! duplicate, however it was made: dup(2), fcntl(2), fork(2), SCM_RIGHTS. So no entry can be stale, only dead.
+
+use std::collections::HashMap;
+use std::hash::{BuildHasherDefault, Hasher};
+use std::os::fd::{BorrowedFd, RawFd};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, LazyLock};
+
+use ioth_core::{Errno, Result, Socket};
+use ioth_kernel::calls;
+use nix::sys::resource::{Resource, getrlimit};
+use parking_lot::RwLock;
+
+pub(crate) static TABLE: LazyLock<Table> = LazyLock::new(Table::new);
+
+/// All sockets of the process that have a descriptor.
+///
+/// A dead entry (all descriptors closed by the system call) is found by [`sweep`](Self::sweep), which runs
+/// when the table has doubled since the last time: its cost is spread over the insertions.
+#[derive(Debug)]
+pub(crate) struct Table {
+    shards: [RwLock<Shard>; SHARDS],
+    len: AtomicUsize,
+    sweep_at: AtomicUsize,
+}
+
+type Shard = HashMap<u64, Arc<dyn Socket>, BuildHasherDefault<CookieHasher>>;
+
+const SHARDS: usize = 16;
+
+/// Fewer entries are not worth a sweep.
+const SWEEP_MIN: usize = 64;
+
+impl Table {
+    fn new() -> Self {
+        Table {
+            shards: std::array::from_fn(|_| RwLock::default()),
+            len: AtomicUsize::new(0),
+            sweep_at: AtomicUsize::new(SWEEP_MIN),
+        }
+    }
+
+    /// Makes `fd` and all its duplicates known as `socket`.
+    pub(crate) fn insert(&self, fd: BorrowedFd<'_>, socket: Arc<dyn Socket>) -> Result<()> {
+        let cookie = calls::cookie(fd)?;
+        if self.shard(cookie).write().insert(cookie, socket).is_none() {
+            let len = self.len.fetch_add(1, Ordering::Relaxed) + 1;
+            if len >= self.sweep_at.load(Ordering::Relaxed) {
+                // Set before the sweep: other threads need not begin one of their own.
+                self.sweep_at.store(usize::MAX, Ordering::Relaxed);
+                self.sweep();
+            }
+        }
+        Ok(())
+    }
+
+    /// The socket behind `fd`, and its cookie.
+    ///
+    /// # Errors
+    /// `EBADF` when the descriptor is closed or not one of ours.
+    pub(crate) fn find(&self, fd: BorrowedFd<'_>) -> Result<(u64, Arc<dyn Socket>)> {
+        let cookie = calls::cookie(fd).map_err(|_| Errno::EBADF)?;
+        let socket = self.shard(cookie).read().get(&cookie).cloned().ok_or(Errno::EBADF)?;
+        Ok((cookie, socket))
+    }
+
+    pub(crate) fn remove(&self, cookie: u64) {
+        let removed = self.shard(cookie).write().remove(&cookie);
+        if removed.is_some() {
+            self.len.fetch_sub(1, Ordering::Relaxed);
+        }
+        // The socket's end is the stack's business, with no lock of ours held.
+        drop(removed);
+    }
+
+    /// Takes out the entries whose descriptors are all closed.
+    ///
+    /// A stack of ours knows that by itself, in whatever process the last one was. A native socket is looked
+    /// for among the process's descriptors.
+    pub(crate) fn sweep(&self) {
+        let mut native = Vec::new();
+        let mut dead = Vec::new();
+        for shard in &self.shards {
+            // Cloned, so that the stacks are asked with no lock held.
+            let entries: Vec<_> =
+                shard.read().iter().map(|(cookie, socket)| (*cookie, socket.clone())).collect();
+            for (cookie, socket) in entries {
+                match socket.native() {
+                    true => native.push(cookie),
+                    false if socket.local_addr() == Err(Errno::EBADF) => dead.push(cookie),
+                    false => {}
+                }
+            }
+        }
+        // A descriptor moved to another number between two looks at /proc could be missed once: look twice.
+        for _ in 0..2 {
+            if native.is_empty() {
+                break;
+            }
+            let mut open: Vec<u64> = Vec::new();
+            for_each_descriptor(|fd| open.extend(calls::with_number(fd, calls::cookie).ok()));
+            open.sort_unstable();
+            native.retain(|cookie| open.binary_search(cookie).is_err());
+        }
+        for cookie in dead.into_iter().chain(native) {
+            self.remove(cookie);
+        }
+        let sweep_at = (2 * self.len.load(Ordering::Relaxed)).max(SWEEP_MIN);
+        self.sweep_at.store(sweep_at, Ordering::Relaxed);
+    }
+
+    fn shard(&self, cookie: u64) -> &RwLock<Shard> {
+        &self.shards[cookie as usize % SHARDS]
+    }
+}
+
+/// Cookies are distinct numbers that nobody chooses: one multiplication spreads them.
+#[derive(Default)]
+struct CookieHasher(u64);
+
+impl Hasher for CookieHasher {
+    fn write(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            self.write_u64(u64::from(*byte));
+        }
+    }
+
+    fn write_u64(&mut self, cookie: u64) {
+        // 2^64 / golden ratio: Knuth, The Art of Computer Programming, vol. 3, §6.4.
+        self.0 = (self.0 ^ cookie).wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(29);
+    }
+
+    fn finish(&self) -> u64 {
+        self.0
+    }
+}
+
+/// Calls `each` with the numbers of the process's open descriptors, and perhaps of closed ones.
+fn for_each_descriptor(mut each: impl FnMut(RawFd)) {
+    match std::fs::read_dir("/proc/self/fd") {
+        Ok(entries) => {
+            let numbers = entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+            numbers.for_each(each);
+        }
+        // In a chroot without /proc: the limit bounds the numbers.
+        Err(_) => {
+            let most = getrlimit(Resource::RLIMIT_NOFILE).map_or(1024, |(soft, _)| soft);
+            (0..RawFd::try_from(most).unwrap_or(RawFd::MAX)).for_each(&mut each);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::fd::{AsFd, OwnedFd};
+
+    use ioth_core::{Domain, SocketType, Stack};
+
+    use super::*;
+
+    fn udp(stack: &ioth_kernel::KernelStack) -> (Arc<dyn Socket>, OwnedFd) {
+        let socket = stack.socket(Domain::INET, SocketType::DGRAM, 0).unwrap();
+        let fd = socket.release_fd().unwrap();
+        (socket, fd)
+    }
+
+    #[test]
+    fn every_duplicate_is_the_same_socket() {
+        let table = Table::new();
+        let (socket, fd) = udp(&ioth_kernel::KernelStack::new());
+        assert_eq!(table.find(fd.as_fd()).err(), Some(Errno::EBADF));
+        table.insert(fd.as_fd(), socket.clone()).unwrap();
+        let duplicate = fd.try_clone().unwrap();
+        drop(fd);
+        let (cookie, found) = table.find(duplicate.as_fd()).unwrap();
+        assert!(Arc::ptr_eq(&found, &socket));
+        table.remove(cookie);
+        assert_eq!(table.find(duplicate.as_fd()).err(), Some(Errno::EBADF));
+    }
+
+    #[test]
+    fn a_sweep_takes_the_dead_and_only_them() {
+        let table = Table::new();
+        let stack = ioth_kernel::KernelStack::new();
+        let kept: Vec<_> = (0..5).map(|_| udp(&stack)).collect();
+        for (socket, fd) in &kept {
+            table.insert(fd.as_fd(), socket.clone()).unwrap();
+        }
+        // Far more than SWEEP_MIN live and die: the table stays small by itself.
+        for _ in 0..10 * SWEEP_MIN {
+            let (socket, fd) = udp(&stack);
+            table.insert(fd.as_fd(), socket).unwrap();
+            assert!(table.len.load(Ordering::Relaxed) <= SWEEP_MIN);
+        }
+        table.sweep();
+        assert_eq!(table.len.load(Ordering::Relaxed), kept.len());
+        assert!(kept.iter().all(|(_, fd)| table.find(fd.as_fd()).is_ok()));
+    }
+
+    #[test]
+    fn other_files_are_not_ours() {
+        let table = Table::new();
+        let file = std::fs::File::open("/dev/null").unwrap();
+        assert_eq!(table.find(file.as_fd()).err(), Some(Errno::EBADF));
+        let (unix, _peer) = std::os::unix::net::UnixStream::pair().unwrap();
+        assert_eq!(table.find(unix.as_fd()).err(), Some(Errno::EBADF));
+    }
+}
