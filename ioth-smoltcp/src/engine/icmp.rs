@@ -1,0 +1,260 @@
+//! ICMP and ICMPv6: echo, and errors both ways (RFC 792, RFC 1122 §3.2.2, RFC 4443).
+
+use std::net::{IpAddr, SocketAddr};
+
+use ioth_core::Errno;
+use ioth_vde::Frame;
+use smoltcp::phy::ChecksumCapabilities;
+use smoltcp::wire::{Icmpv6Message, Icmpv6Packet, Icmpv6Repr, IpProtocol};
+
+use super::Engine;
+use super::sockets::DEFAULT_HOPS;
+use super::wire::{self, IpAttrs, IpHeader, ip_header_len};
+
+/// Length of the fixed part of an ICMP message, in bytes.
+const ICMP_HEADER: usize = 8;
+/// RFC 1812 §4.3.2.3: "SHOULD contain as much of the original datagram as possible without [...] exceeding 576 bytes".
+const MAX_ICMPV4_ERROR: usize = 576;
+/// RFC 4443 §3.1: "without the ICMPv6 packet exceeding the minimum IPv6 MTU".
+const MAX_ICMPV6_ERROR: usize = 1280;
+
+const ECHO_REPLY: u8 = 0;
+const UNREACHABLE: u8 = 3;
+const ECHO_REQUEST: u8 = 8;
+const TIME_EXCEEDED: u8 = 11;
+const PARAMETER_PROBLEM: u8 = 12;
+const V6_UNREACHABLE: u8 = 1;
+const V6_PACKET_TOO_BIG: u8 = 2;
+const V6_TIME_EXCEEDED: u8 = 3;
+const V6_PARAMETER_PROBLEM: u8 = 4;
+
+/// Why a packet could not be delivered here.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Unreachable {
+    /// No socket has the port.
+    Port,
+    /// No such protocol; for IPv6 the offset of the field that named it.
+    Protocol(u32),
+    /// RFC 8200 §4.2: an option that is not known, at this offset.
+    Option(u32),
+}
+
+impl Unreachable {
+    /// ICMP type, code, and the second word of the header.
+    fn message(self, ipv4: bool) -> Option<(u8, u8, u32)> {
+        match (self, ipv4) {
+            (Unreachable::Port, true) => Some((UNREACHABLE, 3, 0)),
+            (Unreachable::Port, false) => Some((V6_UNREACHABLE, 4, 0)),
+            (Unreachable::Protocol(_), true) => Some((UNREACHABLE, 2, 0)),
+            (Unreachable::Protocol(pointer), false) => Some((V6_PARAMETER_PROBLEM, 1, pointer)),
+            (Unreachable::Option(_), true) => None,
+            (Unreachable::Option(pointer), false) => Some((V6_PARAMETER_PROBLEM, 2, pointer)),
+        }
+    }
+}
+
+impl Engine {
+    /// An ICMP message arrived. Its checksum is right.
+    pub(super) fn icmp_input(&mut self, ifindex: u32, header: &IpHeader, mut packet: Frame, unicast: bool) {
+        packet.truncate(header.total_len);
+        let at = header.payload_at;
+        let Some(&[kind, code, ..]) = packet.get(at..at + ICMP_HEADER) else {
+            self.net.drops.malformed += 1;
+            return;
+        };
+        if header.src.is_ipv6() {
+            return self.icmpv6_input(ifindex, header, packet, kind, code, unicast);
+        }
+        match kind {
+            // RFC 1122 §3.2.2.6: an echo to a broadcast or multicast address may be discarded; Linux does.
+            ECHO_REQUEST if unicast => self.echo(header, &packet[at..], ECHO_REPLY),
+            UNREACHABLE | TIME_EXCEEDED | PARAMETER_PROBLEM => {
+                let (errno, fatal) = errno_v4(kind, code);
+                self.icmp_error_input(&packet[at + ICMP_HEADER..], errno, fatal);
+            }
+            _ => {}
+        }
+    }
+
+    fn icmpv6_input(
+        &mut self,
+        ifindex: u32,
+        header: &IpHeader,
+        packet: Frame,
+        kind: u8,
+        code: u8,
+        unicast: bool,
+    ) {
+        let at = header.payload_at;
+        let message = Icmpv6Packet::new_unchecked(&packet[at..]);
+        match message.msg_type() {
+            Icmpv6Message::EchoRequest => {
+                // RFC 4443 §4.2: an echo to a multicast address is answered from a unicast one.
+                if unicast || !header.src.is_unspecified() {
+                    self.echo(header, &packet[at..], u8::from(Icmpv6Message::EchoReply));
+                }
+            }
+            Icmpv6Message::NeighborSolicit | Icmpv6Message::NeighborAdvert => {
+                let (IpAddr::V6(src), IpAddr::V6(dst)) = (header.src, header.dst) else { return };
+                let parsed = Icmpv6Packet::new_checked(&packet[at..]).and_then(|message| {
+                    Icmpv6Repr::parse(&src, &dst, &message, &ChecksumCapabilities::ignored())
+                });
+                match parsed {
+                    // RFC 4861 §7.1.1: "ICMP Code is 0".
+                    Ok(Icmpv6Repr::Ndisc(repr)) if code == 0 => self.net.input_ndisc(ifindex, header, repr),
+                    _ => self.net.drops.malformed += 1,
+                }
+            }
+            _ if (V6_UNREACHABLE..=V6_PARAMETER_PROBLEM).contains(&kind) => {
+                let (errno, fatal) = errno_v6(kind, code);
+                self.icmp_error_input(&packet[at + ICMP_HEADER..], errno, fatal);
+            }
+            _ => {}
+        }
+    }
+
+    /// Sends a request back as a reply: the same identifier, sequence number and data.
+    fn echo(&mut self, header: &IpHeader, request: &[u8], reply: u8) {
+        let local = self.net.tables.is_local(header.dst, None).is_some();
+        let source = local.then_some(header.dst);
+        let scope = super::addr::is_link_local(header.src).then(|| self.arrived_by);
+        let Ok(path) = self.net.tables.route(header.src, scope, source) else {
+            self.net.drops.no_route += 1;
+            return;
+        };
+        let ip = ip_header_len(header.src);
+        if ip + request.len() > path.mtu {
+            return;
+        }
+        let protocol = if header.src.is_ipv4() { IpProtocol::Icmp } else { IpProtocol::Icmpv6 };
+        let mut packet = Frame::new(ip + request.len());
+        packet[ip..].copy_from_slice(request);
+        packet[ip] = reply;
+        let attrs = IpAttrs { traffic_class: header.traffic_class, ..IpAttrs::new(protocol, DEFAULT_HOPS) };
+        wire::emit_ip(&mut packet, source.unwrap_or(path.source), header.src, attrs);
+        // Routers and captures look into ICMP: its checksum is always there.
+        super::offload::fill_checksums(&mut packet);
+        self.net.output(&path, packet);
+    }
+
+    /// Tells the sender of a packet why it was not delivered, if it may be told.
+    pub(super) fn unreachable(&mut self, packet: &[u8], header: &IpHeader, reason: Unreachable) {
+        let ipv4 = header.src.is_ipv4();
+        let Some((kind, code, word)) = reason.message(ipv4) else { return };
+        // RFC 1122 §3.2.2, RFC 4443 §2.4(e): never about an ICMP error, to nobody, to many, or from many.
+        let about_error = match header.protocol {
+            IpProtocol::Icmp => !matches!(packet.get(header.payload_at), Some(&(ECHO_REQUEST | ECHO_REPLY))),
+            IpProtocol::Icmpv6 => packet.get(header.payload_at).is_none_or(|kind| *kind < 128),
+            _ => false,
+        };
+        let local = self.net.tables.is_local(header.dst, None).is_some();
+        if about_error || header.src.is_unspecified() || header.src.is_multicast() || (ipv4 && !local) {
+            return;
+        }
+        if !self.net.icmp_limit.take(self.net.now) {
+            self.net.drops.icmp_limited += 1;
+            return;
+        }
+        let source = local.then_some(header.dst);
+        let scope = super::addr::is_link_local(header.src).then(|| self.arrived_by);
+        let Ok(path) = self.net.tables.route(header.src, scope, source) else { return };
+        let (ip, longest, protocol) = match ipv4 {
+            true => (wire::IPV4_HEADER, MAX_ICMPV4_ERROR, IpProtocol::Icmp),
+            false => (wire::IPV6_HEADER, MAX_ICMPV6_ERROR, IpProtocol::Icmpv6),
+        };
+        let quoted = &packet[..packet.len().min(header.total_len).min(longest - ip - ICMP_HEADER)];
+        let mut error = Frame::new(ip + ICMP_HEADER + quoted.len());
+        error[ip..ip + 4].copy_from_slice(&[kind, code, 0, 0]);
+        error[ip + 4..ip + 8].copy_from_slice(&word.to_be_bytes());
+        error[ip + ICMP_HEADER..].copy_from_slice(quoted);
+        wire::emit_ip(
+            &mut error,
+            source.unwrap_or(path.source),
+            header.src,
+            IpAttrs::new(protocol, DEFAULT_HOPS),
+        );
+        super::offload::fill_checksums(&mut error);
+        self.net.output(&path, error);
+    }
+
+    /// Somebody could not deliver a packet of ours, of which the beginning is quoted.
+    fn icmp_error_input(&mut self, quoted: &[u8], errno: Errno, fatal: bool) {
+        let Some((protocol, local, remote)) = ends_of(quoted) else { return };
+        if self.net.tables.is_local(local.ip(), None).is_none() {
+            return;
+        }
+        match protocol {
+            IpProtocol::Tcp => self.tcp_error(local, remote, errno),
+            IpProtocol::Udp if fatal => self.udp_error(local, remote, errno),
+            _ => {}
+        }
+    }
+
+    /// Packets of ours for which no neighbour answered: like a "host unreachable" from ourselves.
+    pub(super) fn neighbours_failed(&mut self) {
+        while let Some(packet) = self.net.failed.pop() {
+            self.icmp_error_input(&packet, Errno::EHOSTUNREACH, false);
+        }
+    }
+}
+
+/// The two ends of a packet of ours whose beginning somebody quotes: it may be cut after eight bytes.
+fn ends_of(quoted: &[u8]) -> Option<(IpProtocol, SocketAddr, SocketAddr)> {
+    let (protocol, src, dst, at): (IpProtocol, IpAddr, IpAddr, usize) = match quoted.first()? >> 4 {
+        4 => {
+            let addr = |at: usize| <[u8; 4]>::try_from(quoted.get(at..at + 4)?).ok().map(IpAddr::from);
+            ((*quoted.get(9)?).into(), addr(12)?, addr(16)?, usize::from(quoted[0] & 0x0f) * 4)
+        }
+        6 => {
+            let addr = |at: usize| <[u8; 16]>::try_from(quoted.get(at..at + 16)?).ok().map(IpAddr::from);
+            ((*quoted.get(6)?).into(), addr(8)?, addr(24)?, wire::IPV6_HEADER)
+        }
+        _ => return None,
+    };
+    let ports: [u8; 4] = quoted.get(at..at + 4)?.try_into().ok()?;
+    let port = |at: usize| u16::from_be_bytes([ports[at], ports[at + 1]]);
+    Some((protocol, SocketAddr::new(src, port(0)), SocketAddr::new(dst, port(2))))
+}
+
+/// Linux's icmp_err_convert: the errno, and whether a datagram socket hears of it.
+fn errno_v4(kind: u8, code: u8) -> (Errno, bool) {
+    match (kind, code) {
+        (UNREACHABLE, 0 | 6 | 11) => (Errno::ENETUNREACH, false),
+        (UNREACHABLE, 2) => (Errno::ENOPROTOOPT, true),
+        (UNREACHABLE, 3) => (Errno::ECONNREFUSED, true),
+        (UNREACHABLE, 4) => (Errno::EMSGSIZE, false),
+        (UNREACHABLE, 5) => (Errno::EOPNOTSUPP, false),
+        (UNREACHABLE, 7) => (Errno::EHOSTDOWN, true),
+        (UNREACHABLE, 8) => (Errno::ENONET, true),
+        (UNREACHABLE, 9) => (Errno::ENETUNREACH, true),
+        (UNREACHABLE, 10 | 13..=15) => (Errno::EHOSTUNREACH, true),
+        (PARAMETER_PROBLEM, _) => (Errno::EPROTO, true),
+        _ => (Errno::EHOSTUNREACH, false),
+    }
+}
+
+/// Linux's icmpv6_err_convert.
+fn errno_v6(kind: u8, code: u8) -> (Errno, bool) {
+    match (kind, code) {
+        (V6_UNREACHABLE, 0) => (Errno::ENETUNREACH, false),
+        (V6_UNREACHABLE, 1 | 5 | 6) => (Errno::EACCES, true),
+        (V6_UNREACHABLE, 4) => (Errno::ECONNREFUSED, true),
+        (V6_PACKET_TOO_BIG, _) => (Errno::EMSGSIZE, false),
+        (V6_TIME_EXCEEDED, _) => (Errno::EHOSTUNREACH, false),
+        (V6_PARAMETER_PROBLEM, _) => (Errno::EPROTO, true),
+        _ => (Errno::EHOSTUNREACH, false),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn any_quote(bytes in proptest::collection::vec(any::<u8>(), 0..80)) {
+            let _ = ends_of(&bytes);
+        }
+    }
+}

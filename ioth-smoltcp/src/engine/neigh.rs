@@ -1,0 +1,365 @@
+//! The neighbour table: who has which Ethernet address (RFC 826, RFC 4861 §7).
+//!
+//! One table serves ARP and neighbour discovery; what differs is only the packet that asks. Sans-IO:
+//! calls say what happened, [`Neighbours::poll`] says whom to ask and whom to give up.
+
+use std::net::IpAddr;
+
+use foldhash::fast::FixedState;
+use hashbrown::HashMap;
+use ioth_core::MacAddr;
+use ioth_vde::Frame;
+use smoltcp::time::{Duration, Instant};
+
+/// A neighbour: the interface it is on and its address.
+pub(crate) type Key = (u32, IpAddr);
+
+/// Entries at most; beyond, one that is not in use goes.
+pub(crate) const MAX_ENTRIES: usize = 16_384;
+/// Packets that wait for one neighbour, and for all of them; the oldest of the entry goes first.
+const MAX_QUEUE: usize = 16;
+const MAX_QUEUED: usize = 1024;
+
+/// RFC 4861 §10: MAX_MULTICAST_SOLICIT, MAX_UNICAST_SOLICIT.
+const MAX_SOLICIT: u8 = 3;
+/// RFC 4861 §10: RETRANS_TIMER.
+const RETRANS_TIMER: Duration = Duration::from_millis(1000);
+/// RFC 4861 §10: REACHABLE_TIME. Linux draws it between half and one and a half of this.
+const REACHABLE_TIME: Duration = Duration::from_millis(30_000);
+/// RFC 4861 §10: DELAY_FIRST_PROBE_TIME.
+const DELAY_FIRST_PROBE: Duration = Duration::from_millis(5_000);
+
+/// RFC 4861 §7.3.2.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum State {
+    /// Asked by multicast, nothing heard.
+    Incomplete { asked: u8, next: Instant },
+    /// Heard from lately.
+    Reachable { until: Instant },
+    /// Not heard from lately; used as it is until somebody sends.
+    Stale,
+    /// Somebody sent: the upper layer has until then to confirm.
+    Delay { until: Instant },
+    /// Asked by unicast.
+    Probe { asked: u8, next: Instant },
+}
+
+#[derive(Debug)]
+struct Entry {
+    mac: MacAddr,
+    state: State,
+    used: Instant,
+    queue: Vec<Frame>,
+}
+
+/// What became of a packet that was to be sent.
+#[derive(Debug)]
+pub(crate) enum Resolution {
+    /// Send it there. The address may be used again without asking until `fresh_until`.
+    Known { mac: MacAddr, packet: Frame, fresh_until: Instant },
+    /// It waits. When `ask` is set a solicitation has to go out now.
+    Queued { ask: bool },
+}
+
+/// What [`Neighbours::poll`] wants done.
+#[derive(Debug)]
+pub(crate) enum Action {
+    /// Ask; by unicast when the address was known once.
+    Solicit { key: Key, mac: Option<MacAddr> },
+    /// Nobody answered: these packets cannot be delivered.
+    Failed { packets: Vec<Frame> },
+}
+
+/// The table.
+#[derive(Debug)]
+pub(crate) struct Neighbours {
+    entries: HashMap<Key, Entry, FixedState>,
+    queued: usize,
+    /// No entry has to be looked at before this.
+    next: Option<Instant>,
+    /// Counts changes of any address, so that cached paths know when to ask again.
+    generation: u64,
+}
+
+impl Neighbours {
+    pub(crate) fn new(seed: u64) -> Self {
+        Neighbours {
+            entries: HashMap::with_hasher(FixedState::with_seed(seed)),
+            queued: 0,
+            next: None,
+            generation: 0,
+        }
+    }
+
+    /// The way to send `packet` to a neighbour: its address, or a place in its queue.
+    pub(crate) fn resolve(&mut self, now: Instant, key: Key, packet: Frame) -> Resolution {
+        if !self.entries.contains_key(&key) {
+            self.make_room();
+            let state = State::Incomplete { asked: 1, next: now + RETRANS_TIMER };
+            self.entries
+                .insert(key, Entry { mac: MacAddr::UNSPECIFIED, state, used: now, queue: vec![packet] });
+            self.queued += 1;
+            self.wake_at(now + RETRANS_TIMER);
+            return Resolution::Queued { ask: true };
+        }
+        let entry = self.entries.get_mut(&key).expect("the entry was found just now");
+        entry.used = now;
+        let fresh_until = match entry.state {
+            State::Incomplete { .. } => {
+                if entry.queue.len() >= MAX_QUEUE || self.queued >= MAX_QUEUED {
+                    // Like Linux: the newest packet is the one worth keeping.
+                    if entry.queue.is_empty() {
+                        return Resolution::Queued { ask: false };
+                    }
+                    entry.queue.remove(0);
+                } else {
+                    self.queued += 1;
+                }
+                entry.queue.push(packet);
+                return Resolution::Queued { ask: false };
+            }
+            State::Reachable { until } if now < until => until,
+            State::Reachable { .. } | State::Stale => {
+                let until = now + DELAY_FIRST_PROBE;
+                entry.state = State::Delay { until };
+                self.next = Some(self.next.map_or(until, |next| next.min(until)));
+                until
+            }
+            State::Delay { until } => until,
+            State::Probe { next, .. } => next,
+        };
+        Resolution::Known { mac: entry.mac, packet, fresh_until }
+    }
+
+    /// A neighbour answered, or said something that proves that it hears us. Returns what waited for it.
+    ///
+    /// `solicited`: RFC 4861 §7.2.5, only an answer to our question proves reachability. `overriding`: a known
+    /// address may be replaced.
+    pub(crate) fn confirm(
+        &mut self,
+        now: Instant,
+        key: Key,
+        mac: MacAddr,
+        solicited: bool,
+        overriding: bool,
+    ) -> Vec<Frame> {
+        let Some(entry) = self.entries.get_mut(&key) else { return Vec::new() };
+        let incomplete = matches!(entry.state, State::Incomplete { .. });
+        if !incomplete && entry.mac != mac && !overriding {
+            // RFC 4861 §7.2.5: "If the Override flag is clear [...] set the state to STALE".
+            if matches!(entry.state, State::Reachable { .. }) {
+                entry.state = State::Stale;
+                self.generation += 1;
+            }
+            return Vec::new();
+        }
+        let changed = entry.mac != mac;
+        entry.mac = mac;
+        if solicited {
+            entry.state = State::Reachable { until: now + REACHABLE_TIME };
+        } else if changed || incomplete {
+            entry.state = State::Stale;
+        }
+        if changed {
+            self.generation += 1;
+        }
+        let queue = std::mem::take(&mut entry.queue);
+        self.queued -= queue.len();
+        queue
+    }
+
+    /// A neighbour asked us something and told its address. Returns what waited for it.
+    pub(crate) fn observe(&mut self, now: Instant, key: Key, mac: MacAddr) -> Vec<Frame> {
+        if self.entries.contains_key(&key) {
+            return self.confirm(now, key, mac, false, true);
+        }
+        self.make_room();
+        self.entries.insert(key, Entry { mac, state: State::Stale, used: now, queue: Vec::new() });
+        Vec::new()
+    }
+
+    /// Everything that is due. Call it again when [`next_deadline`](Self::next_deadline) has passed.
+    pub(crate) fn poll(&mut self, now: Instant, actions: &mut Vec<Action>) {
+        if self.next.is_none_or(|next| now < next) {
+            return;
+        }
+        let mut next: Option<Instant> = None;
+        let mut queued = 0;
+        let mut changed = false;
+        self.entries.retain(|key, entry| {
+            let (asked, due, mac) = match entry.state {
+                State::Incomplete { asked, next } => (asked, next, None),
+                State::Probe { asked, next } => (asked, next, Some(entry.mac)),
+                State::Delay { until } => (0, until, Some(entry.mac)),
+                State::Reachable { .. } | State::Stale => return true,
+            };
+            if now >= due {
+                if asked >= MAX_SOLICIT {
+                    queued += entry.queue.len();
+                    changed = true;
+                    actions.push(Action::Failed { packets: std::mem::take(&mut entry.queue) });
+                    return false;
+                }
+                actions.push(Action::Solicit { key: *key, mac });
+                let (asked, next) = (asked + 1, now + RETRANS_TIMER);
+                entry.state = match mac {
+                    None => State::Incomplete { asked, next },
+                    Some(_) => State::Probe { asked, next },
+                };
+            }
+            let due = match entry.state {
+                State::Incomplete { next, .. } | State::Probe { next, .. } => next,
+                State::Delay { until } => until,
+                State::Reachable { .. } | State::Stale => return true,
+            };
+            next = Some(next.map_or(due, |next| next.min(due)));
+            true
+        });
+        self.queued -= queued;
+        self.next = next;
+        self.generation += u64::from(changed);
+    }
+
+    /// When [`poll`](Self::poll) has something to do.
+    pub(crate) fn next_deadline(&self) -> Option<Instant> {
+        self.next
+    }
+
+    /// Forgets the neighbours of an interface, and what waited for them.
+    pub(crate) fn flush(&mut self, ifindex: u32) {
+        self.entries.retain(|key, _| key.0 != ifindex);
+        self.queued = self.entries.values().map(|entry| entry.queue.len()).sum();
+        self.generation += 1;
+    }
+
+    /// Changes whenever an address that was given out may be wrong.
+    pub(crate) fn generation(&self) -> u64 {
+        self.generation
+    }
+
+    /// Every entry: neighbour, Ethernet address, state.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (Key, MacAddr, State)> + '_ {
+        self.entries.iter().map(|(key, entry)| (*key, entry.mac, entry.state))
+    }
+
+    fn wake_at(&mut self, at: Instant) {
+        self.next = Some(self.next.map_or(at, |next| next.min(at)));
+    }
+
+    /// Evicts, when the table is full, the least recently used of a few entries, rather one that answers nobody.
+    fn make_room(&mut self) {
+        if self.entries.len() < MAX_ENTRIES {
+            return;
+        }
+        let victim = self
+            .entries
+            .iter()
+            .take(16)
+            .min_by_key(|(_, entry)| (matches!(entry.state, State::Reachable { .. }), entry.used))
+            .map(|(key, _)| *key);
+        if let Some(entry) = victim.and_then(|key| self.entries.remove(&key)) {
+            self.queued -= entry.queue.len();
+            self.generation += 1;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const KEY: Key = (2, IpAddr::V4(std::net::Ipv4Addr::new(10, 0, 0, 2)));
+    const MAC: MacAddr = MacAddr([2, 0, 0, 0, 0, 2]);
+    const OTHER: MacAddr = MacAddr([2, 0, 0, 0, 0, 3]);
+
+    fn packet(byte: u8) -> Frame {
+        Frame::copy_of(&[byte; 60])
+    }
+
+    fn at(ms: i64) -> Instant {
+        Instant::from_millis(ms)
+    }
+
+    fn known(resolution: Resolution) -> MacAddr {
+        match resolution {
+            Resolution::Known { mac, .. } => mac,
+            Resolution::Queued { .. } => panic!("queued"),
+        }
+    }
+
+    #[test]
+    fn packets_wait_for_the_answer() {
+        let mut table = Neighbours::new(1);
+        assert!(matches!(table.resolve(at(0), KEY, packet(0)), Resolution::Queued { ask: true }));
+        for byte in 1..20 {
+            assert!(matches!(table.resolve(at(1), KEY, packet(byte)), Resolution::Queued { ask: false }));
+        }
+        let queue = table.confirm(at(2), KEY, MAC, true, true);
+        assert_eq!(queue.len(), MAX_QUEUE);
+        assert_eq!(queue.last().unwrap()[0], 19, "the newest stay");
+        assert_eq!(known(table.resolve(at(3), KEY, packet(0))), MAC);
+        assert_eq!(table.queued, 0);
+    }
+
+    #[test]
+    fn three_questions_and_then_unreachable() {
+        let mut table = Neighbours::new(1);
+        table.resolve(at(0), KEY, packet(7));
+        let mut actions = Vec::new();
+        table.poll(at(999), &mut actions);
+        assert!(actions.is_empty());
+        for second in 1..=2 {
+            table.poll(at(second * 1000), &mut actions);
+            assert!(matches!(actions.pop(), Some(Action::Solicit { mac: None, .. })));
+        }
+        table.poll(at(3000), &mut actions);
+        let Some(Action::Failed { packets }) = actions.pop() else { panic!("{actions:?}") };
+        assert_eq!(packets.len(), 1);
+        assert_eq!(table.next_deadline(), None);
+        assert_eq!(table.iter().count(), 0);
+    }
+
+    #[test]
+    fn a_silent_neighbour_is_probed_and_given_up() {
+        let mut table = Neighbours::new(1);
+        table.observe(at(0), KEY, MAC);
+        let before = table.generation();
+        assert_eq!(known(table.resolve(at(0), KEY, packet(0))), MAC);
+        let mut actions = Vec::new();
+        for ms in [5000, 6000, 7000] {
+            table.poll(at(ms), &mut actions);
+            assert!(matches!(actions.pop(), Some(Action::Solicit { mac: Some(MAC), .. })), "{ms}");
+        }
+        table.poll(at(8000), &mut actions);
+        assert!(matches!(actions.pop(), Some(Action::Failed { .. })));
+        assert_ne!(table.generation(), before);
+    }
+
+    #[test]
+    fn an_answer_without_override_does_not_replace() {
+        let mut table = Neighbours::new(1);
+        table.observe(at(0), KEY, MAC);
+        table.confirm(at(0), KEY, MAC, true, true);
+        table.confirm(at(1), KEY, OTHER, true, false);
+        assert_eq!(known(table.resolve(at(2), KEY, packet(0))), MAC);
+        table.confirm(at(3), KEY, OTHER, true, true);
+        assert_eq!(known(table.resolve(at(4), KEY, packet(0))), OTHER);
+    }
+
+    #[test]
+    fn an_unasked_answer_makes_no_entry() {
+        let mut table = Neighbours::new(1);
+        table.confirm(at(0), KEY, MAC, true, true);
+        assert_eq!(table.iter().count(), 0);
+    }
+
+    #[test]
+    fn a_flood_is_bounded() {
+        let mut table = Neighbours::new(1);
+        for i in 0..MAX_ENTRIES as u32 + 5000 {
+            table.resolve(at(0), (2, IpAddr::V4(i.into())), packet(0));
+        }
+        assert!(table.iter().count() <= MAX_ENTRIES);
+        assert!(table.queued <= MAX_ENTRIES);
+    }
+}

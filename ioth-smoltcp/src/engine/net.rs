@@ -1,0 +1,423 @@
+//! Layers 2 and 3 on the way out, and ARP and neighbour discovery both ways.
+//!
+//! Read first: RFC 826 (ARP), RFC 4861 (neighbour discovery), RFC 1122 §3, RFC 4443 (ICMPv6).
+
+use std::collections::VecDeque;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use ioth_core::MacAddr;
+use ioth_vde::{Batch, Checksum, Counters, Frame, Properties};
+use smoltcp::phy::ChecksumCapabilities;
+use smoltcp::time::Instant;
+use smoltcp::wire::{
+    ArpOperation, ArpPacket, ArpRepr, EthernetAddress, Icmpv6Packet, Icmpv6Repr, IpProtocol,
+    NdiscNeighborFlags, NdiscRepr, RawHardwareAddress,
+};
+
+use super::iface::LOOPBACK;
+use super::limit::TokenBucket;
+use super::neigh::{Action, Key, Neighbours, Resolution};
+use super::offload;
+use super::random::Random;
+
+use super::route::Path;
+use super::tables::{Tables, group_mac, solicited_node};
+use super::wire::{self, IPV6_HEADER, IpAttrs, IpHeader};
+
+/// Length of an Ethernet header, in bytes.
+pub(crate) const ETHERNET_HEADER: usize = 14;
+pub(crate) const ETHERTYPE_IPV4: u16 = 0x0800;
+pub(crate) const ETHERTYPE_ARP: u16 = 0x0806;
+pub(crate) const ETHERTYPE_IPV6: u16 = 0x86dd;
+
+/// Packets that wait on the loopback interface at most.
+const MAX_LOOPED: usize = 8192;
+/// Frames that an interface may hold back before its senders have to wait.
+pub(crate) const EGRESS_LIMIT: usize = 512;
+
+/// The running half of an interface; its configuration is in [`Tables`].
+#[derive(Debug)]
+pub(crate) struct Port {
+    pub(crate) properties: Properties,
+    /// Frames for the link, in order.
+    pub(crate) egress: Batch,
+    /// The link takes nothing more for the moment.
+    pub(crate) blocked: bool,
+    pub(crate) counters: Counters,
+}
+
+/// What was dropped at layer 2 and 3, by name. Frames or packets each.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Drops {
+    /// Headers that lie about their lengths, unknown versions, option or extension header errors.
+    pub malformed: u64,
+    /// A wrong checksum at any layer.
+    pub checksum: u64,
+    /// Not for this node: another Ethernet or IP address.
+    pub not_ours: u64,
+    /// Source addresses that cannot be (loopback from outside, multicast).
+    pub martian: u64,
+    /// Pieces of fragmented packets, which this version does not put together.
+    pub fragments: u64,
+    /// No listener, or its queue was full.
+    pub no_socket: u64,
+    /// A socket's receive buffer was full.
+    pub receive_buffer: u64,
+    /// A listener's queues were full.
+    pub listen_queue: u64,
+    /// No route to the destination.
+    pub no_route: u64,
+    /// The interface was down, or the loopback queue was full.
+    pub interface: u64,
+    /// Nobody answered for the next hop's address.
+    pub unreachable: u64,
+    /// Messages not sent because of the rate limit of RFC 4443 §2.4(f).
+    pub icmp_limited: u64,
+}
+
+/// Layers 2 and 3.
+#[derive(Debug)]
+pub(crate) struct Net {
+    pub(crate) now: Instant,
+    pub(crate) tables: Tables,
+    pub(crate) neighbours: Neighbours,
+    pub(crate) random: Random,
+    pub(crate) drops: Drops,
+    pub(crate) icmp_limit: TokenBucket,
+    /// Packets of ours to ourselves.
+    pub(crate) looped: VecDeque<Frame>,
+    /// Packets that found no neighbour: their sockets have to hear of it.
+    pub(crate) failed: Vec<Frame>,
+    /// By interface index; none for the loopback interface.
+    ports: Vec<Option<Port>>,
+    actions: Vec<Action>,
+}
+
+impl Net {
+    pub(crate) fn new(mut random: Random, now: Instant) -> Self {
+        Net {
+            now,
+            tables: Tables::with_seed(random.next_u64()),
+            neighbours: Neighbours::new(random.next_u64()),
+            random,
+            drops: Drops::default(),
+            icmp_limit: TokenBucket::default(),
+            looped: VecDeque::new(),
+            failed: Vec::new(),
+            ports: Vec::new(),
+            actions: Vec::new(),
+        }
+    }
+
+    /// Gives an interface of the tables its link.
+    pub(crate) fn add_port(&mut self, ifindex: u32, properties: Properties) {
+        let at = ifindex as usize;
+        if self.ports.len() <= at {
+            self.ports.resize_with(at + 1, || None);
+        }
+        let (egress, counters) = (Batch::new(), Counters::default());
+        self.ports[at] = Some(Port { properties, egress, blocked: false, counters });
+    }
+
+    pub(crate) fn port(&self, ifindex: u32) -> Option<&Port> {
+        self.ports.get(ifindex as usize)?.as_ref()
+    }
+
+    pub(crate) fn port_mut(&mut self, ifindex: u32) -> Option<&mut Port> {
+        self.ports.get_mut(ifindex as usize)?.as_mut()
+    }
+
+    pub(crate) fn ports_mut(&mut self) -> impl Iterator<Item = (u32, &mut Port)> {
+        self.ports.iter_mut().enumerate().filter_map(|(at, port)| Some((at as u32, port.as_mut()?)))
+    }
+
+    /// Whether a sender has to wait for this interface.
+    pub(crate) fn congested(&self, ifindex: u32) -> bool {
+        self.port(ifindex).is_some_and(|port| port.blocked || port.egress.len() >= EGRESS_LIMIT)
+    }
+
+    /// What an interface can carry beyond plain packets. The loopback interface carries anything.
+    pub(crate) fn offload(&self, ifindex: u32) -> (usize, bool) {
+        match self.port(ifindex) {
+            Some(port) => (port.properties.gso_max, port.properties.trusted),
+            None => (usize::from(u16::MAX), true),
+        }
+    }
+
+    /// Changes whenever a path or an address on it may have changed.
+    pub(crate) fn generation(&self) -> u64 {
+        self.tables.generation().wrapping_add(self.neighbours.generation())
+    }
+
+    /// Sends a whole IP packet along a path. Its checksums may be left to this function.
+    pub(crate) fn output(&mut self, path: &Path, packet: Frame) {
+        self.output_to(path.ifindex, path.next_hop, packet);
+    }
+
+    pub(crate) fn output_to(&mut self, ifindex: u32, next_hop: IpAddr, packet: Frame) {
+        if ifindex == LOOPBACK {
+            return self.output_loopback(packet);
+        }
+        match self.hardware_address(ifindex, next_hop, packet) {
+            Resolution::Known { mac, packet, .. } => self.output_ethernet(ifindex, mac, packet),
+            Resolution::Queued { ask: true } => self.solicit((ifindex, next_hop), None),
+            Resolution::Queued { ask: false } => {}
+        }
+    }
+
+    pub(crate) fn output_loopback(&mut self, mut packet: Frame) {
+        if self.looped.len() >= MAX_LOOPED {
+            self.drops.interface += 1;
+            return;
+        }
+        packet.checksum = Checksum::Trusted;
+        self.looped.push_back(packet);
+    }
+
+    /// Puts the Ethernet header in front of an IP packet, finishes what the link can't, and queues it.
+    pub(crate) fn output_ethernet(&mut self, ifindex: u32, mac: MacAddr, mut packet: Frame) {
+        let up = self.tables.iface(ifindex).is_some_and(|iface| iface.is_up());
+        let Some(port) = self.port(ifindex).filter(|_| up) else {
+            self.drops.interface += 1;
+            return;
+        };
+        if packet.gso_size.is_some() && packet.len() > port.properties.gso_max {
+            for segment in offload::segment(&packet) {
+                self.output_ethernet(ifindex, mac, segment);
+            }
+            return;
+        }
+        if packet.checksum == Checksum::Trusted && !port.properties.trusted {
+            offload::fill_checksums(&mut packet);
+        }
+        let ethertype = if packet[0] >> 4 == 4 { ETHERTYPE_IPV4 } else { ETHERTYPE_IPV6 };
+        self.push_frame(ifindex, mac, ethertype, packet);
+    }
+
+    fn push_frame(&mut self, ifindex: u32, destination: MacAddr, ethertype: u16, mut frame: Frame) {
+        let Some(source) = self.tables.iface(ifindex).map(|iface| iface.mac()) else { return };
+        frame.push_front(ETHERNET_HEADER);
+        frame[..6].copy_from_slice(&destination.0);
+        frame[6..12].copy_from_slice(&source.0);
+        frame[12..14].copy_from_slice(&ethertype.to_be_bytes());
+        if let Some(port) = self.port_mut(ifindex) {
+            port.counters.tx_frames += 1;
+            port.counters.tx_bytes += frame.len() as u64;
+            port.egress.push_back(frame);
+        }
+    }
+
+    /// The Ethernet address for a next hop: computed for groups, else looked up.
+    pub(crate) fn hardware_address(&mut self, ifindex: u32, next_hop: IpAddr, packet: Frame) -> Resolution {
+        let group = match next_hop {
+            IpAddr::V4(v4) if v4.is_broadcast() || self.tables.is_broadcast(v4, ifindex) => {
+                Some(MacAddr::BROADCAST)
+            }
+            _ if next_hop.is_multicast() => Some(group_mac(next_hop)),
+            _ => None,
+        };
+        match group {
+            Some(mac) => Resolution::Known { mac, packet, fresh_until: Instant::from_micros(i64::MAX) },
+            None => self.neighbours.resolve(self.now, (ifindex, next_hop), packet),
+        }
+    }
+
+    /// Runs the neighbour table's timers.
+    pub(crate) fn poll_neighbours(&mut self) {
+        let mut actions = std::mem::take(&mut self.actions);
+        self.neighbours.poll(self.now, &mut actions);
+        for action in actions.drain(..) {
+            match action {
+                Action::Solicit { key, mac } => self.solicit(key, mac),
+                Action::Failed { packets } => {
+                    self.drops.unreachable += packets.len() as u64;
+                    self.failed.extend(packets);
+                }
+            }
+        }
+        self.actions = actions;
+    }
+
+    /// Asks who has an address: by ARP or neighbour solicitation, to everybody or to the one who had it.
+    pub(crate) fn solicit(&mut self, (ifindex, target): Key, known: Option<MacAddr>) {
+        let Ok(path) = self.tables.route(target, Some(ifindex), None) else { return };
+        match (target, path.source) {
+            (IpAddr::V4(target), IpAddr::V4(source)) => {
+                let destination = known.unwrap_or(MacAddr::BROADCAST);
+                self.send_arp(
+                    ifindex,
+                    ArpOperation::Request,
+                    source,
+                    destination,
+                    MacAddr::UNSPECIFIED,
+                    target,
+                );
+            }
+            (IpAddr::V6(target), IpAddr::V6(source)) => {
+                let destination = if known.is_some() { target } else { solicited_node(target) };
+                let lladdr =
+                    self.tables.iface(ifindex).map(|iface| RawHardwareAddress::from(ethernet(iface.mac())));
+                let repr = NdiscRepr::NeighborSolicit { target_addr: target, lladdr };
+                let mac = known.unwrap_or_else(|| group_mac(destination.into()));
+                self.send_ndisc(ifindex, source, destination, mac, repr);
+            }
+            _ => {}
+        }
+    }
+
+    fn send_arp(
+        &mut self,
+        ifindex: u32,
+        operation: ArpOperation,
+        source: Ipv4Addr,
+        destination: MacAddr,
+        target_mac: MacAddr,
+        target: Ipv4Addr,
+    ) {
+        let Some(iface) = self.tables.iface(ifindex).filter(|iface| iface.is_up()) else { return };
+        let repr = ArpRepr::EthernetIpv4 {
+            operation,
+            source_hardware_addr: ethernet(iface.mac()),
+            source_protocol_addr: source,
+            target_hardware_addr: ethernet(target_mac),
+            target_protocol_addr: target,
+        };
+        let mut frame = Frame::new(repr.buffer_len());
+        repr.emit(&mut ArpPacket::new_unchecked(&mut frame[..]));
+        self.push_frame(ifindex, destination, ETHERTYPE_ARP, frame);
+    }
+
+    fn send_ndisc(&mut self, ifindex: u32, src: Ipv6Addr, dst: Ipv6Addr, mac: MacAddr, repr: NdiscRepr<'_>) {
+        let repr = Icmpv6Repr::Ndisc(repr);
+        let mut packet = Frame::new(IPV6_HEADER + repr.buffer_len());
+        // RFC 4861 §7.1: receivers discard neighbour discovery with another hop limit.
+        wire::emit_ip(&mut packet, src.into(), dst.into(), IpAttrs::new(IpProtocol::Icmpv6, 255));
+        let mut icmp = Icmpv6Packet::new_unchecked(&mut packet[IPV6_HEADER..]);
+        repr.emit(&src, &dst, &mut icmp, &ChecksumCapabilities::default());
+        self.output_ethernet(ifindex, mac, packet);
+    }
+
+    /// An ARP packet arrived. RFC 826's "packet reception", with Linux's rule not to learn from strangers.
+    pub(crate) fn input_arp(&mut self, ifindex: u32, bytes: &[u8]) {
+        let Ok(repr) = ArpPacket::new_checked(bytes).and_then(|packet| ArpRepr::parse(&packet)) else {
+            self.drops.malformed += 1;
+            return;
+        };
+        let ArpRepr::EthernetIpv4 {
+            operation,
+            source_hardware_addr,
+            source_protocol_addr: source,
+            target_protocol_addr: target,
+            ..
+        } = repr
+        else {
+            return;
+        };
+        let mac = MacAddr(source_hardware_addr.0);
+        if !mac.is_unicast() || source.is_multicast() || source.is_broadcast() || source.is_loopback() {
+            self.drops.martian += 1;
+            return;
+        }
+        let for_us =
+            self.tables.is_local(target.into(), Some(ifindex)).is_some_and(|local| local.ifindex == ifindex);
+        let key = (ifindex, IpAddr::V4(source));
+        let stranger = source.is_unspecified() || self.tables.is_local(source.into(), None).is_some();
+        let waiting = match operation {
+            _ if stranger => Vec::new(),
+            ArpOperation::Request if for_us => self.neighbours.observe(self.now, key, mac),
+            ArpOperation::Reply if for_us => self.neighbours.confirm(self.now, key, mac, true, true),
+            // Gratuitous or overheard: only an entry that is there already is brought up to date.
+            _ => self.neighbours.confirm(self.now, key, mac, false, true),
+        };
+        self.send_waiting(ifindex, mac, waiting);
+        if operation == ArpOperation::Request && for_us {
+            self.send_arp(ifindex, ArpOperation::Reply, target, mac, mac, source);
+        }
+    }
+
+    /// A neighbour discovery message arrived, its ICMPv6 checksum already verified.
+    pub(crate) fn input_ndisc(&mut self, ifindex: u32, header: &IpHeader, repr: NdiscRepr<'_>) {
+        let (IpAddr::V6(source), IpAddr::V6(destination)) = (header.src, header.dst) else { return };
+        // RFC 4861 §7.1.1, §7.1.2: "The IP Hop Limit field has a value of 255".
+        if header.hop_limit != 255 {
+            self.drops.malformed += 1;
+            return;
+        }
+        match repr {
+            NdiscRepr::NeighborSolicit { target_addr: target, lladdr } => {
+                if target.is_multicast() || (source.is_unspecified() && lladdr.is_some()) {
+                    self.drops.malformed += 1;
+                    return;
+                }
+                let ours = self.tables.is_local(target.into(), Some(ifindex));
+                if ours.is_none_or(|local| local.ifindex != ifindex) {
+                    return;
+                }
+                let asker = lladdr.and_then(mac_of);
+                if let Some(mac) = asker
+                    && !source.is_unspecified()
+                {
+                    let waiting = self.neighbours.observe(self.now, (ifindex, source.into()), mac);
+                    self.send_waiting(ifindex, mac, waiting);
+                }
+                self.advertise(ifindex, target, source);
+            }
+            NdiscRepr::NeighborAdvert { flags, target_addr: target, lladdr } => {
+                let solicited = flags.contains(NdiscNeighborFlags::SOLICITED);
+                if target.is_multicast() || (destination.is_multicast() && solicited) {
+                    self.drops.malformed += 1;
+                    return;
+                }
+                let Some(mac) = lladdr.and_then(mac_of) else { return };
+                if self.tables.is_local(target.into(), None).is_some() {
+                    return;
+                }
+                let overriding = flags.contains(NdiscNeighborFlags::OVERRIDE);
+                let key = (ifindex, IpAddr::V6(target));
+                let waiting = self.neighbours.confirm(self.now, key, mac, solicited, overriding);
+                self.send_waiting(ifindex, mac, waiting);
+            }
+            // Router discovery is configuration's affair.
+            NdiscRepr::RouterSolicit { .. } | NdiscRepr::RouterAdvert { .. } | NdiscRepr::Redirect { .. } => {
+            }
+        }
+    }
+
+    /// Answers a solicitation, RFC 4861 §7.2.4.
+    fn advertise(&mut self, ifindex: u32, target: Ipv6Addr, asker: Ipv6Addr) {
+        let Some(mac) = self.tables.iface(ifindex).map(|iface| iface.mac()) else { return };
+        let lladdr = Some(RawHardwareAddress::from(ethernet(mac)));
+        // "If the source of the solicitation is the unspecified address, the node MUST set the Solicited flag to
+        // zero and multicast the advertisement to the all-nodes address."
+        if asker.is_unspecified() {
+            let flags = NdiscNeighborFlags::OVERRIDE;
+            let all_nodes = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 1);
+            let repr = NdiscRepr::NeighborAdvert { flags, target_addr: target, lladdr };
+            return self.send_ndisc(ifindex, target, all_nodes, group_mac(all_nodes.into()), repr);
+        }
+        let flags = NdiscNeighborFlags::OVERRIDE | NdiscNeighborFlags::SOLICITED;
+        let repr = Icmpv6Repr::Ndisc(NdiscRepr::NeighborAdvert { flags, target_addr: target, lladdr });
+        let mut packet = Frame::new(IPV6_HEADER + repr.buffer_len());
+        wire::emit_ip(&mut packet, target.into(), asker.into(), IpAttrs::new(IpProtocol::Icmpv6, 255));
+        let mut icmp = Icmpv6Packet::new_unchecked(&mut packet[IPV6_HEADER..]);
+        repr.emit(&target, &asker, &mut icmp, &ChecksumCapabilities::default());
+        self.output_to(ifindex, asker.into(), packet);
+    }
+
+    fn send_waiting(&mut self, ifindex: u32, mac: MacAddr, packets: Vec<Frame>) {
+        for packet in packets {
+            self.output_ethernet(ifindex, mac, packet);
+        }
+    }
+}
+
+fn ethernet(mac: MacAddr) -> EthernetAddress {
+    EthernetAddress(mac.0)
+}
+
+/// An option's address, when it can be a neighbour's.
+fn mac_of(raw: RawHardwareAddress) -> Option<MacAddr> {
+    let mac = MacAddr(raw.as_bytes().get(..6)?.try_into().ok()?);
+    mac.is_unicast().then_some(mac)
+}

@@ -1,0 +1,131 @@
+//! What every socket has, whatever its protocol.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use ioth_core::{Domain, Errno, Events};
+
+use super::netlink_socket::Netlink;
+use super::tcp::Stream;
+use super::udp::Datagrams;
+
+/// A socket of the engine.
+#[derive(Debug)]
+pub(crate) struct Sock {
+    pub(crate) domain: Domain,
+    pub(crate) kind: Kind,
+    pub(crate) options: Options,
+    /// SO_ERROR: reported once.
+    pub(crate) error: Option<Errno>,
+    /// Tells this socket from an earlier one with the same id.
+    pub(crate) stamp: u64,
+    /// In the list of sockets whose poll bits have to be looked at.
+    pub(crate) touched: bool,
+    /// The poll bits that were told last.
+    pub(crate) events: Events,
+    /// A TCP connection was established at some time.
+    pub(crate) was_connected: bool,
+    /// A sender has to wait until the link takes frames again.
+    pub(crate) stalled: bool,
+}
+
+/// By protocol.
+#[derive(Debug)]
+pub(crate) enum Kind {
+    Stream(Stream),
+    Datagrams(Datagrams),
+    Netlink(Netlink),
+}
+
+impl Sock {
+    /// The poll bits now.
+    pub(crate) fn poll(&self) -> Events {
+        let mut events = match &self.kind {
+            Kind::Stream(stream) => stream.events(),
+            Kind::Datagrams(datagrams) => datagrams.events(),
+            Kind::Netlink(netlink) => netlink.events(),
+        };
+        if self.stalled && !matches!(self.kind, Kind::Stream(_)) {
+            events -= Events::OUT;
+        }
+        if self.error.is_some() {
+            events |= Events::ERR;
+        }
+        events
+    }
+
+    /// The address that means any address of the socket's family.
+    pub(crate) fn wildcard(&self) -> IpAddr {
+        match self.domain {
+            Domain::INET6 => Ipv6Addr::UNSPECIFIED.into(),
+            _ => Ipv4Addr::UNSPECIFIED.into(),
+        }
+    }
+}
+
+/// Options of socket(7), tcp(7), ip(7) and ipv6(7), with Linux's defaults.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Options {
+    pub(crate) reuse_addr: bool,
+    pub(crate) reuse_port: bool,
+    pub(crate) broadcast: bool,
+    pub(crate) keep_alive: bool,
+    /// TCP_KEEPIDLE in seconds.
+    pub(crate) keep_idle: u32,
+    /// SO_LINGER's seconds, when it is on.
+    pub(crate) linger: Option<u32>,
+    pub(crate) no_delay: bool,
+    pub(crate) v6_only: bool,
+    /// SO_BINDTODEVICE
+    pub(crate) device: Option<u32>,
+    /// IP_TTL
+    pub(crate) ttl: Option<u8>,
+    /// IPV6_UNICAST_HOPS
+    pub(crate) unicast_hops: Option<u8>,
+    /// IP_TOS
+    pub(crate) tos: u8,
+    /// IPV6_TCLASS
+    pub(crate) traffic_class: u8,
+    /// Bytes of datagrams that may wait, as Linux counts them.
+    pub(crate) receive_buffer: usize,
+    pub(crate) send_buffer: usize,
+}
+
+/// Linux's net.core.rmem_default and wmem_default.
+const DEFAULT_BUFFER: usize = 212_992;
+/// Linux's net.ipv4.ip_default_ttl.
+pub(crate) const DEFAULT_HOPS: u8 = 64;
+
+impl Default for Options {
+    fn default() -> Self {
+        Options {
+            reuse_addr: false,
+            reuse_port: false,
+            broadcast: false,
+            keep_alive: false,
+            keep_idle: 7200,
+            linger: None,
+            no_delay: false,
+            v6_only: false,
+            device: None,
+            ttl: None,
+            unicast_hops: None,
+            tos: 0,
+            traffic_class: 0,
+            receive_buffer: DEFAULT_BUFFER,
+            send_buffer: DEFAULT_BUFFER,
+        }
+    }
+}
+
+impl Options {
+    /// TTL or hop limit of packets, by the family of their addresses.
+    pub(crate) fn hop_limit(&self, ipv4: bool) -> u8 {
+        let chosen = if ipv4 { self.ttl } else { self.unicast_hops };
+        chosen.unwrap_or(DEFAULT_HOPS)
+    }
+
+    /// TOS or traffic class of packets, by the family of their addresses.
+    pub(crate) fn class(&self, ipv4: bool) -> u8 {
+        if ipv4 { self.tos } else { self.traffic_class }
+    }
+}

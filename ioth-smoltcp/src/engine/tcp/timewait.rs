@@ -1,0 +1,113 @@
+//! TIME_WAIT without buffers: what a connection leaves behind (RFC 9293 §3.6.1, RFC 6191).
+
+use std::collections::VecDeque;
+
+use foldhash::fast::FixedState;
+use hashbrown::HashMap;
+use smoltcp::time::{Duration, Instant};
+
+use super::conn::Tuple;
+
+/// Linux's TCP_TIMEWAIT_LEN.
+const TIME_WAIT: Duration = Duration::from_secs(60);
+/// Entries at most; beyond, the oldest goes.
+const MAX_ENTRIES: usize = 65_536;
+
+/// What is known of a connection that is over.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Remains {
+    /// The sequence number behind our FIN.
+    pub(crate) send_next: u32,
+    /// The sequence number behind the peer's FIN.
+    pub(crate) receive_next: u32,
+    until: Instant,
+}
+
+/// The connections in TIME_WAIT.
+#[derive(Debug)]
+pub(crate) struct TimeWait {
+    entries: HashMap<Tuple, Remains, FixedState>,
+    /// In the order in which they end; a tuple that was reused meanwhile is passed over.
+    order: VecDeque<(Instant, Tuple)>,
+}
+
+impl TimeWait {
+    pub(crate) fn new(seed: u64) -> Self {
+        TimeWait { entries: HashMap::with_hasher(FixedState::with_seed(seed)), order: VecDeque::new() }
+    }
+
+    pub(crate) fn insert(&mut self, now: Instant, tuple: Tuple, send_next: u32, receive_next: u32) {
+        self.expire(now);
+        if self.entries.len() >= MAX_ENTRIES || self.order.len() >= 2 * MAX_ENTRIES {
+            self.drop_oldest();
+        }
+        let until = now + TIME_WAIT;
+        self.entries.insert(tuple, Remains { send_next, receive_next, until });
+        self.order.push_back((until, tuple));
+    }
+
+    /// What is left of a connection, if its time is not over.
+    pub(crate) fn get(&self, now: Instant, tuple: &Tuple) -> Option<Remains> {
+        self.entries.get(tuple).copied().filter(|remains| now < remains.until)
+    }
+
+    pub(crate) fn remove(&mut self, tuple: &Tuple) -> Option<Remains> {
+        self.entries.remove(tuple)
+    }
+
+    /// RFC 9293 §3.10.7.8: a retransmitted FIN restarts the time-out.
+    pub(crate) fn restart(&mut self, now: Instant, tuple: Tuple) {
+        if let Some(remains) = self.entries.get(&tuple).copied() {
+            self.insert(now, tuple, remains.send_next, remains.receive_next);
+        }
+    }
+
+    /// Forgets what is over. No timer is needed for it: a lookup asks the time as well.
+    fn expire(&mut self, now: Instant) {
+        while self.order.front().is_some_and(|(until, _)| *until <= now) {
+            self.drop_oldest();
+        }
+    }
+
+    fn drop_oldest(&mut self) {
+        let Some((until, tuple)) = self.order.pop_front() else { return };
+        if self.entries.get(&tuple).is_some_and(|remains| remains.until == until) {
+            self.entries.remove(&tuple);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn tuple(port: u16) -> Tuple {
+        let [local, remote] =
+            ["10.0.0.1:80", "10.0.0.2:1"].map(|addr| addr.parse::<std::net::SocketAddr>().unwrap());
+        Tuple { remote_port: port, ..Tuple::new(local, remote) }
+    }
+
+    #[test]
+    fn a_minute() {
+        let mut table = TimeWait::new(1);
+        table.insert(Instant::ZERO, tuple(1), 5, 6);
+        assert_eq!(table.get(Instant::from_secs(59), &tuple(1)).unwrap().send_next, 5);
+        assert!(table.get(Instant::from_secs(60), &tuple(1)).is_none());
+        table.restart(Instant::from_secs(59), tuple(1));
+        assert!(table.get(Instant::from_secs(100), &tuple(1)).is_some());
+        table.insert(Instant::from_secs(200), tuple(2), 0, 0);
+        assert_eq!((table.entries.len(), table.order.len()), (1, 1));
+    }
+
+    #[test]
+    fn bounded() {
+        let mut table = TimeWait::new(1);
+        for _ in 0..4 {
+            for port in 0..=u16::MAX {
+                table.insert(Instant::ZERO, tuple(port), 0, 0);
+            }
+        }
+        table.insert(Instant::ZERO, Tuple { local_port: 81, ..tuple(0) }, 0, 0);
+        assert!(table.entries.len() <= MAX_ENTRIES && table.order.len() <= 2 * MAX_ENTRIES + 1);
+    }
+}

@@ -1,0 +1,4 @@
+//! Engines on a virtual LAN in virtual time.
+
+mod lan;
+mod tcp;
