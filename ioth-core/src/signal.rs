@@ -58,8 +58,10 @@ pub(crate) struct SignalFd {
 }
 
 impl SignalFd {
-    /// Makes a pair for a socket at `word`; the user's end shows `OUT` alone until the first `sync`. `closed` is called once, in the reactor's thread with no lock
-    /// held, when the last duplicate of the user's end is closed.
+    /// Makes a pair for a socket at `word`; the user's end shows `OUT` alone until the first `sync`.
+    ///
+    /// `closed` is called once, in the reactor's thread with no lock held, when the last duplicate of the user's
+    /// end is closed.
     ///
     /// # Errors
     /// `EMFILE`, `ENFILE`, `ENOMEM`, `ENOBUFS`, `ENOSPC`.
