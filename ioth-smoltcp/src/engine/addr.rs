@@ -231,12 +231,12 @@ pub enum AddrError {
     /// The interface does not have the address.
     #[error("address not found")]
     NotFound,
-    /// The unspecified address.
-    #[error("the unspecified address is nobody's")]
-    Unspecified,
-    /// Multicast or broadcast where a unicast address belongs, or the reverse for a group.
-    #[error("address: unicast for an interface, multicast for a group")]
-    WrongCast,
+    /// Unspecified, multicast or broadcast.
+    #[error("not an address that a node can have (unspecified, multicast or broadcast)")]
+    NotUnicast,
+    /// Not a group to join.
+    #[error("not a multicast address")]
+    NotMulticast,
     /// `::1` belongs to the loopback interface.
     #[error("cannot assign loopback address on this device")]
     Loopback,
@@ -263,8 +263,8 @@ impl AddrError {
         match self {
             AddrError::NoDevice => Errno::ENODEV,
             AddrError::Exists => Errno::EEXIST,
-            AddrError::NotFound | AddrError::Loopback | AddrError::Unspecified => Errno::EADDRNOTAVAIL,
-            AddrError::WrongCast
+            AddrError::NotFound | AddrError::Loopback | AddrError::NotUnicast => Errno::EADDRNOTAVAIL,
+            AddrError::NotMulticast
             | AddrError::InvalidLifetime
             | AddrError::InvalidPeer
             | AddrError::InvalidLabel
@@ -394,6 +394,11 @@ impl Tables {
     /// Sets the state in which link-local addresses that the node makes itself begin.
     pub fn set_initial_state(&mut self, state: AddrState) {
         self.initial_state = state;
+    }
+
+    /// The state in which link-local addresses begin.
+    pub fn initial_state(&self) -> AddrState {
+        self.initial_state
     }
 
     /// Moves the clock to `now` (milliseconds), deprecates and removes what has outlived its lifetimes, and
@@ -560,13 +565,10 @@ pub fn is_link_local(addr: IpAddr) -> bool {
 /// What may not be added to `iface`, as Linux and, for IPv4, RFC 1122 §3.2.1.3 have it.
 fn check(iface: &Iface, cidr: Cidr, attrs: &AddrAttrs) -> Result<(), AddrError> {
     let local = cidr.addr();
-    if local.is_unspecified() {
-        return Err(AddrError::Unspecified);
-    }
-    // Linux lets a group or broadcast address be an IPv4 node's; nothing could be received for it.
+    // Linux lets some of these be an IPv4 node's; nothing could be received for them.
     let broadcast = matches!(local, IpAddr::V4(local) if local.is_broadcast());
-    if local.is_multicast() || broadcast {
-        return Err(AddrError::WrongCast);
+    if local.is_unspecified() || local.is_multicast() || broadcast {
+        return Err(AddrError::NotUnicast);
     }
     if local == IpAddr::V6(Ipv6Addr::LOCALHOST) && !iface.is_loopback() {
         return Err(AddrError::Loopback);

@@ -542,7 +542,9 @@ impl Tables {
             return Err(RouteChangeError::InvalidGateway);
         }
         match gateway {
-            IpAddr::V4(_) if route.scope >= scope::LINK => return Err(RouteChangeError::InvalidScope),
+            // Linux looks for the gateway in a narrower scope than the route's.
+            IpAddr::V4(_) if route.scope >= scope::HOST => return Err(RouteChangeError::InvalidScope),
+            IpAddr::V4(_) if route.scope == scope::LINK => return Err(RouteChangeError::GatewayOffLink),
             IpAddr::V6(gateway) if gateway.is_unicast_link_local() => {
                 let iface = out.ok_or(RouteChangeError::NoScope)?;
                 return if iface.is_up() { Ok(iface.index()) } else { Err(RouteChangeError::DeviceDown) };
@@ -561,13 +563,20 @@ impl Tables {
         if route.onlink {
             return out.map(Iface::index).ok_or(RouteChangeError::NoScope);
         }
-        let off_link = match gateway {
-            IpAddr::V4(_) => RouteChangeError::GatewayOffLink,
-            IpAddr::V6(_) => RouteChangeError::GatewayUnreachable,
+        let found = match gateway {
+            IpAddr::V4(_) => {
+                let on_link = |route: &&Route| {
+                    route.scope >= scope::LINK && out.is_none_or(|iface| iface.index() == route.oif)
+                };
+                self.fib.matches(gateway).find(on_link).ok_or(RouteChangeError::GatewayOffLink)?
+            }
+            IpAddr::V6(_) => {
+                let found = self.lookup(gateway, out.map(Iface::index)).ok();
+                found.filter(|route| route.gateway.is_none()).ok_or(RouteChangeError::GatewayUnreachable)?
+            }
         };
-        let found = self.lookup(gateway, out.map(Iface::index)).map_err(|_| off_link)?;
-        if found.gateway.is_some() {
-            return Err(off_link);
+        if found.kind != RouteKind::Unicast {
+            return Err(RouteChangeError::InvalidGateway);
         }
         if let IpAddr::V4(gateway) = gateway
             && self.is_broadcast(gateway, found.oif)

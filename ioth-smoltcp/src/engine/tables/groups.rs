@@ -23,7 +23,7 @@ impl Tables {
             return Err(AddrError::NoDevice);
         }
         if !group.is_multicast() {
-            return Err(AddrError::WrongCast);
+            return Err(AddrError::NotMulticast);
         }
         Ok(self.join(ifindex, group))
     }

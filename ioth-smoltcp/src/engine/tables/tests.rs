@@ -113,9 +113,9 @@ fn addresses_are_refused_as_linux() {
     let mut refused = |addr: &str| add(&mut tables, 2, addr).err().map(AddrError::to_errno);
     assert_eq!(refused("10.0.0.1/24"), Some(Errno::EEXIST));
     assert_eq!(refused("fd00::1/48"), Some(Errno::EEXIST));
-    assert_eq!(refused("224.0.0.1/24"), Some(Errno::EINVAL));
-    assert_eq!(refused("255.255.255.255/32"), Some(Errno::EINVAL));
-    assert_eq!(refused("ff02::1/64"), Some(Errno::EINVAL));
+    assert_eq!(refused("224.0.0.1/24"), Some(Errno::EADDRNOTAVAIL));
+    assert_eq!(refused("255.255.255.255/32"), Some(Errno::EADDRNOTAVAIL));
+    assert_eq!(refused("ff02::1/64"), Some(Errno::EADDRNOTAVAIL));
     assert_eq!(refused("::/64"), Some(Errno::EADDRNOTAVAIL));
     assert_eq!(refused("::1/128"), Some(Errno::EADDRNOTAVAIL));
     assert_eq!(refused("10.0.0.1/25"), None, "the same address in another subnet");
