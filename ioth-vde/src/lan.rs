@@ -8,6 +8,16 @@
 //! not, or are promiscuous, are *open*: they get every group frame and every frame to an unknown station,
 //! and a switch learns from their source addresses behind which of them a station is. A hub does not learn:
 //! its open ports get everything.
+//!
+//! Options: `switch://name[mtu=9000/gso=0/checksum]`
+//!
+//! | key | meaning |
+//! |---|---|
+//! | `mtu` | largest IP packet in bytes (1500) |
+//! | `gso` | largest super-frame's IP packet in bytes, 0 for none (65535) |
+//! | `checksum` | checksums are needed: the LAN is not to be trusted |
+//!
+//! The first port of a LAN decides; another one that says otherwise is refused.
 
 mod port;
 mod table;
@@ -114,10 +124,7 @@ const MTU: std::ops::RangeInclusive<u64> = 68..=65_535;
 
 const KEYS: Keys = &["mtu", "gso", "checksum"];
 
-/// Opens `switch://name[mtu=9000/gso=0/checksum]` or `hub://...`: a port of the process's LAN of that name.
-///
-/// `mtu` is the largest IP packet (default 1500), `gso` the largest super-frame (default 65535, 0 for none);
-/// with `checksum` the LAN is not trusted and checksums are needed. The first port decides.
+/// Opens `switch://name[...]` or `hub://name[...]`: a port of the process's LAN of that name.
 pub(crate) fn open(spec: &Spec<'_>) -> Result<Arc<dyn Link>, LinkError> {
     let (name, params) = spec.bracket(KEYS)?;
     let vnl = spec.vnl;

@@ -10,13 +10,32 @@
 //!     └── Receiver::receive ────────┘
 //! ```
 //!
+//! | VNL | what it is |
+//! |---|---|
+//! | `switch://name`, `hub://name` | a [`lan`] within this process |
+//! | `vde://dir`, or just the path | a port of a VDE switch: [`vde`] |
+//! | `null://` | nothing: [`null`] |
+//! | `pcap://file{inner}` | any link, recorded: [`pcap`] |
+//! | `fault://{inner}/loss=5%` | any link, made worse: [`fault`] |
+//!
+//! ```
+//! use ioth_vde::{Batch, Frame, open};
+//!
+//! let link = open("fault://{switch://lan[mtu=9000]}/delay=10ms")?;
+//! let mut frames = Batch::from([Frame::copy_of(&[0xff; 60])]);
+//! link.send(&mut frames)?;
+//! # Ok::<_, ioth_vde::LinkError>(())
+//! ```
+//!
 //! What it does not do: nothing here knows IP.
 #![deny(unsafe_code)]
 
+pub mod fault;
 pub mod frame;
 pub mod lan;
 pub mod link;
 pub mod null;
+pub mod pcap;
 pub mod schemes;
 pub mod vde;
 pub mod vnl;

@@ -142,8 +142,10 @@ pub fn open(vnl: &str) -> Result<Arc<dyn Link>, LinkError> {
 type Open = fn(&Spec<'_>) -> Result<Arc<dyn Link>, LinkError>;
 
 const BUILTIN: &[(&str, Open)] = &[
+    ("fault", crate::fault::open),
     ("hub", crate::lan::open),
     ("null", crate::null::open),
+    ("pcap", crate::pcap::open),
     ("switch", crate::lan::open),
     ("vde", crate::vde::open),
 ];
