@@ -102,6 +102,39 @@ fn hostile_replies() {
 }
 
 #[test]
+fn a_switch_that_refuses_abstract_names_gets_a_file() {
+    let dir = std::env::temp_dir().join(format!("ioth-fallback-{}", std::process::id()));
+    std::fs::create_dir(&dir).unwrap();
+    let listener = UnixListener::bind(dir.join("ctl")).unwrap();
+    let port = UnixDatagram::bind(dir.join("001.5")).unwrap();
+    let mut reply = vec![1, 0];
+    reply.extend(dir.join("001.5").as_os_str().as_encoded_bytes());
+    reply.resize(ADDRESS_LEN, 0);
+    let thread = std::thread::spawn(move || {
+        let mut request = [0; 256];
+        let (mut stream, _) = listener.accept().unwrap();
+        assert!(stream.read(&mut request).unwrap() > 122);
+        assert_eq!(request[14], 0);
+        drop(stream);
+        let (mut stream, _) = listener.accept().unwrap();
+        assert!(stream.read(&mut request).unwrap() > 122);
+        let path = parse_reply(&request[12..122]).unwrap();
+        let mode = std::fs::metadata(path.path().unwrap()).unwrap().permissions();
+        assert_eq!(std::os::unix::fs::PermissionsExt::mode(&mode) & 0o777, 0o700);
+        stream.write_all(&reply).unwrap();
+        stream
+    });
+    let connection = plug(&dir, &Options::default()).unwrap();
+    let _control = thread.join().unwrap();
+    sys::send(connection.data.as_fd(), &[Frame::copy_of(b"a frame for us")].into()).unwrap();
+    let mut received = [0; 20];
+    assert_eq!(port.recv(&mut received).unwrap(), 14);
+    // The data socket's name is gone: there is `ctl` and the port.
+    assert_eq!(std::fs::read_dir(&dir).unwrap().count(), 2);
+    std::fs::remove_dir_all(&dir).unwrap();
+}
+
+#[test]
 fn no_switch() {
     assert_eq!(crate::open("vde:///no/such/dir").unwrap_err().errno(), Errno::ENOENT);
     let error = crate::open("/etc").unwrap_err();
