@@ -3,12 +3,15 @@
 //! [`Tables`] is plain state: no clock, no thread, no packet. Lookups that packets need (is this address
 //! ours, which way to that one) go by hash and do not slow down with the number of entries; what is empty
 //! takes no memory. Each change that could alter a path bumps [`Tables::generation`], so that a caller may
-//! keep a [`Path`](super::route::Path) until then.
+//! keep a [`Path`] until then.
 //!
-//! The methods are beside what they are about: interfaces in `iface`, addresses in `addr`, routes in `route`.
+//! What changes is beside what it is about: interfaces in `iface`, addresses in `addr`, routes in `route`; what
+//! packets ask is here.
 
 mod fib;
 mod groups;
+mod local;
+mod lookup;
 mod source;
 #[cfg(test)]
 mod tests;

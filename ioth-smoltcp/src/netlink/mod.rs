@@ -169,7 +169,7 @@ pub struct Outcome {
 }
 
 /// The dialogue of one netlink socket with the node.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Session {
     port: u32,
     /// NETLINK_EXT_ACK: errors come with a text.
@@ -184,7 +184,7 @@ pub struct Session {
 impl Session {
     /// A dialogue with the socket of that port (`nl_pid`).
     pub fn new(port: u32) -> Self {
-        Session { port, ext_ack: false, cap_ack: false, strict: false, dump: None }
+        Session { port, ..Session::default() }
     }
 
     /// Changes the port: the socket was bound.

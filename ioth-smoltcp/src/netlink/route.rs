@@ -137,11 +137,11 @@ pub(super) fn get(tables: &Tables, request: &Request<'_>, reply: &mut Vec<u8>) -
 pub(super) fn put(buffer: &mut Vec<u8>, tables: &Tables, route: &Route, kind: u16, to: Header) {
     let mut writer = Writer::begin(buffer, kind, to.flags, to.seq, to.port);
     let ipv6 = route.dst.addr().is_ipv6();
-    let (type_, errno) = match route.kind {
-        RouteKind::Unicast => (libc::RTN_UNICAST, 0),
-        RouteKind::Blackhole => (libc::RTN_BLACKHOLE, libc::EINVAL),
-        RouteKind::Unreachable => (libc::RTN_UNREACHABLE, libc::EHOSTUNREACH),
-        RouteKind::Prohibit => (libc::RTN_PROHIBIT, libc::EACCES),
+    let type_ = match route.kind {
+        RouteKind::Unicast => libc::RTN_UNICAST,
+        RouteKind::Blackhole => libc::RTN_BLACKHOLE,
+        RouteKind::Unreachable => libc::RTN_UNREACHABLE,
+        RouteKind::Prohibit => libc::RTN_PROHIBIT,
     };
     let plugged = tables.iface(route.oif).is_none_or(|iface| iface.has_carrier());
     let mut flags = if route.onlink { RTNH_F_ONLINK } else { 0 };
@@ -174,10 +174,7 @@ pub(super) fn put(buffer: &mut Vec<u8>, tables: &Tables, route: &Route, kind: u1
         oif => writer.u32(libc::RTA_OIF, oif),
     }
     if ipv6 {
-        // struct rta_cacheinfo { clntref, lastuse, expires, error, used, id, ts, tsage }
-        let mut cacheinfo = [0; CACHEINFO];
-        cacheinfo[12..16].copy_from_slice(&i32::to_ne_bytes(-errno));
-        writer.attr(libc::RTA_CACHEINFO, &cacheinfo);
+        writer.attr(libc::RTA_CACHEINFO, &[0; CACHEINFO]);
         writer.u8(libc::RTA_PREF, 0);
     }
     writer.end();

@@ -8,8 +8,6 @@
 use std::cmp::Reverse;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use ioth_core::Cidr;
-
 use super::Tables;
 use crate::engine::addr::{Addr, AddrState};
 use crate::engine::iface::Iface;
@@ -63,7 +61,7 @@ impl Tables {
     }
 
     fn select_v6(&self, iface: &Iface, dst: Ipv6Addr) -> Option<Ipv6Addr> {
-        let wanted = scope_v6(dst);
+        let (wanted, wanted_label) = (scope_v6(dst), label(dst));
         // RFC 6724 §4: "For multicast and link-local destination addresses, the set of candidate source
         // addresses MUST only include addresses assigned to interfaces belonging to the same link".
         let same_link = dst.is_multicast() || wanted <= LINK_LOCAL;
@@ -72,7 +70,7 @@ impl Tables {
         let mut best: Option<(Ipv6Addr, _)> = None;
         for addr in addrs {
             let IpAddr::V6(local) = addr.local() else { continue };
-            let rank = rank(addr, local, iface, dst, wanted);
+            let rank = rank(addr, local, iface, dst, (wanted, wanted_label));
             // Among equals the first one, which is the newest of its scope.
             if best.as_ref().is_none_or(|(_, highest)| rank > *highest) {
                 best = Some((local, rank));
@@ -88,7 +86,13 @@ fn speaks(addr: &Addr) -> bool {
 }
 
 /// The rules of RFC 6724 §5 in their order; the greater one is preferred.
-fn rank(addr: &Addr, local: Ipv6Addr, iface: &Iface, dst: Ipv6Addr, wanted: u8) -> impl Ord + use<> {
+fn rank(
+    addr: &Addr,
+    local: Ipv6Addr,
+    iface: &Iface,
+    dst: Ipv6Addr,
+    (wanted, wanted_label): (u8, u8),
+) -> impl Ord + use<> {
     let has = scope_v6(local);
     // Rule 2: the least scope that is enough, else the greatest of those that are not.
     let enough = has >= wanted;
@@ -102,7 +106,7 @@ fn rank(addr: &Addr, local: Ipv6Addr, iface: &Iface, dst: Ipv6Addr, wanted: u8) 
         // Rule 5: prefer outgoing interface.
         addr.ifindex() == iface.index(),
         // Rule 6: prefer matching label.
-        label(local) == label(dst),
+        label(local) == wanted_label,
         // Rule 7: prefer temporary addresses. Linux does not unless told so (use_tempaddr).
         Reverse(addr.attrs().flags & libc::IFA_F_TEMPORARY),
         // Rule 8: use longest matching prefix.
@@ -128,22 +132,20 @@ fn scope_v6(addr: Ipv6Addr) -> u8 {
 
 /// The label of RFC 6724 §2.1's default policy table.
 fn label(addr: Ipv6Addr) -> u8 {
-    let found = POLICY.iter().find(|(prefix, len, _)| {
-        Cidr::new(Ipv6Addr::from(*prefix), *len).is_ok_and(|prefix| prefix.contains(addr.into()))
-    });
+    let found = POLICY.iter().find(|(prefix, len, _)| common_prefix(addr, *prefix) >= *len);
     found.map_or(1, |(_, _, label)| *label)
 }
 
 /// Prefix, its length and label, the longest first; everything else has label 1.
-const POLICY: [([u16; 8], u8, u8); 8] = [
-    ([0, 0, 0, 0, 0, 0, 0, 1], 128, 0),
-    ([0, 0, 0, 0, 0, 0xffff, 0, 0], 96, 4),
-    ([0; 8], 96, 3),
-    ([0x2001, 0, 0, 0, 0, 0, 0, 0], 32, 5),
-    ([0x2002, 0, 0, 0, 0, 0, 0, 0], 16, 2),
-    ([0x3ffe, 0, 0, 0, 0, 0, 0, 0], 16, 12),
-    ([0xfec0, 0, 0, 0, 0, 0, 0, 0], 10, 11),
-    ([0xfc00, 0, 0, 0, 0, 0, 0, 0], 7, 13),
+const POLICY: [(Ipv6Addr, u8, u8); 8] = [
+    (Ipv6Addr::LOCALHOST, 128, 0),
+    (Ipv6Addr::new(0, 0, 0, 0, 0, 0xffff, 0, 0), 96, 4),
+    (Ipv6Addr::UNSPECIFIED, 96, 3),
+    (Ipv6Addr::new(0x2001, 0, 0, 0, 0, 0, 0, 0), 32, 5),
+    (Ipv6Addr::new(0x2002, 0, 0, 0, 0, 0, 0, 0), 16, 2),
+    (Ipv6Addr::new(0x3ffe, 0, 0, 0, 0, 0, 0, 0), 16, 12),
+    (Ipv6Addr::new(0xfec0, 0, 0, 0, 0, 0, 0, 0), 10, 11),
+    (Ipv6Addr::new(0xfc00, 0, 0, 0, 0, 0, 0, 0), 7, 13),
 ];
 
 /// How many leading bits two addresses share.
