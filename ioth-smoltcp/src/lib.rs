@@ -8,5 +8,11 @@
 #![deny(unsafe_code)]
 
 pub mod engine;
+pub mod netlink;
 
+mod driver;
+mod socket;
+mod stack;
 mod sys;
+
+pub use stack::{NAME, Smoltcp, factory};

@@ -16,6 +16,8 @@ pub fn builtin() -> Registry {
         table.register("", ioth_kernel::factory());
         table.register("kernel", ioth_kernel::factory());
     }
+    #[cfg(feature = "smoltcp")]
+    table.register(ioth_smoltcp::NAME, ioth_smoltcp::factory());
     table
 }
 

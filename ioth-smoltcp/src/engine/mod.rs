@@ -157,6 +157,11 @@ impl Engine {
         &mut self.net.tables
     }
 
+    /// Sockets that there are, connections that wait in listeners included.
+    pub fn socket_count(&self) -> usize {
+        self.sockets.len()
+    }
+
     /// What was dropped, by name.
     pub fn drops(&self) -> Drops {
         self.net.drops
@@ -217,6 +222,7 @@ impl Engine {
                 self.tcp_flush();
             }
         }
+        self.netlink_events();
         self.tell_changes();
         [self.timers.next(), self.net.neighbours.next_deadline()].into_iter().flatten().min()
     }

@@ -90,7 +90,7 @@ pub(crate) struct Net {
     /// Packets that found no neighbour: their sockets have to hear of it.
     pub(crate) failed: Vec<Frame>,
     /// By interface index; none for the loopback interface.
-    ports: Vec<Option<Port>>,
+    pub(crate) ports: Vec<Option<Port>>,
     actions: Vec<Action>,
 }
 
@@ -126,10 +126,6 @@ impl Net {
 
     pub(crate) fn port_mut(&mut self, ifindex: u32) -> Option<&mut Port> {
         self.ports.get_mut(ifindex as usize)?.as_mut()
-    }
-
-    pub(crate) fn ports_mut(&mut self) -> impl Iterator<Item = (u32, &mut Port)> {
-        self.ports.iter_mut().enumerate().filter_map(|(at, port)| Some((at as u32, port.as_mut()?)))
     }
 
     /// Whether a sender has to wait for this interface.

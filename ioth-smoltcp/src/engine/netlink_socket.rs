@@ -1,35 +1,63 @@
 //! Netlink sockets of the node (netlink(7)): what is written is a request, what is read is the answer.
+//!
+//! The dialogue itself is [`crate::netlink`]'s; here are the sockets: ports, queues, groups.
 
 use std::collections::VecDeque;
 
 use ioth_core::{Errno, Events, MsgFlags, RecvMsg, Result, SendMsg, SockAddr};
 
+use super::neigh::{self, Neighbours};
+use super::net::Net;
 use super::sockets::Kind;
+use super::tables::Tables;
 use super::{Engine, SocketId, scatter};
+use crate::netlink::{self, Event, Host, LinkStats, Neighbour, Session};
 
 /// Answers that wait to be read, in bytes; beyond, `ENOBUFS` tells that some were lost (netlink(7)).
-const MAX_QUEUED: usize = 4 << 20;
+const MAX_QUEUED: usize = 1 << 20;
+/// A request at most, in bytes: Linux's default send buffer.
+const MAX_REQUEST: usize = 212_992;
 
 /// A netlink socket.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Netlink {
+    session: Session,
     /// `nl_pid`; 0 until bound.
     port: u32,
     /// Multicast groups, a bit each.
     groups: u32,
     peer: u32,
-    queue: VecDeque<Vec<u8>>,
+    queue: VecDeque<Message>,
     queued: usize,
-    /// NETLINK_EXT_ACK
-    extended_ack: bool,
     /// Something was lost: told once.
     overrun: bool,
+}
+
+#[derive(Debug)]
+struct Message {
+    bytes: Vec<u8>,
+    /// The group it was sent to; 0 for an answer.
+    groups: u32,
+}
+
+impl Default for Netlink {
+    fn default() -> Self {
+        Netlink {
+            session: Session::new(0),
+            port: 0,
+            groups: 0,
+            peer: 0,
+            queue: VecDeque::new(),
+            queued: 0,
+            overrun: false,
+        }
+    }
 }
 
 impl Netlink {
     pub(crate) fn events(&self) -> Events {
         let mut events = Events::OUT;
-        if !self.queue.is_empty() {
+        if !self.queue.is_empty() || self.session.is_dumping() {
             events |= Events::IN;
         }
         if self.overrun {
@@ -46,14 +74,71 @@ impl Netlink {
         SockAddr::Netlink { port: self.peer, groups: 0 }
     }
 
-    fn push(&mut self, message: Vec<u8>) {
-        if self.queued + message.len() > MAX_QUEUED {
+    fn set_port(&mut self, port: u32) {
+        self.port = port;
+        self.session.set_port(port);
+    }
+
+    fn push(&mut self, bytes: Vec<u8>, groups: u32) {
+        if self.queued + bytes.len() > MAX_QUEUED {
             self.overrun = true;
             return;
         }
-        self.queued += message.len();
-        self.queue.push_back(message);
+        self.queued += bytes.len();
+        self.queue.push_back(Message { bytes, groups });
     }
+}
+
+/// What the server shows of the node beside its tables.
+struct NodeHost<'a> {
+    neighbours: &'a mut Neighbours,
+    stats: &'a dyn Fn(u32) -> LinkStats,
+}
+
+impl Host for NodeHost<'_> {
+    fn link_stats(&self, ifindex: u32) -> LinkStats {
+        (self.stats)(ifindex)
+    }
+
+    fn neighbours(&self) -> Vec<Neighbour> {
+        let entry = |((ifindex, addr), mac, state): (neigh::Key, _, _)| {
+            let (state, known) = match state {
+                neigh::State::Incomplete { .. } => (libc::NUD_INCOMPLETE, false),
+                neigh::State::Reachable { .. } => (libc::NUD_REACHABLE, true),
+                neigh::State::Stale => (libc::NUD_STALE, true),
+                neigh::State::Delay { .. } => (libc::NUD_DELAY, true),
+                neigh::State::Probe { .. } => (libc::NUD_PROBE, true),
+            };
+            Neighbour { ifindex, addr, mac: known.then_some(mac), state, flags: 0 }
+        };
+        self.neighbours.iter().map(entry).collect()
+    }
+
+    fn link_changed(&mut self, _tables: &Tables, ifindex: u32) {
+        // Linux forgets the neighbours of an interface that goes down or gets another address.
+        self.neighbours.flush(ifindex);
+    }
+}
+
+/// Lends the tables and the rest of layer 3 to the server at the same time.
+fn with_host<R>(net: &mut Net, f: impl FnOnce(&mut Tables, &mut NodeHost<'_>) -> R) -> R {
+    let Net { tables, neighbours, ports, .. } = net;
+    let stats = |ifindex: u32| {
+        let counters = ports.get(ifindex as usize).and_then(Option::as_ref).map(|port| port.counters);
+        let counters = counters.unwrap_or_default();
+        LinkStats {
+            rx_packets: counters.rx_frames,
+            tx_packets: counters.tx_frames,
+            rx_bytes: counters.rx_bytes,
+            tx_bytes: counters.tx_bytes,
+            rx_errors: counters.rx_bad_length,
+            tx_errors: counters.tx_bad_length,
+            rx_dropped: counters.rx_overrun,
+            tx_dropped: counters.tx_down,
+            multicast: 0,
+        }
+    };
+    f(tables, &mut NodeHost { neighbours, stats: &stats })
 }
 
 impl Engine {
@@ -69,7 +154,8 @@ impl Engine {
         }
         let port = if port != 0 { port } else { self.netlink_port(id)? };
         let netlink = self.netlink_mut(id)?;
-        (netlink.port, netlink.groups) = (port, groups);
+        netlink.set_port(port);
+        netlink.groups = groups;
         self.watch_tables();
         Ok(())
     }
@@ -83,7 +169,8 @@ impl Engine {
         };
         let port = self.netlink_port(id)?;
         let netlink = self.netlink_mut(id)?;
-        (netlink.port, netlink.peer) = (port, peer);
+        netlink.set_port(port);
+        netlink.peer = peer;
         Ok(())
     }
 
@@ -111,18 +198,46 @@ impl Engine {
         if to != 0 {
             return Err(Errno::ECONNREFUSED);
         }
+        if message.len() > MAX_REQUEST {
+            return Err(Errno::EMSGSIZE);
+        }
         let port = self.netlink_port(id)?;
-        let netlink = self.netlink_mut(id)?;
-        netlink.port = port;
-        let extended_ack = netlink.extended_ack;
         let request: Vec<u8> = message.data.iter().flat_map(|slice| slice.iter().copied()).collect();
-        let answers = self.netlink_serve(&request, port, extended_ack);
-        let netlink = self.netlink_mut(id)?;
-        for answer in answers {
-            netlink.push(answer);
+        let Kind::Netlink(netlink) = &mut self.sockets[id.0].kind else { return Err(Errno::EOPNOTSUPP) };
+        netlink.set_port(port);
+        let session = &mut netlink.session;
+        let outcome = with_host(&mut self.net, |tables, host| session.request(tables, host, &request));
+        for reply in outcome.replies {
+            netlink.push(reply, 0);
         }
         self.touch(id);
+        self.netlink_publish(outcome.events, outcome.overrun);
         Ok(request.len())
+    }
+
+    /// Tells the listeners of what changed by itself: a link that went down, an address that expired.
+    pub(super) fn netlink_events(&mut self) {
+        let (events, overrun) = with_host(&mut self.net, |tables, host| netlink::events(tables, host, 0, 0));
+        self.netlink_publish(events, overrun);
+    }
+
+    fn netlink_publish(&mut self, events: Vec<Event>, overrun: bool) {
+        if events.is_empty() && !overrun {
+            return;
+        }
+        let listeners: Vec<_> =
+            self.netlinks().filter(|(_, netlink)| netlink.groups != 0).map(|(id, _)| id).collect();
+        for id in listeners {
+            let Ok(netlink) = self.netlink_mut(id) else { continue };
+            for event in &events {
+                let bit = 1u32.checked_shl(event.group.wrapping_sub(1)).unwrap_or(0);
+                if netlink.groups & bit != 0 {
+                    netlink.push(event.message.clone(), bit);
+                }
+            }
+            netlink.overrun |= overrun;
+            self.touch(id);
+        }
     }
 
     pub(super) fn netlink_recv(
@@ -136,13 +251,24 @@ impl Engine {
             self.touch(id);
             return Err(Errno::ENOBUFS);
         }
+        // The next part of a dump is made when the last one was read.
+        if netlink.queue.is_empty() && netlink.session.is_dumping() {
+            let Kind::Netlink(netlink) = &mut self.sockets[id.0].kind else { return Err(Errno::EOPNOTSUPP) };
+            let session = &mut netlink.session;
+            let room = message.capacity();
+            let part = with_host(&mut self.net, |tables, host| session.next_part(tables, host, room));
+            if let Some(part) = part {
+                netlink.push(part, 0);
+            }
+        }
+        let netlink = self.netlink_mut(id)?;
         let front = netlink.queue.front().ok_or(Errno::EAGAIN)?;
-        let len = front.len();
-        let copied = scatter(front, message.data);
+        let len = front.bytes.len();
+        let copied = scatter(&front.bytes, message.data);
         if copied < len {
             message.flags |= MsgFlags::TRUNC;
         }
-        message.addr = Some(SockAddr::Netlink { port: 0, groups: 0 });
+        message.addr = Some(SockAddr::Netlink { port: 0, groups: front.groups });
         if !flags.contains(MsgFlags::PEEK) {
             netlink.queue.pop_front();
             netlink.queued -= len;
@@ -157,11 +283,11 @@ impl Engine {
         let netlink = self.netlink_mut(id)?;
         let group = || (1..=32).contains(&number).then(|| 1u32 << (number - 1)).ok_or(Errno::EINVAL);
         match name {
-            libc::NETLINK_EXT_ACK => netlink.extended_ack = number != 0,
+            libc::NETLINK_EXT_ACK => netlink.session.ext_ack = number != 0,
+            libc::NETLINK_CAP_ACK => netlink.session.cap_ack = number != 0,
+            libc::NETLINK_GET_STRICT_CHK => netlink.session.strict = number != 0,
             libc::NETLINK_ADD_MEMBERSHIP => netlink.groups |= group()?,
             libc::NETLINK_DROP_MEMBERSHIP => netlink.groups &= !group()?,
-            // Accepted and without effect, as the answers have the strict form anyhow.
-            libc::NETLINK_CAP_ACK | libc::NETLINK_GET_STRICT_CHK => {}
             _ => return Err(Errno::ENOPROTOOPT),
         }
         self.watch_tables();
@@ -170,7 +296,9 @@ impl Engine {
 
     pub(super) fn netlink_option(&mut self, id: SocketId, name: i32, value: &mut [u8]) -> Result<usize> {
         let number = match name {
-            libc::NETLINK_EXT_ACK => i32::from(self.netlink_mut(id)?.extended_ack),
+            libc::NETLINK_EXT_ACK => i32::from(self.netlink_mut(id)?.session.ext_ack),
+            libc::NETLINK_CAP_ACK => i32::from(self.netlink_mut(id)?.session.cap_ack),
+            libc::NETLINK_GET_STRICT_CHK => i32::from(self.netlink_mut(id)?.session.strict),
             _ => return Err(Errno::ENOPROTOOPT),
         };
         let n = value.len().min(4);
@@ -178,7 +306,12 @@ impl Engine {
         Ok(n)
     }
 
-    pub(super) fn netlink_release(&mut self, _id: SocketId) {}
+    pub(super) fn netlink_release(&mut self, id: SocketId) {
+        if let Ok(netlink) = self.netlink_mut(id) {
+            netlink.groups = 0;
+        }
+        self.watch_tables();
+    }
 
     fn netlinks(&self) -> impl Iterator<Item = (SocketId, &Netlink)> {
         self.sockets.iter().filter_map(|(at, sock)| match &sock.kind {
@@ -198,9 +331,5 @@ impl Engine {
     fn watch_tables(&mut self) {
         let watched = self.netlinks().any(|(_, netlink)| netlink.groups != 0);
         self.net.tables.watch(watched);
-    }
-
-    fn netlink_serve(&mut self, _request: &[u8], _port: u32, _extended_ack: bool) -> Vec<Vec<u8>> {
-        Vec::new()
     }
 }

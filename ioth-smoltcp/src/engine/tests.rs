@@ -1,4 +1,6 @@
 //! Engines on a virtual LAN in virtual time.
 
+mod hostile;
 mod lan;
 mod tcp;
+mod udp;

@@ -105,8 +105,8 @@ impl Stream {
     /// The poll bits, as Linux's tcp_poll() has them, without a pending error.
     pub(crate) fn events(&self) -> Events {
         match &self.role {
-            // A socket that was never connected is in CLOSE.
-            Role::Idle => Events::OUT | Events::HUP,
+            // Linux adds HUP for a socket that was never connected. A signal fd can't take HUP back, so it is left out.
+            Role::Idle => Events::OUT,
             Role::Listener(listener) if listener.ready.is_empty() => Events::empty(),
             Role::Listener(_) => Events::IN,
             Role::Connection(conn) => conn.events(self.shut_read, self.shut_write),

@@ -1,0 +1,87 @@
+//! Frames that no honest host sends.
+
+use ioth_core::{Domain, SockAddr};
+use ioth_vde::{Batch, Frame};
+use proptest::prelude::*;
+use smoltcp::time::Duration;
+
+use super::lan::{ETH, Lan, WIRE, addr, mac};
+
+/// A node with a listener and a bound datagram socket, and a connection in the making.
+fn target() -> Lan {
+    let mut lan = Lan::new(2, WIRE);
+    for v6 in [true, false] {
+        let domain = if v6 { Domain::INET6 } else { Domain::INET };
+        let listener = lan.stream(1, domain);
+        lan.nodes[1].bind(listener, &SockAddr::Ip(addr(1, v6, 80))).unwrap();
+        lan.nodes[1].listen(listener, 5).unwrap();
+        let datagrams = lan.datagrams(1, domain);
+        lan.nodes[1].bind(datagrams, &SockAddr::Ip(addr(1, v6, 7))).unwrap();
+        let client = lan.stream(0, domain);
+        let _ = lan.nodes[0].connect(client, &SockAddr::Ip(addr(1, v6, 80)));
+    }
+    lan.settle();
+    lan
+}
+
+fn hit(lan: &mut Lan, frame: &[u8]) {
+    lan.nodes[1].handle_frame(ETH, Frame::copy_of(frame));
+    lan.nodes[1].poll();
+    lan.nodes[1].take_egress(ETH, &mut Batch::new());
+}
+
+proptest! {
+    #[test]
+    fn any_bytes_do_no_harm(payload in proptest::collection::vec(any::<u8>(), 0..200), ethertype in prop_oneof![Just(0x0800u16), Just(0x0806), Just(0x86dd), any::<u16>()]) {
+        let mut lan = target();
+        let mut frame = [mac(1).0, mac(9).0].concat();
+        frame.extend_from_slice(&ethertype.to_be_bytes());
+        frame.extend_from_slice(&payload);
+        hit(&mut lan, &frame);
+    }
+
+    #[test]
+    fn real_frames_with_changed_bytes_do_no_harm(seed: u64, changes in proptest::collection::vec((0usize..100, any::<u8>()), 1..6)) {
+        let mut lan = target();
+        let sent = std::rc::Rc::new(std::cell::RefCell::new(Vec::new()));
+        let copies = sent.clone();
+        lan.fate = Box::new(move |frame| {
+            copies.borrow_mut().push(frame.to_vec());
+            vec![Duration::from_micros(50)]
+        });
+        lan.run_until(Duration::from_millis(100), |_| false);
+        let frames = sent.borrow().clone();
+        let Some(frame) = frames.get(seed as usize % frames.len().max(1)) else { return Ok(()) };
+        let mut frame = frame.clone();
+        for (at, byte) in changes {
+            let len = frame.len();
+            frame[14 + at % (len - 14)] = byte;
+        }
+        frame[..6].copy_from_slice(&mac(1).0);
+        hit(&mut lan, &frame);
+        lan.run_until(Duration::from_secs(2), |_| false);
+    }
+}
+
+#[test]
+fn a_flood_of_syns_is_bounded() {
+    use crate::engine::wire::{IpAttrs, TCP_HEADER, emit_ip, fill_checksum, parse_ip};
+    use smoltcp::wire::{IpProtocol, TcpPacket};
+    let mut lan = target();
+    lan.run_until(Duration::from_secs(1), |_| false);
+    for i in 0..20_000u32 {
+        let src = std::net::Ipv4Addr::from(0x0a00_0100 + i % 60_000);
+        let mut packet = vec![0; 20 + TCP_HEADER];
+        emit_ip(&mut packet, src.into(), addr(1, false, 0).ip(), IpAttrs::new(IpProtocol::Tcp, 64));
+        let mut tcp = TcpPacket::new_unchecked(&mut packet[20..]);
+        tcp.set_src_port(1000 + (i % 60_000) as u16);
+        tcp.set_dst_port(80);
+        tcp.set_header_len(TCP_HEADER as u8);
+        tcp.set_syn(true);
+        let header = parse_ip(&packet, true).unwrap();
+        fill_checksum(&mut packet, &header);
+        let frame = [&mac(1).0[..], &mac(9).0, &[8, 0], &packet].concat();
+        hit(&mut lan, &frame);
+    }
+    assert!(lan.nodes[1].socket_count() < 1000, "{}", lan.nodes[1].socket_count());
+}

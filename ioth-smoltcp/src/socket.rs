@@ -1,0 +1,345 @@
+//! Sockets of the user-space stack: waiting, time-outs and descriptors around the engine's calls.
+
+use std::io::{IoSlice, IoSliceMut};
+use std::os::fd::{BorrowedFd, OwnedFd};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::task::{Poll, Waker};
+use std::time::{Duration, Instant};
+
+use ioth_core::{
+    Errno, Events, MsgFlags, Readiness, RecvMsg, Result, SendMsg, Shutdown, SockAddr, Socket, SocketType,
+};
+
+use crate::driver::Node;
+use crate::engine::SocketId;
+
+/// A socket of a [`Smoltcp`](crate::Smoltcp) stack.
+#[derive(Debug)]
+pub(crate) struct NodeSocket {
+    handle: Arc<Handle>,
+    stream: bool,
+    nonblocking: AtomicBool,
+    /// SO_RCVTIMEO and SO_SNDTIMEO in microseconds; 0 waits for ever.
+    receive_timeout: AtomicU64,
+    send_timeout: AtomicU64,
+    /// The descriptor was made: the socket lives as long as that does.
+    released: AtomicBool,
+}
+
+/// What keeps a socket in its node.
+#[derive(Debug)]
+struct Handle {
+    node: Arc<Node>,
+    id: SocketId,
+    readiness: Arc<Readiness>,
+}
+
+impl Handle {
+    fn close(&self) {
+        self.node.close(self.id, &self.readiness);
+    }
+}
+
+impl NodeSocket {
+    pub(crate) fn new(node: Arc<Node>, id: SocketId, readiness: Arc<Readiness>, kind: SocketType) -> Self {
+        NodeSocket {
+            handle: Arc::new(Handle { node, id, readiness }),
+            stream: kind == SocketType::STREAM,
+            nonblocking: AtomicBool::new(false),
+            receive_timeout: AtomicU64::new(0),
+            send_timeout: AtomicU64::new(0),
+            released: AtomicBool::new(false),
+        }
+    }
+
+    fn call<R>(&self, f: impl FnOnce(&mut crate::engine::Engine, SocketId) -> Result<R>) -> Result<R> {
+        let Handle { node, id, readiness } = &*self.handle;
+        node.call_socket(*id, readiness, |engine| f(engine, *id))
+    }
+
+    /// Repeats a call that must not wait until it does not fail with `EAGAIN`, waiting in between if it may.
+    fn repeat<R>(&self, wait: Option<&Wait<'_>>, mut f: impl FnMut() -> Result<R>) -> Result<R> {
+        loop {
+            match (f(), wait) {
+                (Err(Errno::EAGAIN), Some(wait)) => {
+                    if !self.handle.node.wait(&self.handle.readiness, wait.interest, wait.deadline()) {
+                        return Err(Errno::EAGAIN);
+                    }
+                }
+                (result, _) => return result,
+            }
+        }
+    }
+
+    fn may_wait(&self, flags: MsgFlags) -> bool {
+        !self.nonblocking.load(Ordering::Relaxed) && !flags.contains(MsgFlags::DONTWAIT)
+    }
+
+    fn reading(&self) -> Wait<'_> {
+        Wait::new(Events::IN | Events::RDHUP, &self.receive_timeout)
+    }
+
+    fn writing(&self) -> Wait<'_> {
+        Wait::new(Events::OUT, &self.send_timeout)
+    }
+
+    /// A blocking send of a stream: everything, or as much as went before an error.
+    fn send_all(&self, message: &SendMsg<'_>) -> Result<usize> {
+        let wait = self.writing();
+        let mut slices: Vec<IoSlice<'_>> = message.data.to_vec();
+        let mut rest = &mut slices[..];
+        let mut sent = 0;
+        loop {
+            let data = &*rest;
+            let n = self.repeat(Some(&wait), || self.call(|engine, id| engine.send(id, &SendMsg::new(data))));
+            match n {
+                Ok(n) => sent += n,
+                Err(error) if sent == 0 => return Err(error),
+                Err(_) => return Ok(sent),
+            }
+            IoSlice::advance_slices(&mut rest, n.unwrap_or(0));
+            if rest.iter().all(|slice| slice.is_empty()) {
+                return Ok(sent);
+            }
+        }
+    }
+
+    /// recv(2) with MSG_WAITALL: until the buffers are full, the stream ends, or an error comes.
+    fn recv_all(&self, message: &mut RecvMsg<'_, '_>, flags: MsgFlags) -> Result<usize> {
+        let wait = self.reading();
+        let flags = flags - MsgFlags::WAITALL;
+        let mut received = 0;
+        let mut buffer = vec![0; message.capacity().min(1 << 20)];
+        loop {
+            let want = (message.capacity() - received).min(buffer.len());
+            let mut part = [IoSliceMut::new(&mut buffer[..want])];
+            let mut part = RecvMsg::new(&mut part);
+            let n = self.repeat(Some(&wait), || self.call(|engine, id| engine.recv(id, &mut part, flags)));
+            let n = match n {
+                Ok(n) => n,
+                Err(error) if received == 0 => return Err(error),
+                Err(_) => return Ok(received),
+            };
+            put_at(message.data, received, &buffer[..n]);
+            received += n;
+            if n == 0 || received == message.capacity() {
+                return Ok(received);
+            }
+        }
+    }
+}
+
+impl Socket for NodeSocket {
+    fn bind(&self, addr: &SockAddr) -> Result<()> {
+        self.call(|engine, id| engine.bind(id, addr))
+    }
+
+    fn connect(&self, addr: &SockAddr) -> Result<()> {
+        match self.call(|engine, id| engine.connect(id, addr)) {
+            Err(Errno::EINPROGRESS) if self.may_wait(MsgFlags::empty()) => {}
+            // connect(2) on a blocking socket joins an attempt that is under way.
+            Err(Errno::EALREADY) if self.may_wait(MsgFlags::empty()) => {}
+            result => return result,
+        }
+        let wait = self.writing();
+        let Handle { node, readiness, .. } = &*self.handle;
+        if !node.wait(readiness, wait.interest, wait.deadline()) {
+            // socket(7): "if no data has been transferred and the timeout has been reached, then [...] EINPROGRESS".
+            return Err(Errno::EINPROGRESS);
+        }
+        match self.call(|engine, id| Ok(engine.take_error(id)))? {
+            Some(error) => Err(error),
+            None => Ok(()),
+        }
+    }
+
+    fn listen(&self, backlog: i32) -> Result<()> {
+        self.call(|engine, id| engine.listen(id, backlog))
+    }
+
+    fn accept(&self) -> Result<(Arc<dyn Socket>, SockAddr)> {
+        let Handle { node, id, readiness } = &*self.handle;
+        let wait = self.reading();
+        let wait = self.may_wait(MsgFlags::empty()).then_some(&wait);
+        let (child, child_readiness, peer) = self.repeat(wait, || node.accept(*id, readiness))?;
+        let socket = NodeSocket::new(node.clone(), child, child_readiness, SocketType::STREAM);
+        Ok((Arc::new(socket), peer))
+    }
+
+    fn local_addr(&self) -> Result<SockAddr> {
+        self.call(|engine, id| engine.local_addr(id))
+    }
+
+    fn peer_addr(&self) -> Result<SockAddr> {
+        self.call(|engine, id| engine.peer_addr(id))
+    }
+
+    fn send(&self, message: &SendMsg<'_>, flags: MsgFlags) -> Result<usize> {
+        if !self.may_wait(flags) {
+            return self.call(|engine, id| engine.send(id, message));
+        }
+        // The usual case first: everything fits at once.
+        let first = self.call(|engine, id| engine.send(id, message));
+        match first {
+            Ok(n) if !self.stream || n == message.len() => Ok(n),
+            Err(error) if error != Errno::EAGAIN => Err(error),
+            Ok(n) => {
+                let mut slices: Vec<IoSlice<'_>> = message.data.to_vec();
+                let mut rest = &mut slices[..];
+                IoSlice::advance_slices(&mut rest, n);
+                Ok(n + self.send_all(&SendMsg::new(rest)).unwrap_or(0))
+            }
+            Err(_) if self.stream => self.send_all(message),
+            Err(_) => {
+                let wait = self.writing();
+                self.repeat(Some(&wait), || self.call(|engine, id| engine.send(id, message)))
+            }
+        }
+    }
+
+    fn recv(&self, message: &mut RecvMsg<'_, '_>, flags: MsgFlags) -> Result<usize> {
+        let waiting = self.may_wait(flags);
+        if waiting && self.stream && flags.contains(MsgFlags::WAITALL) && !flags.contains(MsgFlags::PEEK) {
+            return self.recv_all(message, flags);
+        }
+        let wait = self.reading();
+        self.repeat(waiting.then_some(&wait), || self.call(|engine, id| engine.recv(id, message, flags)))
+    }
+
+    fn set_option(&self, level: i32, name: i32, value: &[u8]) -> Result<()> {
+        if let Some(timeout) = self.timeout(level, name) {
+            timeout.store(timeval_micros(value)?, Ordering::Relaxed);
+            return Ok(());
+        }
+        self.call(|engine, id| engine.set_option(id, level, name, value))
+    }
+
+    fn option(&self, level: i32, name: i32, value: &mut [u8]) -> Result<usize> {
+        if let Some(timeout) = self.timeout(level, name) {
+            let micros = timeout.load(Ordering::Relaxed);
+            let mut timeval = [0; 16];
+            timeval[..8].copy_from_slice(&(micros / 1_000_000).to_ne_bytes());
+            timeval[8..].copy_from_slice(&(micros % 1_000_000).to_ne_bytes());
+            let n = value.len().min(timeval.len());
+            value[..n].copy_from_slice(&timeval[..n]);
+            return Ok(n);
+        }
+        self.call(|engine, id| engine.option(id, level, name, value))
+    }
+
+    fn shutdown(&self, how: Shutdown) -> Result<()> {
+        self.call(|engine, id| engine.shutdown(id, how))
+    }
+
+    fn ioctl(&self, request: u64, argument: &mut [u8]) -> Result<i32> {
+        if request == libc::FIONBIO {
+            let on = argument.get(..4).ok_or(Errno::EFAULT)?.iter().any(|byte| *byte != 0);
+            self.set_nonblocking(on)?;
+            return Ok(0);
+        }
+        self.call(|engine, id| engine.ioctl(id, request, argument))
+    }
+
+    fn set_nonblocking(&self, nonblocking: bool) -> Result<()> {
+        self.nonblocking.store(nonblocking, Ordering::Relaxed);
+        Ok(())
+    }
+
+    fn events(&self) -> Events {
+        self.handle.readiness.events()
+    }
+
+    fn poll_ready(&self, interest: Events, waker: &Waker) -> Poll<Events> {
+        self.handle.readiness.poll_ready(interest, waker)
+    }
+
+    fn release_fd(&self) -> Result<OwnedFd> {
+        let handle = self.handle.clone();
+        let fd = self.handle.readiness.make_signal_fd(Box::new(move || handle.close()))?;
+        self.released.store(true, Ordering::Release);
+        Ok(fd)
+    }
+
+    fn settle(&self, fd: BorrowedFd<'_>) {
+        self.handle.readiness.settle(fd);
+    }
+
+    fn close(&self) -> Result<()> {
+        self.handle.close();
+        Ok(())
+    }
+}
+
+impl NodeSocket {
+    fn timeout(&self, level: i32, name: i32) -> Option<&AtomicU64> {
+        match (level, name) {
+            (libc::SOL_SOCKET, libc::SO_RCVTIMEO) => Some(&self.receive_timeout),
+            (libc::SOL_SOCKET, libc::SO_SNDTIMEO) => Some(&self.send_timeout),
+            _ => None,
+        }
+    }
+}
+
+impl Drop for NodeSocket {
+    fn drop(&mut self) {
+        if !self.released.load(Ordering::Acquire) {
+            self.handle.close();
+        }
+    }
+}
+
+/// What a call waits for, and how long.
+struct Wait<'a> {
+    interest: Events,
+    timeout: &'a AtomicU64,
+    started: std::cell::OnceCell<Instant>,
+}
+
+impl<'a> Wait<'a> {
+    fn new(interest: Events, timeout: &'a AtomicU64) -> Self {
+        Wait { interest, timeout, started: std::cell::OnceCell::new() }
+    }
+
+    /// Counted from the first time that it is asked for: a call that does not wait reads no clock.
+    fn deadline(&self) -> Option<Instant> {
+        match self.timeout.load(Ordering::Relaxed) {
+            0 => None,
+            micros => self.started.get_or_init(Instant::now).checked_add(Duration::from_micros(micros)),
+        }
+    }
+}
+
+/// A `struct timeval`, as socket(7)'s time-outs take it.
+fn timeval_micros(value: &[u8]) -> Result<u64> {
+    let word = |at: usize| -> Result<i64> {
+        let bytes = value.get(at..at + 8).ok_or(Errno::EINVAL)?;
+        Ok(i64::from_ne_bytes(bytes.try_into().map_err(|_| Errno::EINVAL)?))
+    };
+    let (seconds, micros) = (word(0)?, word(8)?);
+    if !(0..1_000_000).contains(&micros) {
+        return Err(Errno::EDOM);
+    }
+    // Linux: a negative time is no time, that is an immediate time-out.
+    match u64::try_from(seconds) {
+        Ok(seconds) => Ok(seconds.saturating_mul(1_000_000).saturating_add(micros as u64)),
+        Err(_) => Ok(1),
+    }
+}
+
+/// Copies into several buffers from an offset on.
+fn put_at(to: &mut [IoSliceMut<'_>], mut offset: usize, mut from: &[u8]) {
+    for slice in to {
+        if offset >= slice.len() {
+            offset -= slice.len();
+            continue;
+        }
+        let n = (slice.len() - offset).min(from.len());
+        slice[offset..offset + n].copy_from_slice(&from[..n]);
+        from = &from[n..];
+        offset = 0;
+        if from.is_empty() {
+            return;
+        }
+    }
+}
