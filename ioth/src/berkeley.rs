@@ -178,7 +178,7 @@ pub fn close(fd: RawFd) -> io::Result<()> {
 /// # Errors
 /// As read(2).
 pub fn read(fd: RawFd, buffer: &mut [u8]) -> io::Result<usize> {
-    recv(fd, buffer, MsgFlags::empty())
+    readv(fd, &mut [IoSliceMut::new(buffer)])
 }
 
 /// readv(2)
@@ -186,6 +186,10 @@ pub fn read(fd: RawFd, buffer: &mut [u8]) -> io::Result<usize> {
 /// # Errors
 /// As readv(2).
 pub fn readv(fd: RawFd, buffers: &mut [IoSliceMut<'_>]) -> io::Result<usize> {
+    // Unlike recv(2), Linux's read(2) of nothing neither waits nor takes a datagram.
+    if buffers.iter().all(|buffer| buffer.is_empty()) {
+        return with(fd, |_, _, _| Ok(0));
+    }
     recvmsg(fd, &mut RecvMsg::new(buffers), MsgFlags::empty())
 }
 

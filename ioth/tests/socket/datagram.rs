@@ -1,0 +1,187 @@
+//! UDP by Berkeley's calls.
+
+use std::io::{IoSlice, IoSliceMut};
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use ioth::berkeley::*;
+use ioth::{Events, MsgFlags, RecvMsg, SockAddr};
+
+use crate::fixture::*;
+
+pub(crate) fn echo(pair: &Pair) {
+    let (a, a_addr) = pair.udp_a();
+    let (b, b_addr) = pair.udp_b();
+    assert_eq!(sendto(a.0, b"ping", NONE, b_addr).unwrap(), 4);
+    let mut buffer = [0; 100];
+    let (len, from) = recvfrom(b.0, &mut buffer, NONE).unwrap();
+    assert_eq!((len, from), (4, Some(a_addr.into())));
+    sendto(b.0, &buffer[..len], NONE, a_addr).unwrap();
+    assert_eq!(recvfrom(a.0, &mut buffer, NONE).unwrap(), (4, Some(b_addr.into())));
+    // Datagrams keep their borders and their order.
+    for len in 1..20 {
+        sendto(a.0, &[7; 20][..len], NONE, b_addr).unwrap();
+    }
+    for len in 1..20 {
+        assert_eq!(read(b.0, &mut buffer).unwrap(), len);
+    }
+}
+
+pub(crate) fn connected_takes_nobody_else(pair: &Pair) {
+    let (a, a_addr) = pair.udp_a();
+    let (b, b_addr) = pair.udp_b();
+    let (stranger, _) = pair.udp_a();
+    connect(b.0, a_addr).unwrap();
+    assert_eq!(peer(&b), a_addr);
+    sendto(stranger.0, b"strange", NONE, b_addr).unwrap();
+    sendto(a.0, b"known", NONE, b_addr).unwrap();
+    let mut buffer = [0; 100];
+    assert_eq!(recvfrom(b.0, &mut buffer, NONE).unwrap(), (5, Some(a_addr.into())));
+    assert_eq!(errno(recv(b.0, &mut buffer, MsgFlags::DONTWAIT)), libc::EAGAIN);
+    assert_eq!(send(b.0, b"back", NONE).unwrap(), 4);
+    assert_eq!(read(a.0, &mut buffer).unwrap(), 4);
+}
+
+pub(crate) fn dissolved(pair: &Pair) {
+    let (a, a_addr) = pair.udp_a();
+    let (b, _) = pair.udp_b();
+    connect(b.0, a_addr).unwrap();
+    connect(b.0, SockAddr::Unspecified).unwrap();
+    assert_eq!(errno(getpeername(b.0)), libc::ENOTCONN);
+    assert_eq!(errno(write(b.0, b"x")), libc::EDESTADDRREQ);
+    sendto(b.0, b"x", NONE, a_addr).unwrap();
+    assert_eq!(read(a.0, &mut [0; 4]).unwrap(), 1);
+}
+
+pub(crate) fn refused(pair: &Pair) {
+    let (a, _) = pair.udp_a();
+    let (b, b_addr) = pair.udp_b();
+    drop(b);
+    connect(a.0, b_addr).unwrap();
+    send(a.0, b"x", NONE).unwrap();
+    assert_eq!(errno(read(a.0, &mut [0; 4])), libc::ECONNREFUSED);
+    assert_eq!(errno(recv(a.0, &mut [0; 4], MsgFlags::DONTWAIT)), libc::EAGAIN);
+    // The next send(2) would report it as well.
+    send(a.0, b"x", NONE).unwrap();
+    wait(&a, if pair.native { Events::ERR } else { Events::IN });
+    assert_eq!(so_error(&a), libc::ECONNREFUSED);
+    assert_eq!(so_error(&a), 0);
+    // Unconnected, nobody is told.
+    let (other, _) = pair.udp_a();
+    sendto(other.0, b"x", NONE, b_addr).unwrap();
+    crate::fixture::receive_timeout(&other, Duration::from_millis(50));
+    assert_eq!(errno(read(other.0, &mut [0; 4])), libc::EAGAIN);
+}
+
+pub(crate) fn too_long(pair: &Pair) {
+    let (a, _) = pair.udp_a();
+    let (_b, b_addr) = pair.udp_b();
+    // RFC 768: the length field counts the header; IPv4's own length counts its header as well.
+    let most = if pair.a_addr.is_ipv4() { 65_507 } else { 65_527 };
+    assert_eq!(errno(sendto(a.0, &vec![0; most + 1], NONE, b_addr)), libc::EMSGSIZE);
+    assert_eq!(errno(sendto(a.0, &vec![0; 100_000], NONE, b_addr)), libc::EMSGSIZE);
+}
+
+pub(crate) fn zero_length(pair: &Pair) {
+    let (a, a_addr) = pair.udp_a();
+    let (b, b_addr) = pair.udp_b();
+    assert_eq!(sendto(a.0, b"", NONE, b_addr).unwrap(), 0);
+    wait_exactly(&b, Events::IN | Events::OUT);
+    let mut buffer = [0; 4];
+    assert_eq!(recvfrom(b.0, &mut buffer, NONE).unwrap(), (0, Some(a_addr.into())));
+    assert_eq!(events(&b), Events::OUT);
+    // A buffer of no length takes a datagram all the same, except with read(2).
+    sendto(a.0, b"lost", NONE, b_addr).unwrap();
+    wait(&b, Events::IN);
+    assert_eq!(read(b.0, &mut []).unwrap(), 0);
+    assert_eq!(recv(b.0, &mut [], NONE).unwrap(), 0);
+    assert_eq!(errno(recv(b.0, &mut buffer, MsgFlags::DONTWAIT)), libc::EAGAIN);
+}
+
+pub(crate) fn truncated(pair: &Pair) {
+    let (a, a_addr) = pair.udp_a();
+    let (b, b_addr) = pair.udp_b();
+    for _ in 0..3 {
+        sendto(a.0, b"0123456789", NONE, b_addr).unwrap();
+    }
+    let mut buffer = [0; 4];
+    assert_eq!(recv(b.0, &mut buffer, NONE).unwrap(), 4);
+    assert_eq!(recv(b.0, &mut buffer, MsgFlags::TRUNC).unwrap(), 10);
+    let mut data = [IoSliceMut::new(&mut buffer)];
+    let mut message = RecvMsg::new(&mut data);
+    assert_eq!(recvmsg(b.0, &mut message, NONE).unwrap(), 4);
+    assert_eq!(message.flags, MsgFlags::TRUNC);
+    assert_eq!(message.addr, Some(a_addr.into()));
+    assert_eq!(message.control_len, 0);
+}
+
+pub(crate) fn peek(pair: &Pair) {
+    let (a, _) = pair.udp_a();
+    let (b, b_addr) = pair.udp_b();
+    sendto(a.0, b"0123456789", NONE, b_addr).unwrap();
+    let mut buffer = [0; 4];
+    // How long is the next one?
+    assert_eq!(recv(b.0, &mut buffer, MsgFlags::PEEK | MsgFlags::TRUNC).unwrap(), 10);
+    assert_eq!(recv(b.0, &mut buffer, MsgFlags::PEEK).unwrap(), 4);
+    assert_eq!(events(&b), Events::IN | Events::OUT);
+    assert_eq!(recv(b.0, &mut buffer, NONE).unwrap(), 4);
+    assert_eq!(events(&b), Events::OUT);
+}
+
+pub(crate) fn vectors(pair: &Pair) {
+    let (a, _) = pair.udp_a();
+    let (b, b_addr) = pair.udp_b();
+    connect(a.0, b_addr).unwrap();
+    assert_eq!(writev(a.0, &[IoSlice::new(b"abc"), IoSlice::new(b"defg")]).unwrap(), 7);
+    let (mut first, mut second) = ([0; 5], [9; 5]);
+    let mut parts = [IoSliceMut::new(&mut first), IoSliceMut::new(&mut second)];
+    assert_eq!(readv(b.0, &mut parts).unwrap(), 7);
+    assert_eq!((&first, &second), (b"abcde", &[b'f', b'g', 9, 9, 9]));
+}
+
+pub(crate) fn no_destination(pair: &Pair) {
+    let (a, _) = pair.udp_a();
+    assert_eq!(errno(write(a.0, b"x")), libc::EDESTADDRREQ);
+    assert_eq!(errno(getpeername(a.0)), libc::ENOTCONN);
+    assert_eq!(errno(shutdown(a.0, libc::SHUT_RDWR)), libc::ENOTCONN);
+    assert_eq!(errno(listen(a.0, 1)), libc::EOPNOTSUPP);
+    assert_eq!(errno(accept(a.0)), libc::EOPNOTSUPP);
+    let port_zero = SocketAddr::new(pair.b_addr, 0);
+    assert_eq!(errno(sendto(a.0, b"x", NONE, port_zero)), libc::EINVAL);
+}
+
+pub(crate) fn would_block(pair: &Pair) {
+    let (a, _) = pair.udp_a();
+    assert_eq!(errno(recv(a.0, &mut [0; 4], MsgFlags::DONTWAIT)), libc::EAGAIN);
+    nonblocking(&a, true);
+    assert_eq!(errno(recvfrom(a.0, &mut [0; 4], NONE)), libc::EAGAIN);
+}
+
+pub(crate) fn receive_timeout(pair: &Pair) {
+    let (a, _) = pair.udp_a();
+    crate::fixture::receive_timeout(&a, Duration::from_millis(60));
+    let start = Instant::now();
+    assert_eq!(errno(read(a.0, &mut [0; 4])), libc::EAGAIN);
+    assert!(start.elapsed() >= Duration::from_millis(55), "{:?}", start.elapsed());
+}
+
+pub(crate) fn names(pair: &Pair) {
+    let (_b, b_addr) = pair.udp_b();
+    let fresh = pair.socket(&pair.a, libc::SOCK_DGRAM);
+    assert_eq!(name(&fresh), SocketAddr::new(pair.wildcard(), 0));
+    // Sending takes a port, connecting an address as well.
+    sendto(fresh.0, b"x", NONE, b_addr).unwrap();
+    assert_eq!(name(&fresh).ip(), pair.wildcard());
+    assert_ne!(name(&fresh).port(), 0);
+    connect(fresh.0, b_addr).unwrap();
+    assert_eq!(name(&fresh).ip(), pair.a_addr);
+}
+
+pub(crate) fn address_in_use(pair: &Pair) {
+    let (b, b_addr) = pair.udp_b();
+    let other = pair.socket(&pair.b, libc::SOCK_DGRAM);
+    assert_eq!(errno(bind(other.0, b_addr)), libc::EADDRINUSE);
+    drop(b);
+    bind(other.0, b_addr).unwrap();
+    assert_eq!(errno(bind(other.0, b_addr)), libc::EINVAL);
+}

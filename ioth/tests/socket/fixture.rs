@@ -1,0 +1,275 @@
+//! Two nodes that reach each other, and words for what the tests do with them.
+
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::os::fd::RawFd;
+use std::sync::mpsc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use ioth::{Events, MsgFlags, Stack, berkeley};
+use ioth_kernel::calls;
+use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
+
+pub(crate) const NONE: MsgFlags = MsgFlags::empty();
+
+/// Far longer than anything takes, and short enough to wait for.
+pub(crate) const LONG: Duration = Duration::from_secs(30);
+
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Family {
+    V4,
+    V6,
+}
+
+/// Two nodes that reach each other; they may be the same.
+#[derive(Debug)]
+pub(crate) struct Pair {
+    pub(crate) a: Stack,
+    pub(crate) b: Stack,
+    pub(crate) a_addr: IpAddr,
+    pub(crate) b_addr: IpAddr,
+    /// Whether descriptors are the kernel's sockets. Signal fds cannot show all that those do (docs/posix.md).
+    pub(crate) native: bool,
+}
+
+/// The host, twice.
+pub(crate) fn kernel(family: Family) -> Pair {
+    let addr = match family {
+        Family::V4 => Ipv4Addr::LOCALHOST.into(),
+        Family::V6 => Ipv6Addr::LOCALHOST.into(),
+    };
+    let stack = || Stack::newstack("kernel", None).unwrap();
+    Pair { a: stack(), b: stack(), a_addr: addr, b_addr: addr, native: true }
+}
+
+/// Two user-space nodes on a switch of their own.
+#[allow(dead_code, reason = "switched on with the backend")]
+pub(crate) fn smoltcp(family: Family) -> Pair {
+    use std::sync::atomic::{AtomicU32, Ordering};
+
+    static SWITCHES: AtomicU32 = AtomicU32::new(0);
+    let switch = format!("socket-test-{}", SWITCHES.fetch_add(1, Ordering::Relaxed));
+    let node = |host: &str| {
+        let addr = match family {
+            Family::V4 => format!("10.9.0.{host}/24"),
+            Family::V6 => format!("fd09::{host}/64"),
+        };
+        let stack = Stack::new(&format!("stack=smoltcp,vnl=switch://{switch},eth,ip={addr}")).unwrap();
+        (stack, addr.split_once('/').unwrap().0.parse().unwrap())
+    };
+    let ((a, a_addr), (b, b_addr)) = (node("1"), node("2"));
+    Pair { a, b, a_addr, b_addr, native: false }
+}
+
+/// Fails instead of hanging when a call does not return.
+pub(crate) fn bounded(test: impl FnOnce() + Send + 'static) {
+    let (tell, told) = mpsc::channel();
+    let thread = thread::spawn(move || {
+        test();
+        let _ = tell.send(());
+    });
+    match told.recv_timeout(2 * LONG) {
+        Err(mpsc::RecvTimeoutError::Timeout) => panic!("it hangs"),
+        _ => thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)),
+    }
+}
+
+/// A descriptor that is closed in the end.
+#[derive(Debug)]
+pub(crate) struct Fd(pub(crate) RawFd);
+
+impl Drop for Fd {
+    fn drop(&mut self) {
+        let _ = berkeley::close(self.0);
+    }
+}
+
+impl Pair {
+    pub(crate) fn domain(&self) -> i32 {
+        if self.a_addr.is_ipv4() { libc::AF_INET } else { libc::AF_INET6 }
+    }
+
+    pub(crate) fn wildcard(&self) -> IpAddr {
+        match self.a_addr {
+            IpAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
+            IpAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+        }
+    }
+
+    /// Numbers from here on are taken by no other test that runs meanwhile, where `purpose` is the test's own.
+    pub(crate) fn high_number(&self, purpose: i32) -> RawFd {
+        500 + 100 * purpose + 25 * (2 * i32::from(self.native) + i32::from(self.a_addr.is_ipv6()))
+    }
+
+    pub(crate) fn socket(&self, stack: &Stack, kind: i32) -> Fd {
+        Fd(berkeley::msocket(Some(stack), self.domain(), kind, 0).unwrap())
+    }
+
+    pub(crate) fn tcp_a(&self) -> Fd {
+        self.socket(&self.a, libc::SOCK_STREAM)
+    }
+
+    pub(crate) fn tcp_b(&self) -> Fd {
+        self.socket(&self.b, libc::SOCK_STREAM)
+    }
+
+    /// A UDP socket on a's address.
+    pub(crate) fn udp_a(&self) -> (Fd, SocketAddr) {
+        let fd = self.socket(&self.a, libc::SOCK_DGRAM);
+        bind_any(&fd, self.a_addr)
+    }
+
+    /// A UDP socket on b's address.
+    pub(crate) fn udp_b(&self) -> (Fd, SocketAddr) {
+        let fd = self.socket(&self.b, libc::SOCK_DGRAM);
+        bind_any(&fd, self.b_addr)
+    }
+
+    /// A listener on b's address.
+    pub(crate) fn listener(&self) -> (Fd, SocketAddr) {
+        let (fd, addr) = bind_any(&self.tcp_b(), self.b_addr);
+        berkeley::listen(fd.0, 16).unwrap();
+        (fd, addr)
+    }
+
+    /// An address of b's where nobody listens; it stays so while the descriptor is open.
+    pub(crate) fn refusing(&self) -> (Fd, SocketAddr) {
+        bind_any(&self.tcp_b(), self.b_addr)
+    }
+
+    /// A connection from a to b.
+    pub(crate) fn connected(&self) -> (Fd, Fd) {
+        let (listener, addr) = self.listener();
+        let client = self.tcp_a();
+        berkeley::connect(client.0, addr).unwrap();
+        let (server, _) = berkeley::accept(listener.0).unwrap();
+        (client, Fd(server))
+    }
+}
+
+/// Binds to a port of the stack's choice.
+pub(crate) fn bind_any(fd: &Fd, ip: IpAddr) -> (Fd, SocketAddr) {
+    berkeley::bind(fd.0, SocketAddr::new(ip, 0)).unwrap();
+    let own = Fd(berkeley::dup(fd.0).unwrap());
+    let addr = name(&own);
+    (own, addr)
+}
+
+pub(crate) fn name(fd: &Fd) -> SocketAddr {
+    berkeley::getsockname(fd.0).unwrap().as_ip().unwrap()
+}
+
+pub(crate) fn peer(fd: &Fd) -> SocketAddr {
+    berkeley::getpeername(fd.0).unwrap().as_ip().unwrap()
+}
+
+pub(crate) fn nonblocking(fd: &Fd, on: bool) {
+    let flags = berkeley::fcntl(fd.0, libc::F_GETFL, 0).unwrap();
+    let flags = if on { flags | libc::O_NONBLOCK } else { flags & !libc::O_NONBLOCK };
+    berkeley::fcntl(fd.0, libc::F_SETFL, flags).unwrap();
+}
+
+/// The errno that a call failed with.
+#[track_caller]
+pub(crate) fn errno<T: std::fmt::Debug>(result: io::Result<T>) -> i32 {
+    result.expect_err("it should fail").raw_os_error().expect("an errno")
+}
+
+pub(crate) fn option(fd: &Fd, level: i32, name: i32) -> io::Result<i32> {
+    let mut value = [0; 4];
+    let len = berkeley::getsockopt(fd.0, level, name, &mut value)?;
+    assert_eq!(len, 4);
+    Ok(i32::from_ne_bytes(value))
+}
+
+pub(crate) fn set_option(fd: &Fd, level: i32, name: i32, value: i32) -> io::Result<()> {
+    berkeley::setsockopt(fd.0, level, name, &value.to_ne_bytes())
+}
+
+pub(crate) fn so_error(fd: &Fd) -> i32 {
+    option(fd, libc::SOL_SOCKET, libc::SO_ERROR).unwrap()
+}
+
+pub(crate) fn receive_timeout(fd: &Fd, timeout: Duration) {
+    let seconds = timeout.as_secs() as libc::time_t;
+    let micros = timeout.subsec_micros() as libc::suseconds_t;
+    let value = [seconds.to_ne_bytes(), micros.to_ne_bytes()].concat();
+    berkeley::setsockopt(fd.0, libc::SOL_SOCKET, libc::SO_RCVTIMEO, &value).unwrap();
+}
+
+/// What poll(2) says of the descriptor now.
+pub(crate) fn events(fd: &Fd) -> Events {
+    calls::with_number(fd.0, |fd| Ok(calls::events(fd))).unwrap()
+}
+
+/// Waits until poll(2) says exactly `wanted` of the descriptor.
+#[track_caller]
+pub(crate) fn wait_exactly(fd: &Fd, wanted: Events) {
+    wait_for(fd, wanted, |events| events == wanted);
+}
+
+/// Waits until poll(2) says `wanted`, and perhaps more, of the descriptor.
+#[track_caller]
+pub(crate) fn wait(fd: &Fd, wanted: Events) {
+    wait_for(fd, wanted, |events| events.contains(wanted));
+}
+
+#[track_caller]
+fn wait_for(fd: &Fd, wanted: Events, done: impl Fn(Events) -> bool) {
+    let deadline = Instant::now() + LONG;
+    let epoll = Edges::new(fd);
+    while !done(events(fd)) {
+        let left = deadline.saturating_duration_since(Instant::now());
+        assert!(!left.is_zero(), "{:?} and not {wanted:?}", events(fd));
+        epoll.wait(left);
+    }
+}
+
+/// An edge-triggered epoll(7) over one descriptor.
+pub(crate) struct Edges(Epoll);
+
+impl Edges {
+    pub(crate) fn new(fd: &Fd) -> Self {
+        let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC).unwrap();
+        let all = EpollFlags::EPOLLET
+            | EpollFlags::EPOLLIN
+            | EpollFlags::EPOLLOUT
+            | EpollFlags::EPOLLPRI
+            | EpollFlags::EPOLLRDHUP;
+        calls::with_number(fd.0, |fd| epoll.add(fd, EpollEvent::new(all, 0))).unwrap();
+        Edges(epoll)
+    }
+
+    /// The bits of the next edge; none after `timeout`.
+    pub(crate) fn wait(&self, timeout: Duration) -> Events {
+        let mut event = [EpollEvent::empty()];
+        let timeout = EpollTimeout::try_from(timeout).unwrap();
+        match self.0.wait(&mut event, timeout).unwrap() {
+            0 => Events::empty(),
+            _ => Events::from_bits_truncate(event[0].events().bits() as u32),
+        }
+    }
+}
+
+#[track_caller]
+pub(crate) fn send_all(fd: &Fd, mut data: &[u8]) {
+    while !data.is_empty() {
+        data = &data[berkeley::write(fd.0, data).unwrap()..];
+    }
+}
+
+/// Reads until `len` bytes are there or the stream ends.
+#[track_caller]
+pub(crate) fn read_some(fd: &Fd, len: usize) -> Vec<u8> {
+    let mut all = vec![0; len];
+    let mut at = 0;
+    while at < len {
+        match berkeley::read(fd.0, &mut all[at..]).unwrap() {
+            0 => break,
+            got => at += got,
+        }
+    }
+    all.truncate(at);
+    all
+}

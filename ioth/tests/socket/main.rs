@@ -1,0 +1,56 @@
+//! What a socket does, on every stack: the kernel is the judge.
+//!
+//! Each test takes a [`fixture::Pair`] of nodes that reach each other, and runs once for each stack and family. A
+//! test passes on the kernel's stack before it means anything for another one.
+
+mod datagram;
+mod descriptor;
+mod fixture;
+mod options;
+mod poll;
+mod stream;
+mod transfer;
+
+/// One test for each function, fixture and family.
+macro_rules! on_every_pair {
+    (@ $name:ident: $fixture:ident($family:ident): $($module:ident { $($test:ident)* })*) => {
+        mod $name {
+            $(mod $module {
+                $(#[test]
+                fn $test() {
+                    use crate::fixture::{Family, bounded, $fixture};
+                    bounded(|| crate::$module::$test(&$fixture(Family::$family)));
+                })*
+            })*
+        }
+    };
+    ($($tests:tt)*) => {
+        on_every_pair! { @ kernel_ipv4: kernel(V4): $($tests)* }
+        on_every_pair! { @ kernel_ipv6: kernel(V6): $($tests)* }
+        // To be switched on with the backend:
+        // on_every_pair! { @ smoltcp_ipv4: smoltcp(V4): $($tests)* }
+        // on_every_pair! { @ smoltcp_ipv6: smoltcp(V6): $($tests)* }
+    };
+}
+
+on_every_pair! {
+    stream {
+        echo half_close refused reset_by_unread_data reset_by_linger broken_pipe address_in_use port_free_after_close
+        not_connected already_connected wrong_family would_block in_progress in_progress_refused
+        receive_timeout accept_timeout peek wait_all vectors names backlog_order unread_count
+    }
+    datagram {
+        echo connected_takes_nobody_else dissolved refused too_long zero_length truncated peek vectors
+        no_destination would_block receive_timeout names address_in_use
+    }
+    poll {
+        fresh listening connected peer_half_closed both_closed reset refused full edges
+        datagrams datagram_error
+    }
+    descriptor {
+        duplicates_share status_flags_are_shared creation_flags accepted_flags native_duplicate native_close
+        number_used_again busy_until_closed closed_is_bad
+    }
+    options { types levels reuse buffers unknown }
+    transfer { both_ways blocking_write_takes_all many_connections }
+}
