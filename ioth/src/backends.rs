@@ -18,6 +18,8 @@ pub fn builtin() -> Registry {
     }
     #[cfg(feature = "smoltcp")]
     table.register(ioth_smoltcp::NAME, ioth_smoltcp::factory());
+    #[cfg(feature = "smoltcp")]
+    table.register(ioth_smoltcp::NAME, ioth_smoltcp::factory());
     table
 }
 

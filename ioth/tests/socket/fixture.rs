@@ -14,7 +14,7 @@ use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTime
 pub(crate) const NONE: MsgFlags = MsgFlags::empty();
 
 /// Far longer than anything takes, and short enough to wait for.
-pub(crate) const LONG: Duration = Duration::from_secs(30);
+pub(crate) const LONG: Duration = Duration::from_secs(10);
 
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Family {
@@ -44,7 +44,7 @@ pub(crate) fn kernel(family: Family) -> Pair {
 }
 
 /// Two user-space nodes on a switch of their own.
-#[allow(dead_code, reason = "switched on with the backend")]
+#[cfg(feature = "smoltcp")]
 pub(crate) fn smoltcp(family: Family) -> Pair {
     use std::sync::atomic::{AtomicU32, Ordering};
 

@@ -27,9 +27,10 @@ macro_rules! on_every_pair {
     ($($tests:tt)*) => {
         on_every_pair! { @ kernel_ipv4: kernel(V4): $($tests)* }
         on_every_pair! { @ kernel_ipv6: kernel(V6): $($tests)* }
-        // To be switched on with the backend:
-        // on_every_pair! { @ smoltcp_ipv4: smoltcp(V4): $($tests)* }
-        // on_every_pair! { @ smoltcp_ipv6: smoltcp(V6): $($tests)* }
+        #[cfg(feature = "smoltcp")]
+        on_every_pair! { @ smoltcp_ipv4: smoltcp(V4): $($tests)* }
+        #[cfg(feature = "smoltcp")]
+        on_every_pair! { @ smoltcp_ipv6: smoltcp(V6): $($tests)* }
     };
 }
 
