@@ -228,7 +228,8 @@ mod tests {
         round_trip("10.0.0.1:80".parse::<SocketAddr>().unwrap().into(), 16);
         round_trip(SocketAddrV6::new("fe80::1".parse().unwrap(), 5, 7, 3).into(), 28);
         round_trip(SockAddr::Netlink { port: 4711, groups: 0x11 }, 12);
-        let packet = PacketAddr { protocol: 0x0800, ifindex: 2, hatype: 1, pkttype: 4, halen: 6, addr: [1; 8] };
+        let packet =
+            PacketAddr { protocol: 0x0800, ifindex: 2, hatype: 1, pkttype: 4, halen: 6, addr: [1; 8] };
         round_trip(SockAddr::Packet(packet), 20);
     }
 

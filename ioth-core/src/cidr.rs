@@ -77,7 +77,8 @@ impl Cidr {
 
     /// Whether `addr` is of this family and shares the prefix.
     pub fn contains(&self, addr: IpAddr) -> bool {
-        self.addr.is_ipv4() == addr.is_ipv4() && mask(addr, self.prefix_len) == mask(self.addr, self.prefix_len)
+        self.addr.is_ipv4() == addr.is_ipv4()
+            && mask(addr, self.prefix_len) == mask(self.addr, self.prefix_len)
     }
 }
 
@@ -125,7 +126,9 @@ mod tests {
         assert_eq!("10.0.0.1/24".parse::<Cidr>().unwrap().to_string(), "10.0.0.1/24");
         assert_eq!("fd00::1".parse::<Cidr>().unwrap().prefix_len(), 128);
         assert_eq!(Cidr::parse_or("fd00::1", |_| 64).unwrap().network().to_string(), "fd00::/64");
-        for wrong in ["", "/", "10.0.0.1/", "10.0.0.1/33", "fd00::1/129", "fd00::1/+1", "10.0.0/8", "10.0.0.1/2/3"] {
+        for wrong in
+            ["", "/", "10.0.0.1/", "10.0.0.1/33", "fd00::1/129", "fd00::1/+1", "10.0.0/8", "10.0.0.1/2/3"]
+        {
             assert!(wrong.parse::<Cidr>().is_err(), "{wrong}");
         }
     }

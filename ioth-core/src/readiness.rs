@@ -234,6 +234,14 @@ impl Readiness {
         }
     }
 
+    /// Looks whether the last duplicate of the signal fd is closed; then `closed` of
+    /// [`make_signal_fd`](Self::make_signal_fd) is called here and now and not in the reactor's thread. No lock is held.
+    pub fn check_closed(&self) {
+        if let Some(signal) = self.signal.get() {
+            signal.check_closed();
+        }
+    }
+
     fn load(&self) -> Word {
         Word(self.word.load(Ordering::Acquire))
     }

@@ -86,7 +86,10 @@ impl Registry {
             name: name.to_owned(),
             known: self.names().collect::<Vec<_>>().join(", "),
         })?;
-        factory(&StackSpec { options: options.to_owned(), vnls: vnls.iter().map(|vnl| (*vnl).to_owned()).collect() })
+        factory(&StackSpec {
+            options: options.to_owned(),
+            vnls: vnls.iter().map(|vnl| (*vnl).to_owned()).collect(),
+        })
     }
 
     /// The names, in order.
@@ -100,4 +103,3 @@ impl fmt::Debug for Registry {
         f.debug_set().entries(self.names()).finish()
     }
 }
-

@@ -110,6 +110,22 @@ impl SignalFd {
             word = now;
         }
     }
+
+    /// Looks whether the last duplicate of the user's end is closed, and if so does at once what the reactor
+    /// would do soon.
+    pub(crate) fn check_closed(&self) {
+        let hung_up = {
+            let state = self.inner.state.lock();
+            state.pipe.as_ref().or(state.end.as_ref()).is_some_and(|watched| {
+                let mut polled = [PollFd::new(watched.as_fd(), PollFlags::empty())];
+                let asked = poll(&mut polled, PollTimeout::ZERO).is_ok();
+                asked && polled[0].revents().is_some_and(|events| events.contains(PollFlags::POLLHUP))
+            })
+        };
+        if hung_up {
+            Hangup(Arc::downgrade(&self.inner)).ready(Events::HUP);
+        }
+    }
 }
 
 impl fmt::Debug for SignalFd {

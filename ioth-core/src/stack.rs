@@ -29,12 +29,7 @@ pub trait Stack: Send + Sync + fmt::Debug + 'static {
     /// # Errors
     /// `EAFNOSUPPORT`, `EPROTONOSUPPORT`, `ESOCKTNOSUPPORT`, `EMFILE`, `ENOBUFS`, `EPERM`; `ENODEV`
     /// after [`delete`](Self::delete).
-    fn socket(
-        &self,
-        domain: Domain,
-        kind: SocketType,
-        protocol: i32,
-    ) -> Result<Arc<dyn Socket>>;
+    fn socket(&self, domain: Domain, kind: SocketType, protocol: i32) -> Result<Arc<dyn Socket>>;
 
     /// Ends the node: its links are unplugged and its memory is given back.
     ///

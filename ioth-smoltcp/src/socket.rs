@@ -265,6 +265,10 @@ impl Socket for NodeSocket {
         self.handle.readiness.settle(fd);
     }
 
+    fn fd_closed(&self) {
+        self.handle.readiness.check_closed();
+    }
+
     fn close(&self) -> Result<()> {
         self.handle.close();
         Ok(())

@@ -76,6 +76,6 @@ fn link_error(error: LinkError) -> StackError {
 fn random(bytes: &mut [u8]) -> std::result::Result<(), StackError> {
     getrandom::fill(bytes).map_err(|error| StackError::Os {
         what: "reading random numbers".to_owned(),
-        errno: error.raw_os_error().map_or(Errno::EIO, |code| Errno::from_raw(code as i32)),
+        errno: error.raw_os_error().map_or(Errno::EIO, Errno::from_raw),
     })
 }

@@ -88,11 +88,9 @@ impl Engine {
         let at = header.payload_at;
         let message = Icmpv6Packet::new_unchecked(&packet[at..]);
         match message.msg_type() {
-            Icmpv6Message::EchoRequest => {
-                // RFC 4443 §4.2: an echo to a multicast address is answered from a unicast one.
-                if unicast || !header.src.is_unspecified() {
-                    self.echo(header, &packet[at..], u8::from(Icmpv6Message::EchoReply));
-                }
+            // RFC 4443 §4.2: an echo to a multicast address is answered from a unicast one.
+            Icmpv6Message::EchoRequest if unicast || !header.src.is_unspecified() => {
+                self.echo(header, &packet[at..], u8::from(Icmpv6Message::EchoReply));
             }
             Icmpv6Message::NeighborSolicit | Icmpv6Message::NeighborAdvert => {
                 let (IpAddr::V6(src), IpAddr::V6(dst)) = (header.src, header.dst) else { return };
@@ -117,7 +115,7 @@ impl Engine {
     fn echo(&mut self, header: &IpHeader, request: &[u8], reply: u8) {
         let local = self.net.tables.is_local(header.dst, None).is_some();
         let source = local.then_some(header.dst);
-        let scope = super::addr::is_link_local(header.src).then(|| self.arrived_by);
+        let scope = super::addr::is_link_local(header.src).then_some(self.arrived_by);
         let Ok(path) = self.net.tables.route(header.src, scope, source) else {
             self.net.drops.no_route += 1;
             return;
@@ -156,7 +154,7 @@ impl Engine {
             return;
         }
         let source = local.then_some(header.dst);
-        let scope = super::addr::is_link_local(header.src).then(|| self.arrived_by);
+        let scope = super::addr::is_link_local(header.src).then_some(self.arrived_by);
         let Ok(path) = self.net.tables.route(header.src, scope, source) else { return };
         let (ip, longest, protocol) = match ipv4 {
             true => (wire::IPV4_HEADER, MAX_ICMPV4_ERROR, IpProtocol::Icmp),

@@ -4,7 +4,7 @@
 
 use ioth_core::{Domain, Errno, Result};
 
-use super::sockets::{DEFAULT_HOPS, Kind, Options};
+use super::sockets::{DEFAULT_BUFFER, DEFAULT_HOPS, Kind, Options};
 use super::tcp;
 use super::{Engine, SocketId};
 
@@ -49,8 +49,8 @@ impl Engine {
             (libc::SOL_SOCKET, libc::SO_BROADCAST) => options.broadcast = on,
             (libc::SOL_SOCKET, libc::SO_KEEPALIVE) => options.keep_alive = on,
             // socket(7): "The kernel doubles this value".
-            (libc::SOL_SOCKET, libc::SO_RCVBUF) => options.receive_buffer = doubled(number),
-            (libc::SOL_SOCKET, libc::SO_SNDBUF) => options.send_buffer = doubled(number),
+            (libc::SOL_SOCKET, libc::SO_RCVBUF) => options.receive_buffer = Some(doubled(number)),
+            (libc::SOL_SOCKET, libc::SO_SNDBUF) => options.send_buffer = Some(doubled(number)),
             (
                 libc::SOL_SOCKET,
                 libc::SO_TYPE | libc::SO_ERROR | libc::SO_DOMAIN | libc::SO_PROTOCOL | libc::SO_ACCEPTCONN,
@@ -126,10 +126,14 @@ impl Engine {
             (libc::SOL_SOCKET, libc::SO_REUSEPORT) => flag(options.reuse_port),
             (libc::SOL_SOCKET, libc::SO_BROADCAST) => flag(options.broadcast),
             (libc::SOL_SOCKET, libc::SO_KEEPALIVE) => flag(options.keep_alive),
-            (libc::SOL_SOCKET, libc::SO_RCVBUF) if stream.is_some() => tcp::receive_buffer() as i32,
-            (libc::SOL_SOCKET, libc::SO_SNDBUF) if stream.is_some() => tcp::send_buffer() as i32,
-            (libc::SOL_SOCKET, libc::SO_RCVBUF) => options.receive_buffer as i32,
-            (libc::SOL_SOCKET, libc::SO_SNDBUF) => options.send_buffer as i32,
+            (libc::SOL_SOCKET, libc::SO_RCVBUF) => {
+                let default = if stream.is_some() { tcp::receive_buffer() } else { DEFAULT_BUFFER };
+                options.receive_buffer.unwrap_or(default) as i32
+            }
+            (libc::SOL_SOCKET, libc::SO_SNDBUF) => {
+                let default = if stream.is_some() { tcp::send_buffer() } else { DEFAULT_BUFFER };
+                options.send_buffer.unwrap_or(default) as i32
+            }
             (libc::SOL_SOCKET, libc::SO_LINGER) => {
                 let mut linger = [0; 8];
                 linger[..4].copy_from_slice(&flag(options.linger.is_some()).to_ne_bytes());

@@ -85,13 +85,14 @@ pub(crate) struct Options {
     pub(crate) tos: u8,
     /// IPV6_TCLASS
     pub(crate) traffic_class: u8,
-    /// Bytes of datagrams that may wait, as Linux counts them.
-    pub(crate) receive_buffer: usize,
-    pub(crate) send_buffer: usize,
+    /// SO_RCVBUF as it was set: bytes of datagrams that may wait, as Linux counts them.
+    pub(crate) receive_buffer: Option<usize>,
+    /// SO_SNDBUF as it was set: bytes of a stream that may wait for their acknowledgement.
+    pub(crate) send_buffer: Option<usize>,
 }
 
 /// Linux's net.core.rmem_default and wmem_default.
-const DEFAULT_BUFFER: usize = 212_992;
+pub(crate) const DEFAULT_BUFFER: usize = 212_992;
 /// Linux's net.ipv4.ip_default_ttl.
 pub(crate) const DEFAULT_HOPS: u8 = 64;
 
@@ -111,8 +112,8 @@ impl Default for Options {
             unicast_hops: None,
             tos: 0,
             traffic_class: 0,
-            receive_buffer: DEFAULT_BUFFER,
-            send_buffer: DEFAULT_BUFFER,
+            receive_buffer: None,
+            send_buffer: None,
         }
     }
 }

@@ -12,7 +12,7 @@ use smoltcp::wire::{IpProtocol, UdpPacket};
 use super::addr::is_link_local;
 use super::icmp::Unreachable;
 use super::ports::Space;
-use super::sockets::Kind;
+use super::sockets::{DEFAULT_BUFFER, Kind};
 use super::wire::{self, IpAttrs, IpHeader, UDP_HEADER, ip_header_len};
 use super::{Engine, SocketId, scatter};
 
@@ -320,7 +320,7 @@ impl Engine {
 
     fn udp_deliver(&mut self, id: SocketId, datagram: Datagram) {
         let Some(sock) = self.sockets.get_mut(id.0) else { return };
-        let limit = sock.options.receive_buffer;
+        let limit = sock.options.receive_buffer.unwrap_or(DEFAULT_BUFFER);
         let Kind::Datagrams(datagrams) = &mut sock.kind else { return };
         let cost = datagram.payload.len() + OVERHEAD;
         // Linux: one datagram always fits.

@@ -82,7 +82,8 @@ pub(crate) struct Conn {
     peer_mss: usize,
     /// Behind the last byte sent, and the next one expected: what TIME_WAIT has to remember.
     pub(crate) sent: (u32, u32),
-    pub(crate) hop_limit: u8,
+    /// SO_SNDBUF, where it was set.
+    pub(crate) send_limit: Option<usize>,
 }
 
 /// Where a connection stands beside smoltcp's state.
@@ -180,7 +181,7 @@ impl Conn {
             // assume a default send MSS of 536 (576 - 40) for IPv4 or 1220 (1280 - 60) for IPv6".
             peer_mss: if tuple.remote_ip.is_ipv4() { 536 } else { 1220 },
             sent: (0, 0),
-            hop_limit: 64,
+            send_limit: None,
         };
         conn.use_path(net, path);
         Some(conn)
@@ -385,12 +386,15 @@ impl Conn {
     }
 
     /// Linux's `sk_stream_is_writeable`: at least a third of the buffer is free.
-    pub(crate) fn writable(&self) -> bool {
-        SEND_BUFFER - self.unacknowledged() >= SEND_BUFFER / 3
+    fn writable(&self) -> bool {
+        let size = self.send_limit.unwrap_or(SEND_BUFFER).min(SEND_BUFFER);
+        self.send_room() >= size / 3
     }
 
+    /// How much data still fits.
     pub(crate) fn send_room(&self) -> usize {
-        SEND_BUFFER - self.unacknowledged()
+        let size = self.send_limit.unwrap_or(SEND_BUFFER).min(SEND_BUFFER);
+        size.saturating_sub(self.unacknowledged())
     }
 
     /// Ends the sending direction with a FIN.
@@ -432,7 +436,6 @@ impl Conn {
     }
 
     pub(crate) fn set_hop_limit(&mut self, hops: u8) {
-        self.hop_limit = hops;
         self.cell.socket_mut(|socket| socket.set_hop_limit(Some(hops.max(1))));
     }
 

@@ -54,10 +54,6 @@ pub(crate) fn with_sequence(mtu: usize, now: Instant, sequence: u32) -> Interfac
 const MULTIPLIER: u64 = 0xbb2e_fcec_3c39_611d;
 const INCREMENT: u64 = 0x7590_ef39;
 
-fn step(state: u64) -> u64 {
-    state.wrapping_mul(MULTIPLIER).wrapping_add(INCREMENT)
-}
-
 fn output(state: u64) -> u32 {
     (state >> (29 - (state >> 61))) as u32
 }
@@ -163,6 +159,10 @@ impl TxToken for Tx<'_> {
 mod tests {
     use super::*;
     use proptest::prelude::*;
+
+    fn step(state: u64) -> u64 {
+        state.wrapping_mul(MULTIPLIER).wrapping_add(INCREMENT)
+    }
 
     proptest! {
         #[test]

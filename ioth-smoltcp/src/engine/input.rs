@@ -1,0 +1,116 @@
+//! Packets on their way in: checked, and handed to whoever they are for.
+
+use std::net::IpAddr;
+
+use ioth_vde::{Checksum, Frame};
+use smoltcp::wire::IpProtocol;
+
+use super::Engine;
+use super::icmp::Unreachable;
+use super::iface::LOOPBACK;
+use super::wire::{self, IpError, IpHeader};
+
+impl Engine {
+    /// An IP packet without its Ethernet header.
+    pub(super) fn ip_input(&mut self, ifindex: u32, mut packet: Frame) {
+        let verify = packet.checksum == Checksum::Present;
+        let header = match wire::parse_ip(&packet, verify) {
+            Ok(header) => header,
+            Err(IpError::UnknownOption { pointer, answer_multicast }) => {
+                return self.unknown_option(&packet, pointer, answer_multicast);
+            }
+            Err(IpError::Malformed | IpError::Discard) => {
+                self.net.drops.malformed += 1;
+                return;
+            }
+        };
+        // RFC 1122 §3.2.1.3, RFC 4291 §2.5.3 and §2.7: what may not be a source, or only within the node.
+        let outside = ifindex != LOOPBACK;
+        let loopback = header.src.is_loopback() || header.dst.is_loopback();
+        let broadcast = matches!(header.src, IpAddr::V4(v4) if v4.is_broadcast());
+        if header.src.is_multicast() || broadcast || (loopback && outside) {
+            self.net.drops.martian += 1;
+            return;
+        }
+        self.arrived_by = ifindex;
+        let unicast = match self.net.tables.is_local(header.dst, Some(ifindex)) {
+            Some(_) => true,
+            None if header.dst.is_multicast() => {
+                if !self.net.tables.is_member(header.dst, ifindex) {
+                    self.net.drops.not_ours += 1;
+                    return;
+                }
+                false
+            }
+            None => {
+                if !matches!(header.dst, IpAddr::V4(v4) if self.net.tables.is_broadcast(v4, ifindex)) {
+                    self.net.drops.not_ours += 1;
+                    return;
+                }
+                false
+            }
+        };
+        if header.fragment {
+            self.net.drops.fragments += 1;
+            return;
+        }
+        if verify && !wire::verify_checksum(&packet, &header) {
+            self.net.drops.checksum += 1;
+            return;
+        }
+        packet.truncate(header.total_len);
+        match header.protocol {
+            IpProtocol::Tcp if unicast && !header.src.is_unspecified() => {
+                self.tcp_input(ifindex, &header, packet)
+            }
+            IpProtocol::Tcp => self.net.drops.martian += 1,
+            IpProtocol::Udp => self.udp_input(ifindex, &header, packet, unicast),
+            IpProtocol::Icmp if header.src.is_ipv4() => self.icmp_input(ifindex, &header, packet, unicast),
+            IpProtocol::Icmpv6 if header.src.is_ipv6() => self.icmp_input(ifindex, &header, packet, unicast),
+            // RFC 8200 §4.7: "no next header" is nothing to complain about.
+            IpProtocol::Ipv6NoNxt => {}
+            _ if unicast => {
+                self.net.drops.no_socket += 1;
+                // RFC 8200 §4: the pointer names the field that holds the unknown number.
+                self.unreachable(&packet, &header, Unreachable::Protocol(next_header_at(&packet, &header)));
+            }
+            _ => self.net.drops.no_socket += 1,
+        }
+    }
+
+    /// RFC 8200 §4.2: the sender of an option that is not known wants to hear of it.
+    fn unknown_option(&mut self, packet: &Frame, pointer: u32, answer_multicast: bool) {
+        self.net.drops.malformed += 1;
+        let (Ok(src), Ok(dst)) =
+            (<[u8; 16]>::try_from(&packet[8..24]), <[u8; 16]>::try_from(&packet[24..40]))
+        else {
+            return;
+        };
+        let header = IpHeader {
+            src: IpAddr::from(src),
+            dst: IpAddr::from(dst),
+            protocol: IpProtocol::Ipv6NoNxt,
+            payload_at: wire::IPV6_HEADER,
+            total_len: packet.len(),
+            hop_limit: packet[7],
+            traffic_class: 0,
+            fragment: false,
+        };
+        if !header.dst.is_multicast() || answer_multicast {
+            self.unreachable(packet, &header, Unreachable::Option(pointer));
+        }
+    }
+}
+
+/// Where in the packet the number of the upper layer's protocol stands.
+fn next_header_at(packet: &[u8], header: &IpHeader) -> u32 {
+    if header.src.is_ipv4() || header.payload_at == wire::IPV6_HEADER {
+        return 6;
+    }
+    let (mut at, mut field) = (wire::IPV6_HEADER, 6);
+    while at < header.payload_at {
+        field = at as u32;
+        at += (usize::from(packet.get(at + 1).copied().unwrap_or(0)) + 1) * 8;
+    }
+    field
+}
