@@ -1,2 +1,7 @@
 //! What the tests of the whole workspace share; nobody depends on it.
+//!
+//! [`fuzz`] has the entries through which hostile input gets in: cargo-fuzz drives them in `fuzz/`, and the inputs
+//! that it found worth keeping are replayed by a plain test of this package.
 #![forbid(unsafe_code)]
+
+pub mod fuzz;

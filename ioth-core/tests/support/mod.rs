@@ -1,6 +1,8 @@
 //! The calling thread's own kernel as a stack with netlink sockets only, and private network
 //! namespaces to try it in.
 
+mod sys;
+
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::process::Command;
@@ -11,7 +13,7 @@ use ioth_core::netlink::Route;
 use ioth_core::{
     Domain, Errno, Events, MsgFlags, RecvMsg, Result, SendMsg, Shutdown, SockAddr, Socket, SocketType, Stack,
 };
-use nix::sys::socket::{self as sys, NetlinkAddr, SockFlag, SockProtocol};
+use nix::sys::socket::{self as nix_socket, NetlinkAddr, SockFlag, SockProtocol};
 
 /// Runs `test` in a network namespace of its own: the test `name` of this binary is executed again there.
 ///
@@ -66,8 +68,8 @@ impl Stack for KernelStack {
         if (domain, kind, protocol) != (Domain::NETLINK, SocketType::RAW, 0) {
             return Err(Errno::EAFNOSUPPORT);
         }
-        let (family, kind) = (sys::AddressFamily::Netlink, sys::SockType::Raw);
-        let fd = sys::socket(family, kind, SockFlag::SOCK_CLOEXEC, SockProtocol::NetlinkRoute)?;
+        let (family, kind) = (nix_socket::AddressFamily::Netlink, nix_socket::SockType::Raw);
+        let fd = nix_socket::socket(family, kind, SockFlag::SOCK_CLOEXEC, SockProtocol::NetlinkRoute)?;
         Ok(Arc::new(KernelSocket(fd)))
     }
 
@@ -88,35 +90,30 @@ fn netlink(addr: &SockAddr) -> Result<NetlinkAddr> {
 
 impl Socket for KernelSocket {
     fn bind(&self, addr: &SockAddr) -> Result<()> {
-        sys::bind(self.0.as_raw_fd(), &netlink(addr)?)
+        nix_socket::bind(self.0.as_raw_fd(), &netlink(addr)?)
     }
 
     fn local_addr(&self) -> Result<SockAddr> {
-        let addr: NetlinkAddr = sys::getsockname(self.0.as_raw_fd())?;
+        let addr: NetlinkAddr = nix_socket::getsockname(self.0.as_raw_fd())?;
         Ok(SockAddr::Netlink { port: addr.pid(), groups: addr.groups() })
     }
 
     fn send(&self, message: &SendMsg<'_>, flags: MsgFlags) -> Result<usize> {
         let addr = message.addr.map(netlink).transpose()?;
-        let flags = sys::MsgFlags::from_bits_retain(flags.bits());
-        sys::sendmsg(self.0.as_raw_fd(), message.data, &[], flags, addr.as_ref())
+        let flags = nix_socket::MsgFlags::from_bits_retain(flags.bits());
+        nix_socket::sendmsg(self.0.as_raw_fd(), message.data, &[], flags, addr.as_ref())
     }
 
     fn recv(&self, message: &mut RecvMsg<'_, '_>, flags: MsgFlags) -> Result<usize> {
-        let flags = sys::MsgFlags::from_bits_retain(flags.bits());
-        let got = sys::recvmsg::<NetlinkAddr>(self.0.as_raw_fd(), message.data, None, flags)?;
+        let flags = nix_socket::MsgFlags::from_bits_retain(flags.bits());
+        let got = nix_socket::recvmsg::<NetlinkAddr>(self.0.as_raw_fd(), message.data, None, flags)?;
         message.addr = got.address.map(|addr| SockAddr::Netlink { port: addr.pid(), groups: addr.groups() });
         message.flags = MsgFlags::from_bits_retain(got.flags.bits());
         Ok(got.bytes)
     }
 
     fn set_option(&self, level: i32, name: i32, value: &[u8]) -> Result<()> {
-        // nix has no netlink options.
-        // SAFETY: the pointer and length are those of one live slice, which the call only reads.
-        let result = unsafe {
-            libc::setsockopt(self.0.as_raw_fd(), level, name, value.as_ptr().cast(), value.len() as u32)
-        };
-        Errno::result(result).map(drop)
+        sys::set_option(self.0.as_raw_fd(), level, name, value)
     }
 
     fn connect(&self, _: &SockAddr) -> Result<()> {
