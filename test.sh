@@ -1,0 +1,120 @@
+#!/bin/bash
+# Checks all that continuous integration checks, and stops at the first step that fails.
+#
+# Needs no argument and no answer. Installs the Debian packages that it misses when root runs it; else it names them.
+set -euo pipefail
+cd "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")"
+exec </dev/null
+
+RUST=1.95
+# The compiler's linker, and the peers that judge us: Debian's switch and tools, in namespaces of their own.
+PACKAGES=(gcc libc6-dev vde2 vdeplug vdens libvdeplug-dev libvdestack-dev
+    iproute2 iputils-ping procps socat tcpdump util-linux)
+BENCH_SECONDS=180
+
+fail() {
+    printf '\ntest.sh: %s\n' "$*" >&2
+    exit 1
+}
+
+is_root() { [ "$(id -u)" = 0 ]; }
+
+step() {
+    local name=$1 start=$SECONDS
+    shift
+    printf '\n=== %s\n' "$name"
+    "$@" || fail "failed at \"$name\" after $SECONDS s in all; the command was: $*"
+    printf -- '--- %s: %s s\n' "$name" $((SECONDS - start))
+}
+
+need_rust() {
+    # Where rustup puts it, for shells that were opened before.
+    [ ! -d "${CARGO_HOME:-${HOME:-/root}/.cargo}/bin" ] || PATH="$PATH:${CARGO_HOME:-${HOME:-/root}/.cargo}/bin"
+    local how="curl --proto '=https' --tlsv1.2 -sSf https://sh.rustup.rs | sh -s -- -y"
+    local version
+    command -v cargo >/dev/null && command -v rustc >/dev/null ||
+        fail "no cargo and rustc found; Rust $RUST or later is needed: apt-get install curl; $how"
+    version=$(rustc --version | cut -d' ' -f2)
+    [ "$(printf '%s\n' "$RUST" "$version" | sort -V | head -n 1)" = "$RUST" ] ||
+        fail "rustc is $version, $RUST or later is needed: rustup update stable, or without rustup: $how"
+    cargo fmt --version >/dev/null 2>&1 && cargo clippy --version >/dev/null 2>&1 ||
+        fail "rustfmt or clippy is missing: rustup component add rustfmt clippy"
+    rustc --version
+    cargo --version
+}
+
+is_installed() { [ "$(dpkg-query --show --showformat='${db:Status-Status}' "$1" 2>/dev/null)" = installed ]; }
+
+need_packages() {
+    command -v dpkg-query >/dev/null || fail "no dpkg-query found: the tests' peers are taken from Debian's packages"
+    local missing=() package
+    for package in "${PACKAGES[@]}"; do
+        is_installed "$package" || missing+=("$package")
+    done
+    if [ ${#missing[@]} = 0 ]; then
+        echo "all there: ${PACKAGES[*]}"
+        return
+    fi
+    is_root || fail "Debian packages are missing; install them with: sudo apt-get install ${missing[*]}"
+    echo "installing ${missing[*]}"
+    apt-get update
+    DEBIAN_FRONTEND=noninteractive apt-get install --yes --no-install-recommends "${missing[@]}"
+}
+
+need_namespaces() {
+    if is_root; then
+        unshare --net true ||
+            fail "root may not make network namespaces here; a container needs: docker run --privileged"
+    else
+        unshare -Urn true || fail "namespaces of users are switched off; they are switched on with:" \
+            "sudo sysctl -w kernel.unprivileged_userns_clone=1 user.max_user_namespaces=10000" \
+            "kernel.apparmor_restrict_unprivileged_userns=0 (those that there are)"
+    fi
+    echo "network namespaces can be made"
+}
+
+run_tests() {
+    if cargo nextest --version >/dev/null 2>&1; then
+        cargo nextest run --workspace --locked
+    else
+        # All tests but those in the documentation, whose step comes next.
+        cargo test --workspace --locked --no-fail-fast --lib --bins --tests
+    fi
+}
+
+run_doctests() { cargo test --workspace --locked --no-fail-fast --doc; }
+
+# cfg(loom) changes every crate that knows it, so it is built apart; its tests are no use in debug mode.
+run_models() {
+    RUSTFLAGS="${RUSTFLAGS:-} --cfg loom" CARGO_TARGET_DIR="$target/loom" \
+        cargo test --locked --release -p ioth-core --lib readiness::models
+}
+
+# Figures are shown, not judged: other machines have others.
+show_figures() {
+    cargo build --locked --release -p ioth-bench || return
+    timeout "$BENCH_SECONDS" cargo run --locked --release -p ioth-bench -- --quick ||
+        echo "no figures: the bench failed or took more than $BENCH_SECONDS s"
+}
+
+# Compiling is most of the time: lines are all that a backtrace needs.
+export CARGO_PROFILE_DEV_DEBUG=line-tables-only CARGO_PROFILE_RELEASE_DEBUG=0
+# A fresh clone gains nothing from what makes the second build faster.
+[ "${CI:-}" != true ] || export CARGO_INCREMENTAL=0
+target=${CARGO_TARGET_DIR:-$PWD/target}
+
+step "Rust $RUST" need_rust
+step "Debian packages" need_packages
+step "namespaces" need_namespaces
+step "format" cargo fmt --all --check
+step "clippy" cargo clippy --workspace --all-targets --locked -- -D warnings
+step "documentation" env RUSTDOCFLAGS=-Dwarnings cargo doc --workspace --no-deps --locked
+step "tests: build" cargo test --workspace --locked --no-run --quiet
+step "tests, the crates' borders and the replay of the fuzzers' corpora among them" run_tests
+step "tests in the documentation" run_doctests
+step "examples" cargo build --workspace --examples --bins --locked
+if [ -f benches/Cargo.toml ]; then
+    step "figures" show_figures
+fi
+step "models of the lock-free parts" run_models
+printf '\ntest.sh: all passed in %s s\n' "$SECONDS"
