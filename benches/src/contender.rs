@@ -1,0 +1,207 @@
+//! Who takes part, and how each is asked for a sample of a row.
+
+use std::io;
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use ioth::Stack;
+
+use crate::node::Node;
+use crate::peers::switch::Switch;
+use crate::peers::vdestack::{self, Helper};
+use crate::peers::{Scratch, netns};
+use crate::row::Row;
+use crate::work::{self, Pair, Sample};
+
+/// Takes one sample.
+pub(crate) type Probe = Box<dyn FnMut() -> io::Result<Sample>>;
+
+/// A column of a row.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Contender {
+    /// Ours on the LAN in the process.
+    Lan,
+    /// Ours over vde_switch.
+    Vde,
+    /// The C library over the same switch.
+    Vdestack,
+    /// The kernel between two namespaces.
+    Veth,
+    /// The kernel's loopback.
+    Loopback,
+}
+
+impl Contender {
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Contender::Lan => "ours, LAN",
+            Contender::Vde => "ours, vde_switch",
+            Contender::Vdestack => "C vdestack, vde_switch",
+            Contender::Veth => "kernel, veth",
+            Contender::Loopback => "kernel, loopback",
+        }
+    }
+
+    /// Those that a row compares, in the order of their turns.
+    pub(crate) fn of(row: Row) -> &'static [Contender] {
+        use Contender::{Lan, Loopback, Vde, Vdestack, Veth};
+        match row {
+            Row::TcpBulk | Row::PingPong | Row::Udp | Row::Connections => {
+                &[Lan, Vde, Vdestack, Veth, Loopback]
+            }
+            // Over a switch every packet is one of 1500 bytes; loopback has none of that size.
+            Row::TcpMtu1500 => &[Lan, Vde, Vdestack, Veth],
+            Row::Creation => &[Lan, Vde, Vdestack, Veth],
+            // A namespace's memory is the kernel's and in no process's PSS.
+            Row::Memory => &[Lan, Vde, Vdestack],
+        }
+    }
+}
+
+/// What contenders stand on. Fields are dropped in this order.
+#[derive(Debug)]
+pub(crate) struct Ground {
+    switch: Result<Switch, String>,
+    helper: Result<PathBuf, String>,
+    scratch: Arc<Scratch>,
+    span: Duration,
+    nodes: usize,
+}
+
+/// Plugs of the switch that the rows share.
+const PORTS: usize = 256;
+/// Plugs of a helper's stacks in the memory row: each is a process.
+const PROCESSES: usize = 40;
+
+impl Ground {
+    pub(crate) fn prepare(scratch: Arc<Scratch>, span: Duration, quick: bool) -> Self {
+        Ground {
+            switch: Switch::start(scratch.path(), PORTS),
+            helper: vdestack::build(scratch.path()),
+            scratch,
+            span,
+            nodes: if quick { 100 } else { 1000 },
+        }
+    }
+
+    /// What takes a contender's samples of a row; else what is missing.
+    pub(crate) fn probe(&self, contender: Contender, row: Row) -> Result<Probe, String> {
+        match row {
+            Row::Creation => self.creation(contender),
+            Row::Memory => self.memory(contender),
+            _ => {
+                let pair = self.pair(contender, row)?;
+                let span = self.span;
+                let work = match row {
+                    Row::PingPong => work::ping_pong,
+                    Row::Udp => work::udp,
+                    Row::Connections => work::connections,
+                    _ => work::bulk,
+                };
+                Ok(Box::new(move || work(&pair, span)))
+            }
+        }
+    }
+
+    fn pair(&self, contender: Contender, row: Row) -> Result<Pair, String> {
+        let packets = row == Row::TcpMtu1500;
+        match contender {
+            Contender::Lan => {
+                let options = if packets { "[gso=0/checksum]" } else { "" };
+                ours(&format!("switch://bench-{}{options}", row.name()))
+            }
+            Contender::Vde => ours(self.switch()?.vnl()),
+            Contender::Vdestack => {
+                let (a, b) = (self.helper("10.98.0.1/24")?, self.helper("10.98.0.2/24")?);
+                let addr = ([10, 98, 0, 2], 0).into();
+                Ok(Pair { a: Node::Vdestack(a), b: Node::Vdestack(b), addr })
+            }
+            Contender::Veth => netns::veth(packets),
+            Contender::Loopback => {
+                Ok(Pair { a: Node::Host, b: Node::Host, addr: ([127, 0, 0, 1], 0).into() })
+            }
+        }
+    }
+
+    fn creation(&self, contender: Contender) -> Result<Probe, String> {
+        const NODES: usize = 50;
+        const PROCESSES: usize = 5;
+        let timed = |count: usize, mut create: Box<dyn FnMut() -> io::Result<()>>| -> Probe {
+            Box::new(move || {
+                let start = Instant::now();
+                for _ in 0..count {
+                    create()?;
+                }
+                Ok((start.elapsed().as_secs_f64() * 1e6 / count as f64).into())
+            })
+        };
+        let ours = |vnl: &str| {
+            let config = format!("stack=smoltcp,vnl={vnl},eth,ip=10.99.1.1/24");
+            timed(NODES, Box::new(move || Ok(Stack::new(&config)?.delete()?)))
+        };
+        match contender {
+            Contender::Lan => Ok(ours("switch://bench-creation")),
+            Contender::Vde => Ok(ours(self.switch()?.vnl())),
+            Contender::Vdestack => {
+                let helper = self.helper("10.98.0.1/24")?;
+                Ok(Box::new(move || {
+                    Ok((helper.create(PROCESSES)?.as_secs_f64() * 1e6 / PROCESSES as f64).into())
+                }))
+            }
+            _ => Ok(timed(NODES, Box::new(netns::create))),
+        }
+    }
+
+    fn memory(&self, contender: Contender) -> Result<Probe, String> {
+        let nodes = self.nodes;
+        match contender {
+            Contender::Vdestack => {
+                let helper = self.helper("10.98.0.1/24")?;
+                Ok(Box::new(move || Ok((helper.memory(PROCESSES)? as f64 / PROCESSES as f64).into())))
+            }
+            Contender::Vde => {
+                let dir = self.scratch.path().join("memory");
+                std::fs::create_dir_all(&dir).map_err(|error| format!("{}: {error}", dir.display()))?;
+                // A switch of its own, with a port for each.
+                let switch = Switch::start(&dir, nodes + 8)?;
+                Ok(Box::new(move || memory_of(switch.vnl(), nodes)))
+            }
+            _ => Ok(Box::new(move || memory_of("switch://bench-memory", nodes))),
+        }
+    }
+
+    fn switch(&self) -> Result<&Switch, String> {
+        self.switch.as_ref().map_err(Clone::clone)
+    }
+
+    fn helper(&self, cidr: &str) -> Result<Arc<Helper>, String> {
+        let helper = self.helper.as_ref().map_err(Clone::clone)?;
+        Helper::start(helper, self.switch()?.vnl(), cidr).map(Arc::new)
+    }
+}
+
+/// Two stacks of ours on a network.
+fn ours(vnl: &str) -> Result<Pair, String> {
+    let node = |host: u8| {
+        Stack::new(&format!("stack=smoltcp,vnl={vnl},eth,ip=10.97.0.{host}/24"))
+            .map(Node::Ours)
+            .map_err(|error| error.to_string())
+    };
+    Ok(Pair { a: node(1)?, b: node(2)?, addr: ([10, 97, 0, 2], 0).into() })
+}
+
+/// Asks a process of its own.
+fn memory_of(vnl: &str, nodes: usize) -> io::Result<Sample> {
+    let output = Command::new("/proc/self/exe")
+        .args(["--memory", &nodes.to_string(), vnl])
+        .stdin(Stdio::null())
+        .stderr(Stdio::piped())
+        .output()?;
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).trim().to_owned();
+    match text(&output.stdout).parse::<f64>() {
+        Ok(kib) if output.status.success() => Ok(kib.into()),
+        _ => Err(io::Error::other(text(&output.stderr))),
+    }
+}

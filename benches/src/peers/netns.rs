@@ -1,0 +1,107 @@
+//! The kernel's stack in namespaces of its own, joined by a veth pair.
+
+use std::fs::File;
+use std::io;
+use std::process::{Command, Stdio};
+use std::sync::Arc;
+use std::thread;
+use std::time::Duration;
+
+use nix::sched::{CloneFlags, setns, unshare};
+
+use super::program;
+use super::switch::end;
+use crate::node::Node;
+use crate::work::Pair;
+
+/// A network namespace without a name: it is gone with the last descriptor, thread and socket.
+#[derive(Debug)]
+pub(crate) struct Netns(File);
+
+impl Netns {
+    fn new() -> io::Result<Arc<Self>> {
+        in_thread(|| {
+            unshare(CloneFlags::CLONE_NEWNET)?;
+            // Connections that ended leave ports for the next round's. It is the calling thread's namespace that
+            // /proc/sys/net shows.
+            std::fs::write("/proc/sys/net/ipv4/tcp_tw_reuse", "1")?;
+            std::fs::write("/proc/sys/net/ipv4/ip_local_port_range", "1025 65535")?;
+            File::open("/proc/thread-self/ns/net").map(|file| Arc::new(Netns(file)))
+        })
+    }
+
+    /// Puts the calling thread into the namespace.
+    pub(crate) fn enter(&self) -> io::Result<()> {
+        Ok(setns(&self.0, CloneFlags::CLONE_NEWNET)?)
+    }
+
+    /// Runs ip(8) in the namespace.
+    fn ip(self: &Arc<Self>, args: &str) -> Result<(), String> {
+        let ip = program("ip").ok_or("apt-get install iproute2")?;
+        let netns = self.clone();
+        let args = args.to_owned();
+        in_thread(move || {
+            netns.enter()?;
+            let output = Command::new(ip).args(args.split_whitespace()).stdin(Stdio::null()).output()?;
+            match output.status.success() {
+                true => Ok(()),
+                false => {
+                    let why = String::from_utf8_lossy(&output.stderr);
+                    Err(io::Error::other(format!("ip {args}: {}", why.trim())))
+                }
+            }
+        })
+        .map_err(|error| error.to_string())
+    }
+}
+
+/// Two namespaces with a veth pair between them; with `packets` each of them is one packet of 1500 bytes.
+pub(crate) fn veth(packets: bool) -> Result<Pair, String> {
+    let make = || {
+        Netns::new()
+            .map_err(|error| format!("a network namespace: {error} (as root, or where unshare -Urn works)"))
+    };
+    let (a, b) = (make()?, make()?);
+    // ip(8) names the other namespace by a process in it.
+    let mut anchor = {
+        let b = b.clone();
+        in_thread(move || {
+            b.enter()?;
+            Command::new("cat").stdin(Stdio::piped()).stdout(Stdio::null()).spawn()
+        })
+        .map_err(|error| format!("cat: {error}"))?
+    };
+    let made = a.ip(&format!("link add va type veth peer name vb netns {}", anchor.id()));
+    end(&mut anchor, Duration::from_millis(500));
+    made?;
+    for (netns, name, addr) in [(&a, "va", "10.99.0.1/24"), (&b, "vb", "10.99.0.2/24")] {
+        netns.ip(&format!("addr add {addr} dev {name}"))?;
+        if packets {
+            netns.ip(&format!("link set dev {name} gso_max_segs 1"))?;
+        }
+        netns.ip(&format!("link set dev {name} up"))?;
+    }
+    let addr = ([10, 99, 0, 2], 0).into();
+    Ok(Pair { a: Node::Netns(a), b: Node::Netns(b), addr })
+}
+
+/// Seconds to make a namespace, give its loopback an address, and leave it.
+pub(crate) fn create() -> io::Result<()> {
+    in_thread(|| {
+        unshare(CloneFlags::CLONE_NEWNET)?;
+        let stack = ioth::Stack::newstack("kernel", None)?;
+        let lo = stack.if_nametoindex("lo")?;
+        stack.linksetupdown(lo, true)?;
+        stack.ipaddr_add("10.99.1.1/24".parse().map_err(io::Error::other)?, lo)?;
+        Ok(stack.delete()?)
+    })
+}
+
+/// Runs `f` in a thread of its own, which it may move into another namespace.
+fn in_thread<T: Send + 'static>(f: impl FnOnce() -> io::Result<T> + Send + 'static) -> io::Result<T> {
+    thread::Builder::new()
+        .name("netns".to_owned())
+        .spawn(f)?
+        .join()
+        .unwrap_or_else(|_| Err(io::Error::other("a thread panicked")))
+}

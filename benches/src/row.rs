@@ -1,0 +1,71 @@
+//! What is measured.
+
+/// A row of the table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Row {
+    TcpBulk,
+    TcpMtu1500,
+    PingPong,
+    Udp,
+    Connections,
+    Creation,
+    Memory,
+}
+
+impl Row {
+    pub(crate) const ALL: [Row; 7] = [
+        Row::TcpBulk,
+        Row::TcpMtu1500,
+        Row::PingPong,
+        Row::Udp,
+        Row::Connections,
+        Row::Creation,
+        Row::Memory,
+    ];
+
+    pub(crate) fn named(name: &str) -> Option<Row> {
+        Row::ALL.into_iter().find(|row| row.name() == name)
+    }
+
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Row::TcpBulk => "tcp-bulk",
+            Row::TcpMtu1500 => "tcp-mtu1500",
+            Row::PingPong => "ping-pong",
+            Row::Udp => "udp",
+            Row::Connections => "connections",
+            Row::Creation => "creation",
+            Row::Memory => "memory",
+        }
+    }
+
+    pub(crate) fn about(self) -> &'static str {
+        match self {
+            Row::TcpBulk => "TCP one way, each contender at its best: super-frames where the link has them",
+            Row::TcpMtu1500 => {
+                "TCP one way in packets of 1500 bytes: no super-frames, checksums computed (veth: not)"
+            }
+            Row::PingPong => "TCP, one byte there and one byte back, two blocking threads",
+            Row::Udp => "UDP of 64 bytes one way: datagrams that arrived",
+            Row::Connections => "TCP connect, accept and close, one at a time",
+            Row::Creation => "one node made, given an address, and deleted",
+            Row::Memory => "proportional memory (PSS) of one idle node with an address",
+        }
+    }
+
+    pub(crate) fn unit(self) -> &'static str {
+        match self {
+            Row::TcpBulk | Row::TcpMtu1500 => "Gbit/s",
+            Row::PingPong => "us/round trip",
+            Row::Udp => "packets/s",
+            Row::Connections => "connections/s",
+            Row::Creation => "us/node",
+            Row::Memory => "KiB/node",
+        }
+    }
+
+    /// Whether less of the unit is better.
+    pub(crate) fn less_is_better(self) -> bool {
+        matches!(self, Row::PingPong | Row::Creation | Row::Memory)
+    }
+}
