@@ -1,0 +1,17 @@
+//! The user-space stack on Debian's vde_switch, with a Linux kernel in a namespace of its own as its peer.
+//!
+//! ```text
+//!   this process's network namespace            another one
+//!   smoltcp ── vde:// ── vde_switch ── vde_plug ── tap0 ── Linux
+//! ```
+//! The kernel's programs are `std::net` in threads that have entered its namespace.
+#![forbid(unsafe_code)]
+
+mod datagrams;
+mod failures;
+mod fixture;
+mod programs;
+mod reach;
+mod starved;
+mod streams;
+mod tables;
