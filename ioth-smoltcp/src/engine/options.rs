@@ -11,8 +11,9 @@ use super::{Engine, SocketId};
 /// Bounds of SO_RCVBUF and SO_SNDBUF, in bytes as Linux reports them: SOCK_MIN_RCVBUF and twice rmem_max.
 const MIN_BUFFER: usize = 2304;
 const MAX_BUFFER: usize = 425_984;
-/// Bounds of TCP_KEEPIDLE in seconds (MAX_TCP_KEEPIDLE).
-const KEEP_IDLE: std::ops::RangeInclusive<i32> = 1..=32_767;
+/// Bounds of TCP_KEEPIDLE and TCP_KEEPINTVL in seconds (MAX_TCP_KEEPIDLE), and of TCP_KEEPCNT.
+const KEEP_SECONDS: std::ops::RangeInclusive<i32> = 1..=32_767;
+const KEEP_COUNT: std::ops::RangeInclusive<i32> = 1..=127;
 
 impl Engine {
     /// setsockopt(2).
@@ -59,10 +60,13 @@ impl Engine {
             }
             (libc::IPPROTO_TCP, libc::TCP_NODELAY) if stream => options.no_delay = on,
             (libc::IPPROTO_TCP, libc::TCP_KEEPIDLE) if stream => {
-                if !KEEP_IDLE.contains(&number) {
-                    return Err(Errno::EINVAL);
-                }
-                options.keep_idle = number as u32;
+                options.keep_idle = within(number, KEEP_SECONDS)?
+            }
+            (libc::IPPROTO_TCP, libc::TCP_KEEPINTVL) if stream => {
+                options.keep_interval = within(number, KEEP_SECONDS)?
+            }
+            (libc::IPPROTO_TCP, libc::TCP_KEEPCNT) if stream => {
+                options.keep_count = within(number, KEEP_COUNT)?
             }
             (libc::IPPROTO_IP, libc::IP_TTL) if domain != Domain::NETLINK => match number {
                 -1 => options.ttl = None,
@@ -154,6 +158,8 @@ impl Engine {
             }
             (libc::IPPROTO_TCP, libc::TCP_NODELAY) if stream.is_some() => flag(options.no_delay),
             (libc::IPPROTO_TCP, libc::TCP_KEEPIDLE) if stream.is_some() => options.keep_idle as i32,
+            (libc::IPPROTO_TCP, libc::TCP_KEEPINTVL) if stream.is_some() => options.keep_interval as i32,
+            (libc::IPPROTO_TCP, libc::TCP_KEEPCNT) if stream.is_some() => options.keep_count as i32,
             (libc::IPPROTO_TCP, libc::TCP_MAXSEG) if let Some(stream) = stream => stream.mss() as i32,
             (libc::IPPROTO_IP, libc::IP_TTL) if domain != Domain::NETLINK => {
                 i32::from(options.ttl.unwrap_or(DEFAULT_HOPS))
@@ -232,6 +238,10 @@ impl Engine {
 fn int(value: &[u8]) -> Result<i32> {
     let bytes = value.get(..4).ok_or(Errno::EINVAL)?;
     Ok(i32::from_ne_bytes(bytes.try_into().map_err(|_| Errno::EINVAL)?))
+}
+
+fn within(number: i32, bounds: std::ops::RangeInclusive<i32>) -> Result<u32> {
+    if bounds.contains(&number) { Ok(number as u32) } else { Err(Errno::EINVAL) }
 }
 
 /// Writes as much of an option as there is room for.

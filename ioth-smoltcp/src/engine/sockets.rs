@@ -71,6 +71,10 @@ pub(crate) struct Options {
     pub(crate) keep_alive: bool,
     /// TCP_KEEPIDLE in seconds.
     pub(crate) keep_idle: u32,
+    /// TCP_KEEPINTVL in seconds.
+    pub(crate) keep_interval: u32,
+    /// TCP_KEEPCNT
+    pub(crate) keep_count: u32,
     /// SO_LINGER's seconds, when it is on.
     pub(crate) linger: Option<u32>,
     pub(crate) no_delay: bool,
@@ -104,6 +108,8 @@ impl Default for Options {
             broadcast: false,
             keep_alive: false,
             keep_idle: 7200,
+            keep_interval: 75,
+            keep_count: 9,
             linger: None,
             no_delay: false,
             v6_only: false,

@@ -31,6 +31,17 @@ const ORPHAN_TIMEOUT: Duration = Duration::from_secs(100);
 /// tcp(7), tcp_fin_timeout: how long a closed socket waits for the peer's FIN.
 const FIN_TIMEOUT: Duration = Duration::from_secs(60);
 
+/// SO_KEEPALIVE and its times (tcp(7)).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct KeepAlive {
+    /// TCP_KEEPIDLE: silence before the first probe.
+    pub(crate) idle: Duration,
+    /// TCP_KEEPINTVL: between probes.
+    pub(crate) interval: Duration,
+    /// TCP_KEEPCNT: probes without an answer before the peer counts as gone.
+    pub(crate) count: u32,
+}
+
 /// A connection's two ends. IPv4 in its own form, never mapped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Tuple {
@@ -84,6 +95,10 @@ pub(crate) struct Conn {
     pub(crate) sent: (u32, u32),
     /// SO_SNDBUF, where it was set.
     pub(crate) send_limit: Option<usize>,
+    keep_alive: Option<KeepAlive>,
+    /// The peer was silent for too long and is being asked.
+    probing: bool,
+    heard: Instant,
 }
 
 /// Where a connection stands beside smoltcp's state.
@@ -182,6 +197,9 @@ impl Conn {
             peer_mss: if tuple.remote_ip.is_ipv4() { 536 } else { 1220 },
             sent: (0, 0),
             send_limit: None,
+            keep_alive: None,
+            probing: false,
+            heard: net.now,
         };
         conn.use_path(net, path);
         Some(conn)
@@ -209,6 +227,7 @@ impl Conn {
             self.rewrite_mss(packet);
         }
         self.cell.moved += payload;
+        self.hear(now);
         let mtu = self.route.context_mtu;
         let context = contexts.get(mtu, now);
         self.cell.with(|set, _| {
@@ -264,9 +283,31 @@ impl Conn {
         }
         let context = contexts.get(self.route.context_mtu, now);
         let timer = self.cell.with(|set, _| context.poll_at(now, set));
-        match (timer, self.give_up_at) {
-            (Some(timer), Some(give_up)) => Some(timer.min(give_up)),
-            (timer, give_up) => timer.or(give_up),
+        [timer, self.give_up_at, self.probe_at()].into_iter().flatten().min()
+    }
+
+    /// Starts to ask a peer that was silent for too long. smoltcp sends the probes, the first one at once.
+    pub(crate) fn probe(&mut self, now: Instant) {
+        if let Some(keep_alive) = self.keep_alive
+            && self.probe_at().is_some_and(|at| now >= at)
+        {
+            self.probing = true;
+            self.give_up_at = Some(now + keep_alive.interval * keep_alive.count);
+            self.cell.socket_mut(|socket| socket.set_keep_alive(Some(keep_alive.interval)));
+        }
+    }
+
+    /// When the peer will have been silent for too long. Unacknowledged data asks by itself.
+    fn probe_at(&self) -> Option<Instant> {
+        let idle = self.stage == Stage::Open && !self.orphan && !self.probing && self.unacknowledged() == 0;
+        self.keep_alive.filter(|_| idle).map(|keep_alive| self.heard + keep_alive.idle)
+    }
+
+    fn hear(&mut self, now: Instant) {
+        self.heard = now;
+        if std::mem::take(&mut self.probing) {
+            self.give_up_at = None;
+            self.cell.socket_mut(|socket| socket.set_keep_alive(None));
         }
     }
 
@@ -422,6 +463,11 @@ impl Conn {
         }
     }
 
+    /// Whether an acknowledgement is still held back: nothing else that TIME_WAIT waits for comes this soon.
+    pub(crate) fn owes_ack(&mut self, contexts: &mut Contexts, now: Instant) -> bool {
+        self.deadline(contexts, now).is_some_and(|at| at < now + Duration::from_secs(1))
+    }
+
     /// Whether smoltcp has forgotten the peer: a RST was sent or received, or the last ACK arrived.
     pub(crate) fn over(&self) -> bool {
         self.state() == State::Closed && self.cell.socket().remote_endpoint().is_none()
@@ -431,8 +477,12 @@ impl Conn {
         self.cell.socket_mut(|socket| socket.set_nagle_enabled(on));
     }
 
-    pub(crate) fn set_keep_alive(&mut self, interval: Option<Duration>) {
-        self.cell.socket_mut(|socket| socket.set_keep_alive(interval));
+    pub(crate) fn set_keep_alive(&mut self, keep_alive: Option<KeepAlive>) {
+        if self.keep_alive != keep_alive {
+            let heard = self.heard;
+            self.hear(heard);
+            self.keep_alive = keep_alive;
+        }
     }
 
     pub(crate) fn set_hop_limit(&mut self, hops: u8) {

@@ -23,7 +23,7 @@ use smoltcp::time::Duration;
 use super::ports::{Binding, Space};
 use super::sockets::{Kind, Options};
 use super::{Engine, SocketId};
-use conn::{Conn, Stage, Tuple};
+use conn::{Conn, KeepAlive, Stage, Tuple};
 pub(crate) use conn::{receive_buffer, send_buffer};
 use context::Contexts;
 use timewait::TimeWait;
@@ -134,8 +134,12 @@ impl Stream {
         if let Some(conn) = self.conn_mut() {
             conn.send_limit = options.send_buffer;
             conn.set_nagle(!options.no_delay);
-            let interval = Duration::from_secs(u64::from(options.keep_idle));
-            conn.set_keep_alive(options.keep_alive.then_some(interval));
+            let seconds = |seconds: u32| Duration::from_secs(u64::from(seconds));
+            conn.set_keep_alive(options.keep_alive.then_some(KeepAlive {
+                idle: seconds(options.keep_idle),
+                interval: seconds(options.keep_interval),
+                count: options.keep_count,
+            }));
             conn.set_hop_limit(options.hop_limit(conn.tuple.remote_ip.is_ipv4()));
         }
     }
@@ -328,9 +332,6 @@ impl Engine {
             self.touch(id);
             return Err(error);
         }
-        if finished && !sock.was_connected {
-            return Err(Errno::ENOTCONN);
-        }
         if finished || shut {
             return Ok(0);
         }
@@ -459,7 +460,7 @@ impl Engine {
         let Kind::Stream(Stream { role: Role::Connection(conn), .. }) = &mut sock.kind else { return };
         if conn.stage != Stage::Done {
             if conn.expired(now) {
-                if conn.stage == Stage::Opening {
+                if !conn.orphan {
                     sock.error = Some(Errno::ETIMEDOUT);
                 }
                 return self.detach(id);
@@ -467,7 +468,7 @@ impl Engine {
             if conn.over() {
                 return self.detach(id);
             }
-            if conn.state() == State::TimeWait && !conn.dirty {
+            if conn.state() == State::TimeWait && !conn.dirty && !conn.owes_ack(&mut self.tcp.contexts, now) {
                 let (tuple, (send_next, receive_next)) = (conn.tuple, conn.sent);
                 self.tcp.time_wait.insert(now, tuple, send_next, receive_next);
                 return self.detach(id);
@@ -495,6 +496,7 @@ impl Engine {
             if conn.expired(now) {
                 return self.after(id);
             }
+            conn.probe(now);
             self.mark_dirty(id);
         }
     }

@@ -208,6 +208,38 @@ fn the_backlog_is_real() {
 }
 
 #[test]
+fn keep_alive_finds_out_that_the_peer_is_gone() {
+    let mut lan = Lan::new(2, WIRE);
+    let (client, _server) = lan.connection(true);
+    for (name, value) in [(libc::TCP_KEEPIDLE, 100i32), (libc::TCP_KEEPINTVL, 10), (libc::TCP_KEEPCNT, 3)] {
+        lan.nodes[0].set_option(client, libc::IPPROTO_TCP, name, &value.to_ne_bytes()).unwrap();
+    }
+    lan.nodes[0].set_option(client, libc::SOL_SOCKET, libc::SO_KEEPALIVE, &1i32.to_ne_bytes()).unwrap();
+    lan.run_until(Duration::from_secs(1000), |_| false);
+    assert!(!lan.nodes[0].events(client).contains(Events::ERR), "it answers");
+    lan.fate = Box::new(|_| Vec::new());
+    let gone = lan.now;
+    assert!(lan.run_until(Duration::from_secs(300), |lan| lan.nodes[0].events(client).contains(Events::ERR)));
+    assert_eq!(lan.nodes[0].take_error(client), Some(Errno::ETIMEDOUT));
+    assert!((20..=131).contains(&(lan.now - gone).secs()), "{}", lan.now - gone);
+}
+
+#[test]
+fn data_with_the_fin_is_acknowledged() {
+    let mut lan = Lan::new(2, WIRE);
+    let (client, server) = lan.connection(false);
+    lan.nodes[0].shutdown(client, Shutdown::Write).unwrap();
+    lan.run_until(Duration::from_millis(100), |_| false);
+    // The last data and the FIN travel in one segment.
+    send(&mut lan.nodes[1], server, b"bye").unwrap();
+    lan.nodes[1].close(server);
+    let sockets = lan.nodes[1].socket_count();
+    assert!(lan.run_until(Duration::from_millis(500), |lan| lan.nodes[1].socket_count() < sockets));
+    assert_eq!(recv(&mut lan.nodes[0], client, &mut [0; 8]), Ok(3));
+    assert_eq!(recv(&mut lan.nodes[0], client, &mut [0; 8]), Ok(0));
+}
+
+#[test]
 fn connections_to_oneself() {
     let mut lan = Lan::new(1, WIRE);
     for target in ["[::1]:80", "127.0.0.1:80", "[fd00::1]:80", "10.0.0.1:80"] {
