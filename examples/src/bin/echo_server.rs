@@ -23,8 +23,8 @@ use ioth_examples::{Context, Descriptor, Failure, Node, Place, Stop, finish, int
 struct Cli {
     #[command(flatten)]
     node: Node,
-    /// Where to listen: 7, 10.0.0.1:7, [fd00::1]:7
-    #[arg(value_name = "[ADDRESS:]PORT")]
+    // Not a doc comment: rustdoc would take the brackets for a link.
+    #[arg(value_name = "[ADDRESS:]PORT", help = "Where to listen: 7, 10.0.0.1:7, [fd00::1]:7")]
     place: Place,
 }
 

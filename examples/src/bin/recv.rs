@@ -35,8 +35,8 @@ struct Cli {
     /// Datagrams to receive
     #[arg(long, value_name = "N", default_value_t = 1, requires = "udp", value_parser = clap::value_parser!(u64).range(1..))]
     count: u64,
-    /// Where to listen: 5000, 10.0.0.1:5000, [fd00::1]:5000
-    #[arg(value_name = "[ADDRESS:]PORT")]
+    // Not a doc comment: rustdoc would take the brackets for a link.
+    #[arg(value_name = "[ADDRESS:]PORT", help = "Where to listen: 5000, 10.0.0.1:5000, [fd00::1]:5000")]
     place: Place,
 }
 

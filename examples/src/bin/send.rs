@@ -30,8 +30,11 @@ struct Cli {
     /// Send over UDP
     #[arg(long)]
     udp: bool,
-    /// Where to: 10.0.0.1:5000 or [fd00::1]:5000 (names are not resolved)
-    #[arg(value_name = "ADDRESS:PORT")]
+    // Not a doc comment: rustdoc would take the brackets for a link.
+    #[arg(
+        value_name = "ADDRESS:PORT",
+        help = "Where to: 10.0.0.1:5000 or [fd00::1]:5000 (names are not resolved)"
+    )]
     to: SocketAddr,
     /// What to send, as it is; without it, standard input
     text: Option<String>,
