@@ -54,6 +54,8 @@ pub(crate) struct Node {
     spinners: AtomicUsize,
     /// Sockets that a user holds.
     users: AtomicUsize,
+    /// `OUT` while no packet waits for a neighbour's answer.
+    sent: Arc<Readiness>,
     /// When the timer will fire, in microseconds since `start`.
     armed: AtomicI64,
     timer: OnceLock<Timer>,
@@ -106,6 +108,7 @@ impl Node {
             ports,
             spinners: AtomicUsize::new(0),
             users: AtomicUsize::new(0),
+            sent: Arc::new(Readiness::new(Events::OUT)),
             armed: AtomicI64::new(UNARMED),
             timer: OnceLock::new(),
             start: Instant::now(),
@@ -190,17 +193,20 @@ impl Node {
         self.conclude(core);
     }
 
-    /// Ends the node.
+    /// Ends the node, after what its sockets sent while they were there: a packet may wait for a neighbour's answer.
     ///
     /// # Errors
     /// `EBUSY` while sockets are open.
     pub(crate) fn delete(&self) -> Result<()> {
-        let mut core = self.core.lock();
-        if self.users.load(Ordering::Relaxed) > 0 {
+        let mut core = self.lock();
+        let busy = self.users.load(Ordering::Relaxed) > 0;
+        core.deleted |= !busy;
+        self.conclude(core);
+        if busy {
             return Err(Errno::EBUSY);
         }
-        core.deleted = true;
-        drop(core);
+        // The deadline is for those who keep asking something of a node that goes.
+        self.sent.wait(Events::OUT, Instant::now().checked_add(engine::RESOLUTION_TIME));
         for port in &self.ports {
             port.detach();
         }
@@ -287,6 +293,10 @@ impl Node {
             after.egress |= port.collect(engine);
         }
         after.stalled = engine.has_stalled();
+        let sent = if engine.awaits_neighbours() { Events::empty() } else { Events::OUT };
+        if self.sent.set(sent) {
+            after.told.push(self.sent.clone());
+        }
         engine.take_changed(changed);
         for (id, events) in changed.drain(..) {
             if let Some(Some(readiness)) = sockets.get(id.index())

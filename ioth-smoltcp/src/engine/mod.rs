@@ -52,6 +52,7 @@ use ioth_core::{Domain, Errno, Events, MacAddr, Result};
 use ioth_vde::{Batch, Counters, Frame, Properties};
 use slab::Slab;
 
+pub(crate) use neigh::RESOLUTION_TIME;
 pub use net::Drops;
 pub use smoltcp::time::Instant;
 
@@ -258,6 +259,11 @@ impl Engine {
     /// Whether a socket waits for a link.
     pub fn has_stalled(&self) -> bool {
         !self.stalled.is_empty()
+    }
+
+    /// Whether a packet waits for a neighbour to tell its Ethernet address.
+    pub fn awaits_neighbours(&self) -> bool {
+        self.net.neighbours.holds_packets()
     }
 
     /// Moves the sockets whose poll bits changed, with their bits, behind those in `changed`.

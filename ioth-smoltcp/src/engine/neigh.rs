@@ -24,6 +24,9 @@ const MAX_QUEUED: usize = 1024;
 const MAX_SOLICIT: u8 = 3;
 /// RFC 4861 §10: RETRANS_TIMER.
 const RETRANS_TIMER: Duration = Duration::from_millis(1000);
+/// How long a packet waits at most for an answer.
+pub(crate) const RESOLUTION_TIME: std::time::Duration =
+    std::time::Duration::from_millis(MAX_SOLICIT as u64 * RETRANS_TIMER.total_millis());
 /// RFC 4861 §10: REACHABLE_TIME. Linux draws it between half and one and a half of this.
 const REACHABLE_TIME: Duration = Duration::from_millis(30_000);
 /// RFC 4861 §10: DELAY_FIRST_PROBE_TIME.
@@ -218,6 +221,11 @@ impl Neighbours {
         self.queued -= queued;
         self.next = next;
         self.generation += u64::from(changed);
+    }
+
+    /// Whether a packet waits for an answer.
+    pub(crate) fn holds_packets(&self) -> bool {
+        self.queued > 0
     }
 
     /// When [`poll`](Self::poll) has something to do.
