@@ -29,7 +29,7 @@ const UDP_PORT: u16 = 9;
 
 /// Two threads of one process, each a node of the Internet, greet each other over TCP and UDP.
 #[derive(Parser)]
-#[command(version)]
+#[command(name = "hello", version)]
 struct Cli {
     /// Tell on standard error how the nodes are made
     #[arg(short, long)]

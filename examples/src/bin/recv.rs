@@ -19,6 +19,7 @@ use ioth_examples::{Context, Descriptor, Failure, Node, Place, Stop, finish, int
 /// SIGTERM and SIGINT end it as well.
 #[derive(Parser)]
 #[command(
+    name = "recv",
     version,
     after_help = "Exit status: 0 all was received (or stopped between messages), 1 it failed or a stream was cut short, \
                   2 wrong usage."

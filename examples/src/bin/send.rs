@@ -20,7 +20,7 @@ use ioth_examples::{Context, Failure, Node, finish};
 /// Over TCP all is sent, the stream ended, and the peer's end of it waited for, so that nothing is lost; what the peer
 /// sends meanwhile goes to standard output. Over UDP the text is one datagram, or each line of standard input one.
 #[derive(Parser)]
-#[command(version, after_help = "Exit status: 0 all was sent, 1 it failed, 2 wrong usage.")]
+#[command(name = "send", version, after_help = "Exit status: 0 all was sent, 1 it failed, 2 wrong usage.")]
 struct Cli {
     #[command(flatten)]
     node: Node,
