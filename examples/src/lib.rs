@@ -16,3 +16,8 @@ pub use node::Node;
 pub use place::Place;
 pub use stop::Stop;
 pub use sys::{interest, wait};
+
+/// The program in the project's README.
+#[cfg(doctest)]
+#[doc = include_str!("../../README.md")]
+struct Readme;
