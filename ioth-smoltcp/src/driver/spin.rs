@@ -11,8 +11,8 @@ use std::time::{Duration, Instant};
 use super::{Node, runq};
 
 const LONGEST: Duration = Duration::from_micros(10);
-/// Looks between two readings of the clock.
-const LOOKS: usize = 16;
+/// Looks between two readings of the clock and offers of the core to others.
+const LOOKS: usize = 32;
 
 static SPINNING: AtomicUsize = AtomicUsize::new(0);
 
@@ -40,6 +40,8 @@ pub(crate) fn until(done: impl Fn() -> bool, node: &Node) -> bool {
         if Instant::now() >= end {
             break false;
         }
+        // The scheduler may have put the thread that is waited for on this core.
+        std::thread::yield_now();
     };
     node.spinners.fetch_sub(1, Ordering::SeqCst);
     fence(Ordering::SeqCst);

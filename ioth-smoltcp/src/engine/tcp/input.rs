@@ -10,7 +10,7 @@ use smoltcp::socket::tcp::State;
 use smoltcp::wire::{IpProtocol, TcpPacket, TcpSeqNumber};
 
 use super::conn::{Conn, Fed, Tuple};
-use super::{MAX_EMBRYOS, Role, Stream, Tcp};
+use super::{MAX_EMBRYOS, MAX_PARKED, PARKING_TIME, Role, Stream, Tcp};
 use crate::engine::addr::is_link_local;
 use crate::engine::ports::Space;
 use crate::engine::route::Path;
@@ -93,13 +93,12 @@ impl Engine {
             let Some(conn) = stream.conn() else { return };
             conn.parent.filter(|_| conn.state() == State::SynReceived)
         };
-        // Linux: while the accept queue is full the last ACK of a handshake is ignored; the peer will try again.
+        // Linux ignores the last ACK of a handshake while the accept queue is full, and the peer tries again.
         if let Some(parent) = parent
             && !TcpPacket::new_unchecked(&packet[tcp_at..]).rst()
             && self.accept_queue_full(parent)
         {
-            self.net.drops.listen_queue += 1;
-            return;
+            return self.park(parent, self.arrived_by, packet);
         }
         let now = self.net.now;
         let sock = &mut self.sockets[id.0];
@@ -141,8 +140,7 @@ impl Engine {
     /// A SYN for a listener: a connection of its own from the start.
     fn spawn(&mut self, listener: SocketId, ifindex: u32, tuple: Tuple, mut syn: Frame) {
         if self.accept_queue_full(listener) {
-            self.net.drops.listen_queue += 1;
-            return;
+            return self.park(listener, ifindex, syn);
         }
         // The answer goes back where the question came from, if the route leads there.
         let scope = is_link_local(tuple.remote_ip).then_some(ifindex);
@@ -169,6 +167,38 @@ impl Engine {
         }
         out.clear();
         self.tcp.out = out;
+    }
+
+    /// Keeps a packet until accept(2) makes room, as if it had been late on its way. Linux drops it, and a second goes
+    /// by before the peer tries again.
+    fn park(&mut self, listener: SocketId, ifindex: u32, packet: Frame) {
+        let now = self.net.now;
+        let Ok(Stream { role: Role::Listener(state), .. }) = self.stream_mut(listener) else { return };
+        if state.parked.len() >= MAX_PARKED {
+            state.parked.pop_front();
+            self.net.drops.listen_queue += 1;
+        }
+        if let Ok(Stream { role: Role::Listener(state), .. }) = self.stream_mut(listener) {
+            state.parked.push_back((now, ifindex, packet));
+        }
+    }
+
+    /// There is room in a listener's queue: the oldest packet that waited for it arrives now.
+    pub(super) fn unpark(&mut self, listener: SocketId) {
+        let now = self.net.now;
+        while !self.accept_queue_full(listener) {
+            let Ok(Stream { role: Role::Listener(state), .. }) = self.stream_mut(listener) else { return };
+            let Some((since, ifindex, packet)) = state.parked.pop_front() else { return };
+            if now - since >= PARKING_TIME {
+                self.net.drops.listen_queue += 1;
+                continue;
+            }
+            let Ok(header) = wire::parse_ip(&packet, false) else { continue };
+            self.arrived_by = ifindex;
+            self.tcp_input(ifindex, &header, packet);
+            // A SYN takes its place only when its handshake is complete, so one at a time is let in.
+            return;
+        }
     }
 
     pub(super) fn accept_queue_full(&mut self, listener: SocketId) -> bool {

@@ -8,6 +8,7 @@
 mod conn;
 mod context;
 mod input;
+mod recovery;
 mod timewait;
 
 use std::collections::VecDeque;
@@ -18,7 +19,7 @@ use hashbrown::HashMap;
 use ioth_core::{Domain, Errno, Events, Result};
 use ioth_vde::Frame;
 use smoltcp::socket::tcp::State;
-use smoltcp::time::Duration;
+use smoltcp::time::{Duration, Instant};
 
 use super::ports::{Binding, Space};
 use super::sockets::{Kind, Options};
@@ -32,6 +33,9 @@ use timewait::TimeWait;
 const MAX_BACKLOG: usize = 4096;
 /// Connections of a listener whose handshake is under way; beyond, a random one goes (RFC 4987 §3.4).
 const MAX_EMBRYOS: usize = 512;
+/// Segments that may wait for room in a listener's queue, and for how long: then their senders repeat them.
+const MAX_PARKED: usize = 256;
+const PARKING_TIME: Duration = Duration::from_secs(1);
 /// Packets that a connection may send before others have their turn.
 const PUMP_ROOM: usize = 32;
 
@@ -82,6 +86,8 @@ struct Listener {
     ready: VecDeque<SocketId>,
     /// In SYN-RECEIVED.
     embryos: Vec<SocketId>,
+    /// Packets that came while `ready` was full, with their time and interface.
+    parked: VecDeque<(Instant, u32, Frame)>,
 }
 
 impl Stream {
@@ -177,8 +183,12 @@ impl Engine {
         if !self.ports.listen(bound.port(), id) {
             return Err(Errno::EADDRINUSE);
         }
-        self.stream_mut(id)?.role =
-            Role::Listener(Listener { backlog, ready: VecDeque::new(), embryos: Vec::new() });
+        self.stream_mut(id)?.role = Role::Listener(Listener {
+            backlog,
+            ready: VecDeque::new(),
+            embryos: Vec::new(),
+            parked: VecDeque::new(),
+        });
         self.touch(id);
         Ok(())
     }
@@ -191,7 +201,16 @@ impl Engine {
         conn.parent = None;
         let remote = conn.tuple.remote();
         self.touch(child);
+        self.unpark(id);
         Ok((child, remote))
+    }
+
+    /// Connections that wait for accept(2): ss(8)'s Recv-Q of a listener. `None` for another socket.
+    pub fn accept_queue(&self, id: SocketId) -> Option<usize> {
+        match &self.sockets.get(id.0)?.kind {
+            Kind::Stream(Stream { role: Role::Listener(listener), .. }) => Some(listener.ready.len()),
+            _ => None,
+        }
     }
 
     /// Begins a connection; `EINPROGRESS` is success so far.

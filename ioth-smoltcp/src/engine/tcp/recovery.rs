@@ -1,0 +1,94 @@
+//! Recovery from several losses in one window, which smoltcp leaves out (RFC 6582, NewReno).
+//!
+//! smoltcp retransmits the first missing segment after three duplicate acknowledgements. The acknowledgement that this
+//! brings is a *partial* one when more is missing; RFC 6582 §3.2 step 3 retransmits the next hole at once, smoltcp waits
+//! for three more duplicates, which nobody sends, and then for its time-out of a second. So a partial acknowledgement
+//! is fed to it again as the duplicates that it waits for.
+
+/// Duplicate acknowledgements that make smoltcp retransmit (RFC 5681 §3.2).
+pub(crate) const FAST_RETRANSMIT: usize = 3;
+
+/// What has been acknowledged, and up to where the current recovery goes.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Recovery {
+    acknowledged: Option<u32>,
+    window: u16,
+    duplicates: usize,
+    /// RFC 6582's `recover`: the highest sequence number sent when the recovery began.
+    point: Option<u32>,
+}
+
+impl Recovery {
+    /// An acknowledgement without data arrived; `sent` is the highest sequence number sent. True for a partial one.
+    pub(crate) fn on_ack(&mut self, ack: u32, window: u16, sent: u32) -> bool {
+        let Some(before) = self.acknowledged else {
+            (self.acknowledged, self.window) = (Some(ack), window);
+            return false;
+        };
+        if ack == before {
+            let duplicate = window == self.window && ack != sent;
+            self.window = window;
+            self.duplicates += usize::from(duplicate);
+            if self.duplicates == FAST_RETRANSMIT {
+                self.point.get_or_insert(sent);
+            }
+            return false;
+        }
+        if !is_newer(ack, before) {
+            return false;
+        }
+        (self.acknowledged, self.window, self.duplicates) = (Some(ack), window, 0);
+        let partial = self.point.is_some_and(|point| is_newer(point, ack));
+        if !partial {
+            self.point = None;
+        }
+        partial
+    }
+
+    /// A segment is sent again. If it isn't the first one missing, a time-out sends everything again, in order.
+    pub(crate) fn on_retransmit(&mut self, sequence: u32) {
+        if self.acknowledged != Some(sequence) {
+            self.point = None;
+        }
+    }
+}
+
+/// Whether sequence number `a` lies behind `b` (RFC 9293 §3.4).
+fn is_newer(a: u32, b: u32) -> bool {
+    a.wrapping_sub(b) as i32 > 0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_partial_acknowledgement_counts_until_the_recovery_is_over() {
+        let start = u32::MAX - 1000;
+        let at = |n: u32| start.wrapping_add(n);
+        let mut recovery = Recovery::default();
+        assert!(!recovery.on_ack(at(0), 10, at(5000)));
+        for _ in 0..3 {
+            assert!(!recovery.on_ack(at(0), 10, at(5000)));
+        }
+        recovery.on_retransmit(at(0));
+        assert!(recovery.on_ack(at(1000), 10, at(6000)));
+        assert!(recovery.on_ack(at(3000), 10, at(7000)));
+        assert!(!recovery.on_ack(at(5000), 10, at(7000)), "everything that was out when it began");
+        assert!(!recovery.on_ack(at(6000), 10, at(7000)));
+    }
+
+    #[test]
+    fn window_updates_and_time_outs() {
+        let mut recovery = Recovery::default();
+        for window in 1..9 {
+            assert!(!recovery.on_ack(0, window, 5000), "no duplicates");
+        }
+        assert!(!recovery.on_ack(1000, 9, 5000));
+        for _ in 0..3 {
+            recovery.on_ack(1000, 9, 5000);
+        }
+        recovery.on_retransmit(2000);
+        assert!(!recovery.on_ack(2000, 9, 5000), "a time-out sends all of it");
+    }
+}
