@@ -109,7 +109,7 @@ step "namespaces" need_namespaces
 step "format" cargo fmt --all --check
 step "clippy" cargo clippy --workspace --all-targets --locked -- -D warnings
 step "documentation" env RUSTDOCFLAGS=-Dwarnings cargo doc --workspace --no-deps --locked
-step "tests: build" cargo test --workspace --locked --no-run --quiet
+step "tests: build" cargo test --workspace --locked --no-run
 step "tests, the crates' borders and the replay of the fuzzers' corpora among them" run_tests
 step "tests in the documentation" run_doctests
 step "examples" cargo build --workspace --examples --bins --locked
