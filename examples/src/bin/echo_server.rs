@@ -19,7 +19,11 @@ use ioth_examples::{Context, Descriptor, Failure, Node, Place, Stop, finish, int
 ///
 /// It ends on SIGTERM or SIGINT.
 #[derive(Parser)]
-#[command(name = "echo_server", version, after_help = "Exit status: 0 ended by a signal, 1 it failed, 2 wrong usage.")]
+#[command(
+    name = "echo_server",
+    version,
+    after_help = "Exit status: 0 ended by a signal, 1 it failed, 2 wrong usage."
+)]
 struct Cli {
     #[command(flatten)]
     node: Node,
