@@ -72,7 +72,7 @@ pub(crate) struct Ground {
 
 /// Plugs of the switch that the rows share.
 const PORTS: usize = 256;
-/// Plugs of a helper's stacks in the memory row: each is a process.
+/// Stacks of a helper's in the memory row: each is a process.
 const PROCESSES: usize = 40;
 
 impl Ground {
@@ -144,12 +144,9 @@ impl Ground {
         match contender {
             Contender::Lan => Ok(ours("switch://bench-creation")),
             Contender::Vde => Ok(ours(self.switch()?.vnl())),
-            Contender::Vdestack => {
-                let helper = self.helper("10.98.0.1/24")?;
-                Ok(Box::new(move || {
-                    Ok((helper.create(PROCESSES)?.as_secs_f64() * 1e6 / PROCESSES as f64).into())
-                }))
-            }
+            Contender::Vdestack => self.leaking(|helper| {
+                Ok((helper.create(PROCESSES)?.as_secs_f64() * 1e6 / PROCESSES as f64).into())
+            }),
             _ => Ok(timed(NODES, Box::new(netns::create))),
         }
     }
@@ -158,18 +155,30 @@ impl Ground {
         let nodes = self.nodes;
         match contender {
             Contender::Vdestack => {
-                let helper = self.helper("10.98.0.1/24")?;
-                Ok(Box::new(move || Ok((helper.memory(PROCESSES)? as f64 / PROCESSES as f64).into())))
+                self.leaking(|helper| Ok((helper.memory(PROCESSES)? as f64 / PROCESSES as f64).into()))
             }
             Contender::Vde => {
-                let dir = self.scratch.path().join("memory");
-                std::fs::create_dir_all(&dir).map_err(|error| format!("{}: {error}", dir.display()))?;
-                // A switch of its own, with a port for each.
-                let switch = Switch::start(&dir, nodes + 8)?;
-                Ok(Box::new(move || memory_of(switch.vnl(), nodes)))
+                let dir = self.scratch.subdirectory("memory")?;
+                // A port for each; a new switch each time, since one takes long to see a thousand plugs out.
+                Ok(Box::new(move || {
+                    let switch = Switch::start(&dir, nodes + 8).map_err(io::Error::other)?;
+                    memory_of(switch.vnl(), nodes)
+                }))
             }
             _ => Ok(Box::new(move || memory_of("switch://bench-memory", nodes))),
         }
+    }
+
+    /// Samples by a helper and a switch of their own each time: a stack that the C library deletes leaves descriptors
+    /// open and its plug in the switch.
+    fn leaking(&self, sample: impl Fn(&Helper) -> io::Result<Sample> + 'static) -> Result<Probe, String> {
+        let program = self.helper.clone()?;
+        let dir = self.scratch.subdirectory("leaking")?;
+        Ok(Box::new(move || {
+            let switch = Switch::start(&dir, PORTS).map_err(io::Error::other)?;
+            let helper = Helper::start(&program, switch.vnl(), "10.98.0.1/24").map_err(io::Error::other)?;
+            sample(&helper)
+        }))
     }
 
     fn switch(&self) -> Result<&Switch, String> {

@@ -30,6 +30,13 @@ impl Scratch {
     pub(crate) fn path(&self) -> &Path {
         &self.0
     }
+
+    /// A directory in it.
+    pub(crate) fn subdirectory(&self, name: &str) -> Result<PathBuf, String> {
+        let dir = self.0.join(name);
+        std::fs::create_dir_all(&dir).map_err(|error| format!("{}: {error}", dir.display()))?;
+        Ok(dir)
+    }
 }
 
 impl Drop for Scratch {

@@ -20,6 +20,8 @@ impl Switch {
     pub(crate) fn start(dir: &Path, ports: usize) -> Result<Self, String> {
         let vde_switch = program("vde_switch").ok_or("apt-get install vde2")?;
         let sock = dir.join("switch");
+        // One that was killed leaves its directory behind.
+        let _ = std::fs::remove_dir_all(&sock);
         let child = Command::new(vde_switch)
             .arg("-s")
             .arg(&sock)
