@@ -12,7 +12,7 @@ use ioth_core::{
 };
 
 use crate::driver::Node;
-use crate::engine::SocketId;
+use crate::engine::{Engine, SocketId};
 
 /// A socket of a [`Smoltcp`](crate::Smoltcp) stack.
 #[derive(Debug)]
@@ -53,7 +53,7 @@ impl NodeSocket {
         }
     }
 
-    fn call<R>(&self, f: impl FnOnce(&mut crate::engine::Engine, SocketId) -> Result<R>) -> Result<R> {
+    fn call<R>(&self, f: impl FnOnce(&mut Engine, SocketId) -> Result<R>) -> Result<R> {
         let Handle { node, id, readiness } = &*self.handle;
         node.call_socket(*id, readiness, |engine| f(engine, *id))
     }
@@ -84,25 +84,32 @@ impl NodeSocket {
         Wait::new(Events::OUT, &self.send_timeout)
     }
 
-    /// A blocking send of a stream: everything, or as much as went before an error.
-    fn send_all(&self, message: &SendMsg<'_>) -> Result<usize> {
+    /// A blocking send of a stream: everything, or as much as went before an error. `sent` bytes went already.
+    fn send_all(&self, message: &SendMsg<'_>, mut sent: usize) -> Result<usize> {
         let wait = self.writing();
         let mut slices: Vec<IoSlice<'_>> = message.data.to_vec();
         let mut rest = &mut slices[..];
-        let mut sent = 0;
-        loop {
+        IoSlice::advance_slices(&mut rest, sent);
+        while sent == 0 || rest.iter().any(|slice| !slice.is_empty()) {
             let data = &*rest;
-            let n = self.repeat(Some(&wait), || self.call(|engine, id| engine.send(id, &SendMsg::new(data))));
+            let n = self.repeat(Some(&wait), || {
+                self.call(|engine, id| {
+                    if sent > 0 {
+                        keep_error(engine, id)?;
+                    }
+                    engine.send(id, &SendMsg::new(data))
+                })
+            });
             match n {
-                Ok(n) => sent += n,
+                Ok(n) => {
+                    sent += n;
+                    IoSlice::advance_slices(&mut rest, n);
+                }
                 Err(error) if sent == 0 => return Err(error),
-                Err(_) => return Ok(sent),
-            }
-            IoSlice::advance_slices(&mut rest, n.unwrap_or(0));
-            if rest.iter().all(|slice| slice.is_empty()) {
-                return Ok(sent);
+                Err(_) => break,
             }
         }
+        Ok(sent)
     }
 
     /// recv(2) with MSG_WAITALL: until the buffers are full, the stream ends, or an error comes.
@@ -115,7 +122,14 @@ impl NodeSocket {
             let want = (message.capacity() - received).min(buffer.len());
             let mut part = [IoSliceMut::new(&mut buffer[..want])];
             let mut part = RecvMsg::new(&mut part);
-            let n = self.repeat(Some(&wait), || self.call(|engine, id| engine.recv(id, &mut part, flags)));
+            let n = self.repeat(Some(&wait), || {
+                self.call(|engine, id| {
+                    if received > 0 && !has_unread(engine, id) {
+                        keep_error(engine, id)?;
+                    }
+                    engine.recv(id, &mut part, flags)
+                })
+            });
             let n = match n {
                 Ok(n) => n,
                 Err(error) if received == 0 => return Err(error),
@@ -128,6 +142,20 @@ impl NodeSocket {
             }
         }
     }
+}
+
+/// A call that has done a part reports that, and leaves a pending error to the next call: as Linux.
+fn keep_error(engine: &Engine, id: SocketId) -> Result<()> {
+    if engine.events(id).contains(Events::ERR) { Err(Errno::EIO) } else { Ok(()) }
+}
+
+fn is_unbound(engine: &Engine, id: SocketId) -> bool {
+    matches!(engine.local_addr(id), Ok(SockAddr::Ip(addr)) if addr.port() == 0)
+}
+
+fn has_unread(engine: &mut Engine, id: SocketId) -> bool {
+    let mut unread = [0; 4];
+    engine.ioctl(id, libc::FIONREAD, &mut unread).is_ok() && unread != [0; 4]
 }
 
 impl Socket for NodeSocket {
@@ -148,10 +176,12 @@ impl Socket for NodeSocket {
             // socket(7): "if no data has been transferred and the timeout has been reached, then [...] EINPROGRESS".
             return Err(Errno::EINPROGRESS);
         }
-        match self.call(|engine, id| Ok(engine.take_error(id)))? {
-            Some(error) => Err(error),
-            None => Ok(()),
-        }
+        self.call(|engine, id| match (engine.take_error(id), engine.peer_addr(id)) {
+            (Some(error), _) => Err(error),
+            (None, Ok(_)) => Ok(()),
+            // Another call was told why it failed. inet_stream_connect() has this for it.
+            (None, Err(_)) => Err(Errno::ECONNABORTED),
+        })
     }
 
     fn listen(&self, backlog: i32) -> Result<()> {
@@ -160,7 +190,8 @@ impl Socket for NodeSocket {
 
     fn accept(&self) -> Result<(Arc<dyn Socket>, SockAddr)> {
         let Handle { node, id, readiness } = &*self.handle;
-        let wait = self.reading();
+        // A listener that another thread shuts down is a fresh socket again, which shows OUT.
+        let wait = Wait::new(Events::IN | Events::RDHUP | Events::OUT, &self.receive_timeout);
         let wait = self.may_wait(MsgFlags::empty()).then_some(&wait);
         let (child, child_readiness, peer) = self.repeat(wait, || node.accept(*id, readiness))?;
         let socket = NodeSocket::new(node.clone(), child, child_readiness, SocketType::STREAM);
@@ -180,20 +211,19 @@ impl Socket for NodeSocket {
             return self.call(|engine, id| engine.send(id, message));
         }
         // The usual case first: everything fits at once.
-        let first = self.call(|engine, id| engine.send(id, message));
-        match first {
+        match self.call(|engine, id| engine.send(id, message)) {
             Ok(n) if !self.stream || n == message.len() => Ok(n),
             Err(error) if error != Errno::EAGAIN => Err(error),
-            Ok(n) => {
-                let mut slices: Vec<IoSlice<'_>> = message.data.to_vec();
-                let mut rest = &mut slices[..];
-                IoSlice::advance_slices(&mut rest, n);
-                Ok(n + self.send_all(&SendMsg::new(rest)).unwrap_or(0))
-            }
-            Err(_) if self.stream => self.send_all(message),
-            Err(_) => {
+            first if self.stream => self.send_all(message, first.unwrap_or(0)),
+            _ => {
                 let wait = self.writing();
-                self.repeat(Some(&wait), || self.call(|engine, id| engine.send(id, message)))
+                self.repeat(Some(&wait), || {
+                    self.call(|engine, id| match engine.send(id, message) {
+                        // Linux: without a free port a datagram socket fails so, and does not wait for one.
+                        Err(Errno::EAGAIN) if is_unbound(engine, id) => Ok(Err(Errno::EAGAIN)),
+                        sent => sent.map(Ok),
+                    })
+                })?
             }
         }
     }
