@@ -65,7 +65,7 @@ impl Contender {
 pub(crate) struct Ground {
     switch: Result<Switch, String>,
     helper: Result<PathBuf, String>,
-    scratch: Arc<Scratch>,
+    scratch: Scratch,
     span: Duration,
     nodes: usize,
 }
@@ -76,7 +76,7 @@ const PORTS: usize = 256;
 const PROCESSES: usize = 40;
 
 impl Ground {
-    pub(crate) fn prepare(scratch: Arc<Scratch>, span: Duration, quick: bool) -> Self {
+    pub(crate) fn prepare(scratch: Scratch, span: Duration, quick: bool) -> Self {
         Ground {
             switch: Switch::start(scratch.path(), PORTS),
             helper: vdestack::build(scratch.path()),

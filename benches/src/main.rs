@@ -16,8 +16,8 @@ mod work;
 
 use std::io::Write as _;
 use std::os::unix::process::CommandExt as _;
+use std::path::PathBuf;
 use std::process::{Command, ExitCode, Stdio};
-use std::sync::Arc;
 use std::thread;
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
@@ -68,8 +68,8 @@ fn measure(options: &Options) -> Result<(), String> {
     let failed = |what: &'static str| move |error: std::io::Error| format!("{what}: {error}");
     enter_own_namespace();
     raise_limits().map_err(failed("RLIMIT_NOFILE"))?;
-    let scratch = Arc::new(Scratch::new().map_err(failed("a directory for the peers"))?);
-    clean_up_on_signals(scratch.clone()).map_err(failed("signals"))?;
+    let scratch = Scratch::new().map_err(failed("a directory for the peers"))?;
+    clean_up_on_signals(scratch.path().to_owned()).map_err(failed("signals"))?;
     let mut json = match &options.json {
         Some(file) => {
             Some(std::fs::File::create(file).map_err(|error| format!("{}: {error}", file.display()))?)
@@ -180,13 +180,13 @@ fn raise_limits() -> std::io::Result<()> {
 }
 
 /// The processes end with this one; the directory has to be removed.
-fn clean_up_on_signals(scratch: Arc<Scratch>) -> std::io::Result<()> {
+fn clean_up_on_signals(scratch: PathBuf) -> std::io::Result<()> {
     let signals = SigSet::from_iter([Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP]);
     // Before any other thread, which inherits it.
     signals.thread_block()?;
     thread::Builder::new().name("signals".to_owned()).spawn(move || {
         if let Ok(signal) = signals.wait() {
-            let _ = std::fs::remove_dir_all(scratch.path());
+            let _ = std::fs::remove_dir_all(&scratch);
             std::process::exit(128 + signal as i32);
         }
     })?;
