@@ -14,51 +14,68 @@
 //!
 //! Rules that keep it free of deadlock and of lost frames:
 //! * A node's lock is never held while another's is taken, a link is called, or a waiter is woken.
-//! * Who puts frames into an inbox then tries the node's lock; who gives the lock back then looks into the inbox. A
-//!   sequentially consistent fence between the two steps on both sides makes sure that one of them sees the other.
+//! * Who puts frames into an inbox then tries the node's lock; who gives the lock back, on whatever path, then looks
+//!   into the inbox: see [`desk`].
 //! * A reader that spins looks into the inbox itself, and once more after it has said that it spins no longer.
 //! * One thread drains a port at a time, so frames keep their order; what is added meanwhile it sees before it stops.
+//!   What the link or the drainer does not get done holds the engine's senders back: see [`lane`].
+//! * No thread works for others without end: what is left after a budget of frames is the reactor's.
+//!
+//! [`models`] has loom try every order of execution of these.
 
-mod inbox;
+mod desk;
+mod lane;
+#[cfg(all(test, loom))]
+mod models;
 mod port;
 mod runq;
 mod spin;
+mod sync;
+#[cfg(all(test, not(loom)))]
+mod tests;
 
-use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering, fence};
-use std::sync::{Arc, OnceLock, Weak};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicUsize, Ordering};
+use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use ioth_core::reactor::{Alarm, Reactor, Timer};
 use ioth_core::{Errno, Events, MacAddr, Readiness, Result};
-use ioth_vde::{Filter, Link, LinkError};
-use parking_lot::{Mutex, MutexGuard};
+use ioth_vde::{Filter, Frame, Link, LinkError};
+use parking_lot::Mutex;
 
 use crate::engine::{self, Engine, SocketId};
-use inbox::Inbox;
+use desk::{Brought, Desk};
+use lane::Drained;
 use port::Port;
+use sync::MutexGuard;
 
 /// Frames that one turn of a node takes from its inbox before others have theirs.
 const TURN: usize = 64;
 /// Frames in an inbox from which on the bringer waits for the node's lock and does the work itself: back-pressure.
 const INBOX_LIMIT: usize = 512;
+/// Frames that a call sends, its own and those that come up meanwhile, before it hands the rest to the reactor.
+const SEND_BUDGET: usize = 1024;
 /// No deadline is armed.
 const UNARMED: i64 = i64::MAX;
+/// What a socket polls once it is closed: no call waits for anything.
+const CLOSED: Events =
+    Events::IN.union(Events::OUT).union(Events::RDHUP).union(Events::HUP).union(Events::ERR);
 
 /// One node.
 #[derive(Debug)]
 pub(crate) struct Node {
-    core: Mutex<Core>,
-    inbox: Inbox,
+    desk: Desk<Core, (u32, Frame)>,
     ports: Vec<Arc<Port>>,
-    /// Readers that are awake and look into the inbox themselves.
-    spinners: AtomicUsize,
     /// Sockets that a user holds.
     users: AtomicUsize,
     /// `OUT` while no packet waits for a neighbour's answer.
     sent: Arc<Readiness>,
     /// When the timer will fire, in microseconds since `start`.
     armed: AtomicI64,
-    timer: OnceLock<Timer>,
+    /// Held while `armed` and the timer are changed together.
+    timer: Mutex<Option<Timer>>,
+    /// The reactor was asked to go on where a call's budget ended.
+    handed_over: AtomicBool,
     start: Instant,
     me: Weak<Node>,
 }
@@ -70,17 +87,33 @@ struct Core {
     /// By socket index.
     sockets: Vec<Option<Arc<Readiness>>>,
     changed: Vec<(SocketId, Events)>,
+    /// Counts the filters that were made.
+    filters: u64,
+    /// By port: the interfaces' Ethernet addresses, which are part of the filters, and when they were looked at.
+    macs: Vec<Option<MacAddr>>,
+    generation: u64,
     deleted: bool,
 }
+
+/// A node's lock. Whoever gives it back, however, looks into the inbox afterwards.
+struct Locked<'a> {
+    // In this order: first unlocked, then looked.
+    core: MutexGuard<'a, Core>,
+    look: Look<'a>,
+}
+
+/// A look into a node's inbox that is owed.
+struct Look<'a>(&'a Node);
 
 /// What is to be done once a node's lock is free again.
 #[derive(Default)]
 struct Aftermath {
     told: Vec<Arc<Readiness>>,
     filters: Vec<(Arc<Port>, Filter)>,
+    /// The version of `filters`.
+    version: u64,
     deadline: Option<engine::Instant>,
     egress: bool,
-    stalled: bool,
 }
 
 impl Node {
@@ -101,16 +134,24 @@ impl Node {
                 .map_err(|error| NodeError::Interface { name: name.to_owned(), errno: error.to_errno() })?;
             ports.push(Arc::new(Port::new(ifindex, link)));
         }
-        let core = Core { engine, sockets: Vec::new(), changed: Vec::new(), deleted: false };
+        let macs = ports.iter().map(|port| port.mac(engine.tables())).collect();
+        let core = Core {
+            generation: engine.tables().generation(),
+            engine,
+            sockets: Vec::new(),
+            changed: Vec::new(),
+            filters: 0,
+            macs,
+            deleted: false,
+        };
         let node = Arc::new_cyclic(|me| Node {
-            core: Mutex::new(core),
-            inbox: Inbox::default(),
+            desk: Desk::new(core),
             ports,
-            spinners: AtomicUsize::new(0),
             users: AtomicUsize::new(0),
             sent: Arc::new(Readiness::new(Events::OUT)),
             armed: AtomicI64::new(UNARMED),
-            timer: OnceLock::new(),
+            timer: Mutex::new(None),
+            handed_over: AtomicBool::new(false),
             start: Instant::now(),
             me: me.clone(),
         });
@@ -122,10 +163,10 @@ impl Node {
 
     /// Locks the node, does `f`, and then whatever follows from it.
     pub(crate) fn call<R>(&self, f: impl FnOnce(&mut Engine) -> R) -> R {
-        let mut core = self.lock();
-        self.feed(&mut core);
-        let result = f(&mut core.engine);
-        self.conclude(core);
+        let mut locked = self.lock();
+        locked.core.feed(self);
+        let result = f(&mut locked.core.engine);
+        self.conclude(locked);
         result
     }
 
@@ -136,13 +177,13 @@ impl Node {
         readiness: &Arc<Readiness>,
         f: impl FnOnce(&mut Engine) -> Result<R>,
     ) -> Result<R> {
-        let mut core = self.lock();
-        if !core.holds(id, readiness) {
+        let mut locked = self.lock();
+        if !locked.core.holds(id, readiness) {
             return Err(Errno::EBADF);
         }
-        self.feed(&mut core);
-        let result = f(&mut core.engine);
-        self.conclude(core);
+        locked.core.feed(self);
+        let result = f(&mut locked.core.engine);
+        self.conclude(locked);
         result
     }
 
@@ -151,7 +192,8 @@ impl Node {
         &self,
         open: impl FnOnce(&mut Engine) -> Result<SocketId>,
     ) -> Result<(SocketId, Arc<Readiness>)> {
-        let mut core = self.lock();
+        let mut locked = self.lock();
+        let core = &mut *locked.core;
         if core.deleted {
             return Err(Errno::ENODEV);
         }
@@ -159,7 +201,7 @@ impl Node {
         if opened.is_ok() {
             self.users.fetch_add(1, Ordering::Relaxed);
         }
-        self.conclude(core);
+        self.conclude(locked);
         opened
     }
 
@@ -169,28 +211,36 @@ impl Node {
         id: SocketId,
         readiness: &Arc<Readiness>,
     ) -> Result<(SocketId, Arc<Readiness>, ioth_core::SockAddr)> {
-        let mut core = self.lock();
+        let mut locked = self.lock();
+        let core = &mut *locked.core;
         if !core.holds(id, readiness) {
             return Err(Errno::EBADF);
         }
-        self.feed(&mut core);
+        core.feed(self);
         let accepted = core.engine.accept(id).map(|(child, peer)| (child, core.adopt(child), peer));
         if accepted.is_ok() {
             self.users.fetch_add(1, Ordering::Relaxed);
         }
-        self.conclude(core);
+        self.conclude(locked);
         accepted
     }
 
     /// The user of a socket is gone. A second call does nothing.
     pub(crate) fn close(&self, id: SocketId, readiness: &Arc<Readiness>) {
-        let mut core = self.lock();
+        let mut locked = self.lock();
+        let core = &mut *locked.core;
+        let mut told = false;
         if core.holds(id, readiness) {
             core.sockets[id.index()] = None;
             core.engine.close(id);
             self.users.fetch_sub(1, Ordering::Relaxed);
+            // Nobody else sets it any more. Calls that wait in other threads have to come back, to hear EBADF.
+            told = readiness.set(CLOSED);
         }
-        self.conclude(core);
+        self.conclude(locked);
+        if told {
+            readiness.notify();
+        }
     }
 
     /// Ends the node, after what its sockets sent while they were there: a packet may wait for a neighbour's answer.
@@ -198,10 +248,10 @@ impl Node {
     /// # Errors
     /// `EBUSY` while sockets are open.
     pub(crate) fn delete(&self) -> Result<()> {
-        let mut core = self.lock();
+        let mut locked = self.lock();
         let busy = self.users.load(Ordering::Relaxed) > 0;
-        core.deleted |= !busy;
-        self.conclude(core);
+        locked.core.deleted |= !busy;
+        self.conclude(locked);
         if busy {
             return Err(Errno::EBUSY);
         }
@@ -224,75 +274,72 @@ impl Node {
 
     /// Frames arrived for an interface: the work is done here and now, unless somebody else is at it.
     fn receive(&self, ifindex: u32, frames: &mut ioth_vde::Batch) {
-        let waiting = self.inbox.push(ifindex, frames);
-        fence(Ordering::SeqCst);
-        if self.spinners.load(Ordering::Relaxed) > 0 && waiting < INBOX_LIMIT {
-            return;
+        let Brought { waiting, watched } = self.desk.bring(frames.drain(..).map(|frame| (ifindex, frame)));
+        if !watched || waiting >= INBOX_LIMIT {
+            self.run();
         }
-        if let Some(node) = self.me.upgrade() {
-            runq::run(node);
-        }
+    }
+
+    /// Has the inbox looked at, in this thread unless that is about to end.
+    fn run(&self) {
+        // Whoever drops the node's last reference has nobody left to work for.
+        let Some(node) = self.me.upgrade() else { return };
+        if std::thread::panicking() { runq::run_later(node) } else { runq::run(node) }
     }
 
     /// A turn of the node: up to [`TURN`] frames from its inbox. Returns how many, 0 when there is nothing to do here.
     fn turn(&self) -> usize {
-        if self.inbox.is_empty() {
+        let waiting = self.desk.len();
+        if waiting == 0 {
             return 0;
         }
-        let core =
-            if self.inbox.len() >= INBOX_LIMIT { Some(self.core.lock()) } else { self.core.try_lock() };
+        let core = if waiting >= INBOX_LIMIT { Some(self.desk.lock()) } else { self.desk.try_lock() };
         // Whoever has the lock will look into the inbox when it gives it back.
-        let Some(mut core) = core else { return 0 };
-        core.engine.set_now(self.now());
-        let fed = self.feed(&mut core);
-        self.conclude(core);
+        let Some(core) = core else { return 0 };
+        let mut locked = self.locked(core);
+        let fed = locked.core.feed(self);
+        self.conclude(locked);
         fed
     }
 
-    fn lock(&self) -> MutexGuard<'_, Core> {
-        let mut core = self.core.lock();
-        core.engine.set_now(self.now());
-        core
+    fn lock(&self) -> Locked<'_> {
+        self.locked(self.desk.lock())
     }
 
-    /// Feeds the engine from the inbox.
-    fn feed(&self, core: &mut Core) -> usize {
-        if self.inbox.is_empty() {
-            return 0;
-        }
-        self.inbox.take(TURN, |ifindex, frame| core.engine.handle_frame(ifindex, frame))
+    fn locked<'a>(&'a self, mut core: MutexGuard<'a, Core>) -> Locked<'a> {
+        core.engine.set_now(self.now());
+        Locked { core, look: Look(self) }
     }
 
     /// Runs the engine to its end, unlocks, and does what has to be done without the lock.
-    fn conclude(&self, mut core: MutexGuard<'_, Core>) {
-        let mut after = self.harvest(&mut core);
-        drop(core);
+    fn conclude<'a>(&'a self, mut locked: Locked<'a>) {
+        let mut budget = SEND_BUDGET;
         loop {
-            self.settle(&mut after);
-            let stalled = after.stalled && self.ports.iter().all(|port| !port.is_blocked());
-            if !stalled {
-                break;
+            let mut after = self.harvest(&mut locked.core);
+            let Locked { core, look } = locked;
+            drop(core);
+            if !self.settle(&mut after, &mut budget) {
+                return;
             }
-            // The engine had more to send than it may at once, and the links took it all.
-            let mut core = self.lock();
-            core.engine.resume();
-            after = self.harvest(&mut core);
-        }
-        fence(Ordering::SeqCst);
-        if !self.inbox.is_empty()
-            && let Some(node) = self.me.upgrade()
-        {
-            runq::run(node);
+            // The engine had more to send than it may at once, and there is room again.
+            if budget == 0 && self.hand_over() {
+                return;
+            }
+            locked = Locked { core: self.desk.lock(), look };
+            locked.core.engine.set_now(self.now());
         }
     }
 
     fn harvest(&self, core: &mut Core) -> Aftermath {
-        let Core { engine, sockets, changed, .. } = core;
-        let mut after = Aftermath { deadline: engine.poll(), ..Aftermath::default() };
         for port in &self.ports {
-            after.egress |= port.collect(engine);
+            port.relieve(&mut core.engine);
         }
-        after.stalled = engine.has_stalled();
+        let mut after = Aftermath { deadline: core.engine.poll(), ..Aftermath::default() };
+        for port in &self.ports {
+            after.egress |= port.collect(&mut core.engine);
+        }
+        core.take_filters(&self.ports, &mut after);
+        let Core { engine, sockets, changed, .. } = core;
         let sent = if engine.awaits_neighbours() { Events::empty() } else { Events::OUT };
         if self.sent.set(sent) {
             after.told.push(self.sent.clone());
@@ -305,76 +352,114 @@ impl Node {
                 after.told.push(readiness.clone());
             }
         }
-        if engine.tables_mut().take_groups_changed() {
-            for port in &self.ports {
-                after.filters.push((port.clone(), port.filter(engine.tables())));
-            }
-        }
         after
     }
 
-    fn settle(&self, after: &mut Aftermath) {
+    /// True when there may be more to do.
+    fn settle(&self, after: &mut Aftermath, budget: &mut usize) -> bool {
         for (port, filter) in after.filters.drain(..) {
-            port.set_filter(&filter);
+            port.set_filter(after.version, &filter);
         }
+        if let Some(deadline) = after.deadline {
+            self.arm(deadline);
+        }
+        let mut more = false;
         if after.egress {
             for port in &self.ports {
-                port.drain(self);
+                more |= port.drain(budget) != Drained::Done;
             }
         }
         for readiness in after.told.drain(..) {
             readiness.notify();
         }
-        if let Some(deadline) = after.deadline {
-            self.arm(deadline);
+        more
+    }
+
+    /// Leaves the rest to the reactor's thread. False when there is none to be had.
+    fn hand_over(&self) -> bool {
+        let Ok(reactor) = Reactor::try_global() else { return false };
+        if !self.handed_over.swap(true, Ordering::AcqRel) {
+            let node = self.me.clone();
+            reactor.defer(Box::new(move || {
+                if let Some(node) = node.upgrade() {
+                    node.handed_over.swap(false, Ordering::AcqRel);
+                    node.call(|_| ());
+                }
+            }));
         }
+        true
     }
 
     /// Makes sure that the timer fires by then. It may fire earlier: what is due is asked for anew.
     fn arm(&self, deadline: engine::Instant) {
         let micros = deadline.total_micros();
-        if self.armed.fetch_min(micros, Ordering::AcqRel) <= micros {
+        // Whoever reads an old deadline that is firing has let go of the node's lock before the alarm takes it, and
+        // the alarm asks for this deadline, too.
+        if self.armed.load(Ordering::Acquire) <= micros {
             return;
         }
-        let timer = self.timer.get_or_init(|| {
+        // Both under one lock: else of two threads the one with the later deadline could have the last word.
+        let mut timer = self.timer.lock();
+        if self.armed.load(Ordering::Acquire) <= micros {
+            return;
+        }
+        if timer.is_none() {
+            // A process without a thread or a descriptor left for the reactor: the next call tries again.
+            let Ok(reactor) = Reactor::try_global() else { return };
             let target: Weak<dyn Alarm> = self.me.clone();
-            Reactor::global().timer(target)
-        });
-        timer.set(self.start + Duration::from_micros(micros.max(0) as u64));
+            *timer = Some(reactor.timer(target));
+        }
+        if let Some(timer) = &*timer {
+            self.armed.store(micros, Ordering::Release);
+            timer.set(self.start + Duration::from_micros(micros.max(0) as u64));
+        }
     }
 
     fn now(&self) -> engine::Instant {
         engine::Instant::from_micros(self.start.elapsed().as_micros() as i64)
     }
 
-    /// A link takes frames again.
-    fn unblock(&self, port: &Port) {
-        let mut core = self.lock();
-        core.engine.set_blocked(port.ifindex(), false);
-        self.conclude(core);
-        port.drain(self);
-    }
-
-    /// The same while the port is being drained: only the engine has to know.
-    fn unblock_engine(&self, port: &Port) {
-        self.core.lock().engine.set_blocked(port.ifindex(), false);
-    }
-
-    /// A link takes no more frames for the moment.
-    fn block(&self, port: &Port) {
-        self.core.lock().engine.set_blocked(port.ifindex(), true);
-    }
-
     /// A link is gone for good.
     fn link_down(&self, ifindex: u32) {
-        let mut core = self.lock();
+        let mut locked = self.lock();
         // The interface is there: it was made with the port.
-        let _ = core.engine.tables_mut().set_carrier(ifindex, false);
-        self.conclude(core);
+        let _ = locked.core.engine.tables_mut().set_carrier(ifindex, false);
+        self.conclude(locked);
+    }
+}
+
+impl Drop for Look<'_> {
+    fn drop(&mut self) {
+        if self.0.desk.look() {
+            self.0.run();
+        }
     }
 }
 
 impl Core {
+    /// Feeds the engine from the node's inbox: how many frames.
+    fn feed(&mut self, node: &Node) -> usize {
+        node.desk.take(TURN, |(ifindex, frame)| self.engine.handle_frame(ifindex, frame))
+    }
+
+    /// What the links have to be told, if the addresses that the interfaces listen to changed.
+    fn take_filters(&mut self, ports: &[Arc<Port>], after: &mut Aftermath) {
+        let mut changed = self.engine.tables_mut().take_groups_changed();
+        let tables = self.engine.tables();
+        if self.generation != tables.generation() {
+            self.generation = tables.generation();
+            for (port, mac) in ports.iter().zip(&mut self.macs) {
+                let now = port.mac(tables);
+                changed |= std::mem::replace(mac, now) != now;
+            }
+        }
+        if changed {
+            self.filters += 1;
+            after.version = self.filters;
+            after.filters = ports.iter().map(|port| (port.clone(), port.filter(tables))).collect();
+        }
+    }
+
     /// Whether the socket is still the one that its user opened.
     fn holds(&self, id: SocketId, readiness: &Arc<Readiness>) -> bool {
         matches!(self.sockets.get(id.index()), Some(Some(held)) if Arc::ptr_eq(held, readiness))
@@ -394,7 +479,9 @@ impl Core {
 
 impl Alarm for Node {
     fn fire(&self) {
+        let timer = self.timer.lock();
         self.armed.store(UNARMED, Ordering::Release);
+        drop(timer);
         self.call(|_| ());
     }
 }

@@ -1,51 +1,29 @@
 //! A node's end of a link.
 
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering, fence};
 use std::sync::{Arc, Weak};
 
 use ioth_core::MacAddr;
-use ioth_vde::{Batch, Filter, Link, LinkError, Receiver};
+use ioth_vde::{Batch, Filter, Frame, Link, LinkError, Receiver};
 use parking_lot::Mutex;
 
 use super::Node;
+use super::lane::{Added, Drained, Lane};
 use crate::engine::Engine;
 use crate::engine::tables::{Tables, group_mac};
-
-/// Frames that go to a link at once.
-const BATCH: usize = 64;
 
 /// A link, and the frames on their way to it.
 #[derive(Debug)]
 pub(crate) struct Port {
     ifindex: u32,
     link: Arc<dyn Link>,
-    backlog: Mutex<Batch>,
-    /// The backlog's length, to be looked at without its lock.
-    waiting: AtomicUsize,
-    /// Somebody sends from the backlog.
-    draining: AtomicBool,
-    /// The link left frames in its batch and will say when it takes more.
-    blocked: AtomicBool,
+    lane: Lane<Frame>,
+    /// Version of the filter that the link has.
+    filtered: Mutex<u64>,
 }
 
 impl Port {
     pub(crate) fn new(ifindex: u32, link: Arc<dyn Link>) -> Port {
-        Port {
-            ifindex,
-            link,
-            backlog: Mutex::new(Batch::new()),
-            waiting: AtomicUsize::new(0),
-            draining: AtomicBool::new(false),
-            blocked: AtomicBool::new(false),
-        }
-    }
-
-    pub(crate) fn ifindex(&self) -> u32 {
-        self.ifindex
-    }
-
-    pub(crate) fn is_blocked(&self) -> bool {
-        self.blocked.load(Ordering::SeqCst)
+        Port { ifindex, link, lane: Lane::new(), filtered: Mutex::new(0) }
     }
 
     pub(crate) fn attach(self: &Arc<Self>, node: &Arc<Node>) -> Result<(), LinkError> {
@@ -56,89 +34,56 @@ impl Port {
         self.link.detach();
     }
 
-    pub(crate) fn set_filter(&self, filter: &Filter) {
-        self.link.set_filter(filter);
+    /// Tells the link a filter, unless another thread has told it a later one.
+    pub(crate) fn set_filter(&self, version: u64, filter: &Filter) {
+        let mut filtered = self.filtered.lock();
+        if *filtered < version {
+            *filtered = version;
+            self.link.set_filter(filter);
+        }
     }
 
     /// What the interface wants to see.
     pub(crate) fn filter(&self, tables: &Tables) -> Filter {
-        let unicast: Vec<MacAddr> = tables.iface(self.ifindex).map(|iface| iface.mac()).into_iter().collect();
+        let unicast: Vec<MacAddr> = self.mac(tables).into_iter().collect();
         let groups = tables.groups(self.ifindex).map(group_mac).collect();
         Filter { unicast, groups, promiscuous: false }
     }
 
+    /// The interface's Ethernet address.
+    pub(crate) fn mac(&self, tables: &Tables) -> Option<MacAddr> {
+        tables.iface(self.ifindex).map(|iface| iface.mac())
+    }
+
+    /// Lets the engine go on if there is room again. Called with the node's lock held.
+    pub(crate) fn relieve(&self, engine: &mut Engine) {
+        if self.lane.relieve() {
+            engine.set_blocked(self.ifindex, false);
+        }
+    }
+
     /// Takes what the engine has for the link. Called with the node's lock held. True when something waits.
     pub(crate) fn collect(&self, engine: &mut Engine) -> bool {
-        let mut backlog = self.backlog.lock();
-        engine.take_egress(self.ifindex, &mut backlog);
-        self.waiting.store(backlog.len(), Ordering::SeqCst);
-        !backlog.is_empty()
+        let Added { waiting, hold } = self.lane.add(|frames| engine.take_egress(self.ifindex, frames));
+        if hold {
+            engine.set_blocked(self.ifindex, true);
+        }
+        waiting
     }
 
     /// Sends what waits, unless somebody else is at it. Called with no lock held.
-    pub(crate) fn drain(&self, node: &Node) {
-        while self.waiting.load(Ordering::SeqCst) > 0 && !self.is_blocked() {
-            if self.draining.swap(true, Ordering::SeqCst) {
-                return;
+    pub(crate) fn drain(&self, budget: &mut usize) -> Drained {
+        self.lane.drain(budget, |frames| {
+            // A link that is gone will never take anything.
+            if self.link.send(frames).is_err() {
+                frames.clear();
             }
-            self.send_all(node);
-            self.draining.store(false, Ordering::SeqCst);
-            // Frames that were added meanwhile were left to this thread.
-            fence(Ordering::SeqCst);
-        }
+        })
     }
 
-    fn send_all(&self, node: &Node) {
-        let mut batch = Batch::new();
-        loop {
-            self.take(&mut batch);
-            if batch.is_empty() {
-                return;
-            }
-            if self.send(&mut batch) {
-                continue;
-            }
-            // First say so, then try once more: so `writable` can't come in between and be lost.
-            self.blocked.store(true, Ordering::SeqCst);
-            if self.send(&mut batch) {
-                self.blocked.store(false, Ordering::SeqCst);
-                continue;
-            }
-            self.give_back(batch);
-            node.block(self);
-            // `writable` may have come before the engine was told.
-            if !self.is_blocked() {
-                node.unblock_engine(self);
-                batch = Batch::new();
-                continue;
-            }
-            return;
-        }
-    }
-
-    /// True when the link took everything, or is gone and will never take anything.
-    fn send(&self, batch: &mut Batch) -> bool {
-        if self.link.send(batch).is_err() {
-            batch.clear();
-        }
-        batch.is_empty()
-    }
-
-    fn take(&self, batch: &mut Batch) {
-        let mut backlog = self.backlog.lock();
-        if backlog.len() <= BATCH {
-            std::mem::swap(batch, &mut backlog);
-        } else {
-            batch.extend(backlog.drain(..BATCH));
-        }
-        self.waiting.store(backlog.len(), Ordering::SeqCst);
-    }
-
-    fn give_back(&self, mut batch: Batch) {
-        let mut backlog = self.backlog.lock();
-        batch.append(&mut backlog);
-        *backlog = batch;
-        self.waiting.store(backlog.len(), Ordering::SeqCst);
+    #[cfg(all(test, not(loom)))]
+    pub(crate) fn is_idle(&self) -> bool {
+        self.lane.is_empty()
     }
 }
 
@@ -159,13 +104,15 @@ impl Receiver for Plug {
 
     fn writable(&self) {
         if let (Some(node), Some(port)) = (self.node.upgrade(), self.port.upgrade()) {
-            port.blocked.store(false, Ordering::SeqCst);
-            node.unblock(&port);
+            port.lane.unblock();
+            node.call(|_| ());
         }
     }
 
     fn down(&self, _cause: LinkError) {
         if let (Some(node), Some(port)) = (self.node.upgrade(), self.port.upgrade()) {
+            // What waits goes the way of all frames to a link that is gone, and nobody waits for room there.
+            port.lane.unblock();
             node.link_down(port.ifindex);
         }
     }

@@ -5,10 +5,10 @@
 //! those they wait for.
 
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicUsize, Ordering, fence};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use super::{Node, runq};
+use super::Node;
 
 const LONGEST: Duration = Duration::from_micros(10);
 /// Looks between two readings of the clock and offers of the core to others.
@@ -21,15 +21,12 @@ pub(crate) fn until(done: impl Fn() -> bool, node: &Node) -> bool {
     if done() {
         return true;
     }
-    let _spinner = Spinner;
-    if SPINNING.fetch_add(1, Ordering::Relaxed) >= cores() {
-        return done();
-    }
-    node.spinners.fetch_add(1, Ordering::SeqCst);
+    let Some(_spinner) = Spinner::new() else { return done() };
+    let watching = Watching::new(node);
     let end = Instant::now() + LONGEST;
     let found = 'spin: loop {
         for _ in 0..LOOKS {
-            if !node.inbox.is_empty() {
+            if !node.desk.is_empty() {
                 node.turn();
             }
             if done() {
@@ -43,18 +40,21 @@ pub(crate) fn until(done: impl Fn() -> bool, node: &Node) -> bool {
         // The scheduler may have put the thread that is waited for on this core.
         std::thread::yield_now();
     };
-    node.spinners.fetch_sub(1, Ordering::SeqCst);
-    fence(Ordering::SeqCst);
-    // Whoever brought frames meanwhile relied on this thread.
-    if !node.inbox.is_empty()
-        && let Some(node) = node.me.upgrade()
-    {
-        runq::run(node);
-    }
+    drop(watching);
     found || done()
 }
 
+/// A thread of the process that spins. Both guards count also when a turn panics: a spinner that is counted and not
+/// there would have a node's frames lie.
 struct Spinner;
+
+impl Spinner {
+    fn new() -> Option<Spinner> {
+        let others = SPINNING.fetch_add(1, Ordering::Relaxed);
+        let spinner = Spinner;
+        (others < cores()).then_some(spinner)
+    }
+}
 
 impl Drop for Spinner {
     fn drop(&mut self) {
@@ -62,7 +62,31 @@ impl Drop for Spinner {
     }
 }
 
+/// A reader of a node that is awake.
+struct Watching<'a>(&'a Node);
+
+impl<'a> Watching<'a> {
+    fn new(node: &'a Node) -> Self {
+        node.desk.watch();
+        Watching(node)
+    }
+}
+
+impl Drop for Watching<'_> {
+    fn drop(&mut self) {
+        // Whoever brought frames meanwhile relied on this thread.
+        if self.0.desk.unwatch() {
+            self.0.run();
+        }
+    }
+}
+
 fn cores() -> usize {
     static CORES: OnceLock<usize> = OnceLock::new();
     *CORES.get_or_init(|| std::thread::available_parallelism().map_or(1, usize::from))
+}
+
+#[cfg(all(test, not(loom)))]
+pub(crate) fn spinning() -> usize {
+    SPINNING.load(Ordering::Relaxed)
 }
