@@ -43,7 +43,7 @@ use nix::sys::socket::{
     shutdown, socketpair, sockopt,
 };
 use nix::unistd::pipe2;
-use parking_lot::Mutex;
+use parking_lot::{Mutex, ReentrantMutex};
 
 use crate::reactor::{Reactor, Registration, Source};
 use crate::readiness::Word;
@@ -60,8 +60,8 @@ pub(crate) struct SignalFd {
 impl SignalFd {
     /// Makes a pair for a socket at `word`; the user's end shows `OUT` alone until the first `sync`.
     ///
-    /// `closed` is called once, in the reactor's thread with no lock held, when the last duplicate of the user's
-    /// end is closed.
+    /// `closed` is called once, in the reactor's thread or by [`check_closed`](Self::check_closed), with no lock held
+    /// but one that ends alone take, when the last duplicate of the user's end is closed.
     ///
     /// # Errors
     /// `EMFILE`, `ENFILE`, `ENOMEM`, `ENOBUFS`, `ENOSPC`.
@@ -74,6 +74,7 @@ impl SignalFd {
         let inner = Arc::new(Inner {
             cookie: sys::socket_cookie(user.as_fd())?,
             state: Mutex::new(State::new(end, word)),
+            ending: ReentrantMutex::new(()),
             closed: Mutex::new(Some(closed)),
         });
         let mut state = inner.state.lock();
@@ -112,8 +113,9 @@ impl SignalFd {
     }
 
     /// Looks whether the last duplicate of the user's end is closed, and if so does at once what the reactor
-    /// would do soon.
+    /// would do soon. If the reactor is at it, it has done so when this returns.
     pub(crate) fn check_closed(&self) {
+        let _ending = self.inner.ending.lock();
         let hung_up = {
             let state = self.inner.state.lock();
             state.pipe.as_ref().or(state.end.as_ref()).is_some_and(|watched| {
@@ -134,11 +136,14 @@ impl fmt::Debug for SignalFd {
     }
 }
 
-/// Lock order: `state`, then the reactor's table; `closed` on its own.
+/// Lock order: `ending`, `state`, then the reactor's table; `closed` on its own.
 struct Inner {
     /// Of the user's end.
     cookie: u64,
     state: Mutex<State>,
+    /// Held from the look at the user's end until `closed` has returned, so that whoever comes second finds it done.
+    /// Only ends take it; reentrant, since what `closed` wakes may end another time.
+    ending: ReentrantMutex<()>,
     closed: Mutex<Option<Box<dyn FnOnce() + Send>>>,
 }
 
@@ -153,6 +158,7 @@ impl Source for Hangup {
             return;
         }
         let Some(inner) = self.0.upgrade() else { return };
+        let _ending = inner.ending.lock();
         // Nobody is left who could look.
         let gone = inner.state.lock().take_down();
         drop(gone);

@@ -5,6 +5,7 @@ use std::io::{BufRead, BufReader, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{self, Receiver, TryRecvError};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
@@ -274,6 +275,27 @@ fn the_last_close_is_told_once_in_every_state() {
         }
         assert_eq!(rig.closed.recv_timeout(LONG), Err(mpsc::RecvTimeoutError::Disconnected), "told once");
     }
+}
+
+/// A port has to be free when the last close returns, also if the reactor saw the end first and is still at it.
+#[test]
+fn whoever_looks_after_the_last_close_finds_it_done() {
+    let readiness = Readiness::new(OUT);
+    let done = Arc::new(AtomicBool::new(false));
+    let ((enter, entered), (go, gone)) = (mpsc::channel(), mpsc::channel());
+    let in_reactor = done.clone();
+    let closed = move || {
+        enter.send(()).unwrap();
+        gone.recv().unwrap();
+        // The other thread is about to look; with this it gets there first, unless it waits.
+        std::thread::sleep(Duration::from_millis(20));
+        in_reactor.store(true, Ordering::Release);
+    };
+    drop(readiness.make_signal_fd(Box::new(closed)).unwrap());
+    entered.recv_timeout(LONG).unwrap();
+    go.send(()).unwrap();
+    readiness.check_closed();
+    assert!(done.load(Ordering::Acquire));
 }
 
 #[test]
