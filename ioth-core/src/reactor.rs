@@ -46,6 +46,9 @@ pub trait Alarm: Send + Sync + 'static {
     fn fire(&self);
 }
 
+/// What the reactor's thread is called.
+const THREAD_NAME: &str = "ioth-reactor";
+
 /// The process-wide reactor.
 pub struct Reactor {
     shared: Arc<Shared>,
@@ -79,6 +82,11 @@ impl Reactor {
         }
         let reactor = Reactor::start()?;
         Ok(REACTOR.get_or_init(|| reactor))
+    }
+
+    /// Whether the caller runs in the reactor's thread, where nothing may wait for what the reactor does.
+    pub fn is_current_thread() -> bool {
+        thread::current().name() == Some(THREAD_NAME)
     }
 
     /// Calls `source` whenever one of `interest`, or `ERR` or `HUP`, holds for `fd`.
@@ -127,7 +135,7 @@ impl Reactor {
             agenda: Mutex::new(Agenda { heap: BinaryHeap::new(), jobs: Vec::new(), sleep: Sleep::Awake }),
         });
         let for_thread = shared.clone();
-        thread::Builder::new().name("ioth-reactor".into()).spawn(move || for_thread.run())?;
+        thread::Builder::new().name(THREAD_NAME.into()).spawn(move || for_thread.run())?;
         Ok(Reactor { shared })
     }
 }

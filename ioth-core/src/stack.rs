@@ -19,7 +19,7 @@ pub struct StackSpec {
 /// State is configured and read through `AF_NETLINK` sockets of the stack and in no other
 /// way (contract 8); [`netlink::Route`](crate::netlink::Route) is the convenient client.
 ///
-/// Implementations are shared between threads and must not block in any method.
+/// Implementations are shared between threads and must not block, save for a bounded time in [`delete`](Self::delete).
 pub trait Stack: Send + Sync + fmt::Debug + 'static {
     /// The name under which the backend is registered, such as `"smoltcp"`.
     fn backend(&self) -> &str;
@@ -33,6 +33,7 @@ pub trait Stack: Send + Sync + fmt::Debug + 'static {
 
     /// Ends the node: its links are unplugged and its memory is given back.
     ///
+    /// What closed sockets had sent is given a few seconds to leave: to find its neighbour, or to be acknowledged.
     /// Dropping the last reference does the same for a stack without sockets.
     ///
     /// # Errors

@@ -66,9 +66,10 @@ const CLOSED: Events =
 pub(crate) struct Node {
     desk: Desk<Core, (u32, Frame)>,
     ports: Vec<Arc<Port>>,
+    spin_history: spin::History,
     /// Sockets that a user holds.
     users: AtomicUsize,
-    /// `OUT` while no packet waits for a neighbour's answer.
+    /// `OUT` while nothing that was sent waits in the node.
     sent: Arc<Readiness>,
     /// When the timer will fire, in microseconds since `start`.
     armed: AtomicI64,
@@ -147,6 +148,7 @@ impl Node {
         let node = Arc::new_cyclic(|me| Node {
             desk: Desk::new(core),
             ports,
+            spin_history: spin::History::default(),
             users: AtomicUsize::new(0),
             sent: Arc::new(Readiness::new(Events::OUT)),
             armed: AtomicI64::new(UNARMED),
@@ -243,7 +245,8 @@ impl Node {
         }
     }
 
-    /// Ends the node, after what its sockets sent while they were there: a packet may wait for a neighbour's answer.
+    /// Ends the node, after what its sockets sent while they were there: a packet may wait for a neighbour's answer,
+    /// a stream for its acknowledgement. A few seconds at most.
     ///
     /// # Errors
     /// `EBUSY` while sockets are open.
@@ -339,8 +342,9 @@ impl Node {
             after.egress |= port.collect(&mut core.engine);
         }
         core.take_filters(&self.ports, &mut after);
-        let Core { engine, sockets, changed, .. } = core;
-        let sent = if engine.awaits_neighbours() { Events::empty() } else { Events::OUT };
+        let Core { engine, sockets, changed, deleted, .. } = core;
+        let unsent = engine.awaits_neighbours() || (*deleted && engine.has_undelivered());
+        let sent = if unsent { Events::empty() } else { Events::OUT };
         if self.sent.set(sent) {
             after.told.push(self.sent.clone());
         }

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use ioth_core::reactor::Reactor;
 use ioth_core::registry::{Factory, StackError};
 use ioth_core::{Domain, Errno, MacAddr, Result, Socket, SocketType, Stack, StackSpec};
 use ioth_vde::{LinkError, Schemes, vnl};
@@ -66,6 +67,15 @@ impl Stack for Smoltcp {
 
     fn delete(&self) -> Result<()> {
         self.node.delete()
+    }
+}
+
+impl Drop for Smoltcp {
+    fn drop(&mut self) {
+        // With sockets left the node goes with the last of them. The reactor's thread can't wait for its own timers.
+        if !Reactor::is_current_thread() {
+            let _ = self.node.delete();
+        }
     }
 }
 

@@ -14,13 +14,13 @@ use smoltcp::iface::{SocketHandle, SocketSet};
 use smoltcp::socket::tcp;
 
 /// Receive buffer of a connection, in bytes: the largest window that it can offer.
-pub(crate) const RECEIVE_BUFFER: usize = 256 << 10;
+pub(crate) const RECEIVE_BUFFER: usize = 1 << 20;
 /// Send buffer of a connection, in bytes.
-pub(crate) const SEND_BUFFER: usize = 256 << 10;
+pub(crate) const SEND_BUFFER: usize = 1 << 20;
 
 const SLOT: usize = RECEIVE_BUFFER + SEND_BUFFER;
 /// Slots that are reserved at once: 512 MiB of addresses, no memory.
-const SLOTS_PER_CHUNK: usize = 1024;
+const SLOTS_PER_CHUNK: usize = 256;
 /// A freed slot that moved more than this gives its memory back to the system; others stay warm.
 const WARM_BYTES: usize = 16 << 10;
 

@@ -18,8 +18,6 @@ pub fn builtin() -> Registry {
     }
     #[cfg(feature = "smoltcp")]
     table.register(ioth_smoltcp::NAME, ioth_smoltcp::factory());
-    #[cfg(feature = "smoltcp")]
-    table.register(ioth_smoltcp::NAME, ioth_smoltcp::factory());
     table
 }
 

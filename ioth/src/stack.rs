@@ -48,7 +48,8 @@ impl Stack {
         Ok(backends().create(stack, vnls)?.into())
     }
 
-    /// Ends the node (upstream's `delstack`): its links are unplugged, whoever else holds it.
+    /// Ends the node (upstream's `delstack`): its links are unplugged, whoever else holds it. What closed sockets had
+    /// sent is given a few seconds to leave.
     ///
     /// # Errors
     /// `EBUSY` while any of its sockets is open; the stack then goes on unchanged.

@@ -2,7 +2,8 @@
 //!
 //! A wake-up across cores costs 25 us, a look at a flag some nanoseconds. Whoever waits looks for 10 us before it sleeps,
 //! as long as there are no more spinners than cores: on an oversubscribed machine they would steal the time from
-//! those they wait for.
+//! those they wait for. For the same reason a node whose waiters looked in vain several times in a row sleeps at once,
+//! and tries again only now and then: the thread that it waits for may share its core.
 
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -11,8 +12,11 @@ use std::time::{Duration, Instant};
 use super::Node;
 
 const LONGEST: Duration = Duration::from_micros(10);
-/// Looks between two readings of the clock and offers of the core to others.
-const LOOKS: usize = 32;
+/// Looks between two readings of the clock.
+const LOOKS: usize = 16;
+/// Looks in vain after which a node's waiters sleep at once, but for every so many-th.
+const PATIENCE: usize = 4;
+const RETRY: usize = 32;
 
 static SPINNING: AtomicUsize = AtomicUsize::new(0);
 
@@ -20,6 +24,9 @@ static SPINNING: AtomicUsize = AtomicUsize::new(0);
 pub(crate) fn until(done: impl Fn() -> bool, node: &Node) -> bool {
     if done() {
         return true;
+    }
+    if !node.spin_history.is_worth_it() {
+        return done();
     }
     let Some(_spinner) = Spinner::new() else { return done() };
     let watching = Watching::new(node);
@@ -37,11 +44,34 @@ pub(crate) fn until(done: impl Fn() -> bool, node: &Node) -> bool {
         if Instant::now() >= end {
             break false;
         }
-        // The scheduler may have put the thread that is waited for on this core.
-        std::thread::yield_now();
     };
     drop(watching);
+    node.spin_history.record(found);
     found || done()
+}
+
+/// How a node's waiters fared. It is a hint: threads may overwrite each other's counts.
+#[derive(Debug, Default)]
+pub(crate) struct History {
+    /// Looks in vain since the last success.
+    misses: AtomicUsize,
+    /// Waits that were not worth a look.
+    skipped: AtomicUsize,
+}
+
+impl History {
+    fn is_worth_it(&self) -> bool {
+        self.misses.load(Ordering::Relaxed) < PATIENCE
+            || self.skipped.fetch_add(1, Ordering::Relaxed).is_multiple_of(RETRY)
+    }
+
+    fn record(&self, found: bool) {
+        if found {
+            self.misses.store(0, Ordering::Relaxed);
+        } else {
+            self.misses.fetch_add(1, Ordering::Relaxed);
+        }
+    }
 }
 
 /// A thread of the process that spins. Both guards count also when a turn panics: a spinner that is counted and not

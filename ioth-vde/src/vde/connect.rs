@@ -81,8 +81,9 @@ pub(super) struct Connection {
 
 /// Gets a port of the switch in this directory.
 pub(super) fn plug(dir: &Path, options: &Options) -> Result<Connection, LinkError> {
-    let dir =
-        &dir.canonicalize().map_err(|error| failed(dir, "looking for the switch", crate::errno(&error)))?;
+    let dir = &dir.canonicalize().map_err(|error| {
+        failed(dir, "looking for the switch (vde_switch -s PATH -d starts one)", crate::errno(&error))
+    })?;
     let kinds: &[DataKind] = match options.data {
         Some(DataKind::Abstract) => &[DataKind::Abstract],
         Some(DataKind::Path) => &[DataKind::Path],

@@ -12,7 +12,7 @@ use smoltcp::time::{Duration, Instant};
 use smoltcp::wire::{IpEndpoint, IpListenEndpoint, TcpPacket};
 
 use super::context::{Contexts, Wire, with_sequence};
-use super::recovery::{FAST_RETRANSMIT, Recovery};
+use super::recovery::{Ack, FAST_RETRANSMIT, Recovery};
 use crate::engine::SocketId;
 use crate::engine::iface::LOOPBACK;
 use crate::engine::neigh::Resolution;
@@ -31,6 +31,11 @@ const DATA_TIMEOUT: Duration = Duration::from_secs(924);
 const ORPHAN_TIMEOUT: Duration = Duration::from_secs(100);
 /// tcp(7), tcp_fin_timeout: how long a closed socket waits for the peer's FIN.
 const FIN_TIMEOUT: Duration = Duration::from_secs(60);
+/// Segments with data that are acknowledged at once when a connection begins, so that the peer's slow start does not
+/// wait for a delayed acknowledgement: Linux's quick ACK mode (TCP_MAX_QUICKACKS).
+const QUICK_ACKS: u8 = 16;
+/// How long an acknowledgement then waits for data to travel with.
+const ACK_DELAY: Duration = Duration::from_millis(10);
 
 /// SO_KEEPALIVE and its times (tcp(7)).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -97,6 +102,7 @@ pub(crate) struct Conn {
     /// SO_SNDBUF, where it was set.
     pub(crate) send_limit: Option<usize>,
     recovery: Recovery,
+    quick_acks: u8,
     keep_alive: Option<KeepAlive>,
     /// The peer was silent for too long and is being asked.
     probing: bool,
@@ -180,6 +186,7 @@ impl Conn {
     fn new(net: &Net, tuple: Tuple, path: Path, parent: Option<SocketId>) -> Option<Conn> {
         let mut cell = TcpCell::new()?;
         cell.socket_mut(|socket| {
+            socket.set_ack_delay(None);
             socket.set_congestion_control(smoltcp::socket::tcp::CongestionControl::Cubic)
         });
         let scope = None;
@@ -200,6 +207,7 @@ impl Conn {
             sent: (0, 0),
             send_limit: None,
             recovery: Recovery::default(),
+            quick_acks: QUICK_ACKS,
             keep_alive: None,
             probing: false,
             heard: net.now,
@@ -222,26 +230,42 @@ impl Conn {
         out: &mut Vec<Frame>,
     ) -> Fed {
         let before = self.state();
-        let (syn, rst, payload, partial) = {
+        let (syn, rst, payload, ack) = {
             let tcp = TcpPacket::new_unchecked(&packet[tcp_at..]);
             let payload = packet.len() - tcp_at - usize::from(tcp.header_len());
             let pure_ack = payload == 0 && tcp.ack() && !(tcp.syn() || tcp.fin() || tcp.rst());
-            let partial =
-                pure_ack && self.recovery.on_ack(tcp.ack_number().0 as u32, tcp.window_len(), self.sent.0);
-            (tcp.syn(), tcp.rst(), payload, partial)
+            let ack = match pure_ack {
+                true => self.recovery.on_ack(tcp.ack_number().0 as u32, tcp.window_len(), self.sent.0),
+                false => Ack::Plain,
+            };
+            (tcp.syn(), tcp.rst(), payload, ack)
         };
+        // smoltcp would go for a fast retransmission, which needs data, and forget the time-out that resends the FIN.
+        if matches!(ack, Ack::Duplicate(n) if n >= FAST_RETRANSMIT) && self.unacknowledged() == 0 {
+            return Fed::Nothing;
+        }
         if syn {
             self.rewrite_mss(packet);
         }
         self.cell.moved += payload;
         self.hear(now);
+        if payload > 0 && self.quick_acks > 0 {
+            self.quick_acks -= 1;
+            if self.quick_acks == 0 {
+                self.cell.socket_mut(|socket| socket.set_ack_delay(Some(ACK_DELAY)));
+            }
+        }
         let mtu = self.route.context_mtu;
         let context = contexts.get(mtu, now);
-        let feedings = if partial { 1 + FAST_RETRANSMIT } else { 1 };
-        for _ in 0..feedings {
-            self.cell.with(|set, _| {
-                context.poll_ingress_single(now, &mut Wire { mtu, rx: Some(packet), tx: out }, set)
-            });
+        self.cell.with(|set, _| {
+            context.poll_ingress_single(now, &mut Wire { mtu, rx: Some(packet), tx: out }, set)
+        });
+        if ack == Ack::Partial && self.unacknowledged() > 0 {
+            for _ in 0..FAST_RETRANSMIT {
+                self.cell.with(|set, _| {
+                    context.poll_ingress_single(now, &mut Wire { mtu, rx: Some(packet), tx: out }, set)
+                });
+            }
         }
         let after = self.state();
         if after == before {
@@ -493,6 +517,12 @@ impl Conn {
         if self.state() == State::FinWait2 {
             self.give_up_at = Some(now + FIN_TIMEOUT);
         }
+    }
+
+    /// For an orphan: not everything that was given is acknowledged, the FIN included.
+    pub(crate) fn is_delivering(&self) -> bool {
+        let closing = matches!(self.state(), State::FinWait1 | State::Closing | State::LastAck);
+        self.orphan && self.stage != Stage::Done && (closing || self.unacknowledged() > 0)
     }
 
     /// For an orphan: the peer has acknowledged everything, and gets a minute for its FIN.

@@ -213,6 +213,14 @@ impl Engine {
         }
     }
 
+    /// Whether a closed stream still has data or its FIN to deliver.
+    pub fn has_undelivered(&self) -> bool {
+        self.sockets.iter().any(|(_, sock)| match &sock.kind {
+            Kind::Stream(stream) => stream.conn().is_some_and(Conn::is_delivering),
+            _ => false,
+        })
+    }
+
     /// Begins a connection; `EINPROGRESS` is success so far.
     pub(super) fn tcp_connect(&mut self, id: SocketId, remote: SocketAddr) -> Result<()> {
         let stage = match &self.stream_mut(id)?.role {

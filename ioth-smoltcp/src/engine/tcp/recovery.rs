@@ -8,6 +8,17 @@
 /// Duplicate acknowledgements that make smoltcp retransmit (RFC 5681 §3.2).
 pub(crate) const FAST_RETRANSMIT: usize = 3;
 
+/// What an acknowledgement without data means.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Ack {
+    /// It moves on, or tells a new window.
+    Plain,
+    /// It says the same as before; this often.
+    Duplicate(usize),
+    /// It moves on, but not to the end of what was sent when the recovery began.
+    Partial,
+}
+
 /// What has been acknowledged, and up to where the current recovery goes.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Recovery {
@@ -19,30 +30,34 @@ pub(crate) struct Recovery {
 }
 
 impl Recovery {
-    /// An acknowledgement without data arrived; `sent` is the highest sequence number sent. True for a partial one.
-    pub(crate) fn on_ack(&mut self, ack: u32, window: u16, sent: u32) -> bool {
+    /// An acknowledgement without data arrived; `sent` is the highest sequence number sent.
+    pub(crate) fn on_ack(&mut self, ack: u32, window: u16, sent: u32) -> Ack {
         let Some(before) = self.acknowledged else {
             (self.acknowledged, self.window) = (Some(ack), window);
-            return false;
+            return Ack::Plain;
         };
         if ack == before {
             let duplicate = window == self.window && ack != sent;
             self.window = window;
-            self.duplicates += usize::from(duplicate);
+            if !duplicate {
+                return Ack::Plain;
+            }
+            self.duplicates += 1;
             if self.duplicates == FAST_RETRANSMIT {
                 self.point.get_or_insert(sent);
             }
-            return false;
+            return Ack::Duplicate(self.duplicates);
         }
         if !is_newer(ack, before) {
-            return false;
+            return Ack::Plain;
         }
         (self.acknowledged, self.window, self.duplicates) = (Some(ack), window, 0);
         let partial = self.point.is_some_and(|point| is_newer(point, ack));
-        if !partial {
-            self.point = None;
+        if partial {
+            return Ack::Partial;
         }
-        partial
+        self.point = None;
+        Ack::Plain
     }
 
     /// A segment is sent again. If it isn't the first one missing, a time-out sends everything again, in order.
@@ -67,28 +82,32 @@ mod tests {
         let start = u32::MAX - 1000;
         let at = |n: u32| start.wrapping_add(n);
         let mut recovery = Recovery::default();
-        assert!(!recovery.on_ack(at(0), 10, at(5000)));
-        for _ in 0..3 {
-            assert!(!recovery.on_ack(at(0), 10, at(5000)));
+        assert_eq!(recovery.on_ack(at(0), 10, at(5000)), Ack::Plain);
+        for n in 1..=3 {
+            assert_eq!(recovery.on_ack(at(0), 10, at(5000)), Ack::Duplicate(n));
         }
         recovery.on_retransmit(at(0));
-        assert!(recovery.on_ack(at(1000), 10, at(6000)));
-        assert!(recovery.on_ack(at(3000), 10, at(7000)));
-        assert!(!recovery.on_ack(at(5000), 10, at(7000)), "everything that was out when it began");
-        assert!(!recovery.on_ack(at(6000), 10, at(7000)));
+        assert_eq!(recovery.on_ack(at(1000), 10, at(6000)), Ack::Partial);
+        assert_eq!(recovery.on_ack(at(3000), 10, at(7000)), Ack::Partial);
+        assert_eq!(
+            recovery.on_ack(at(5000), 10, at(7000)),
+            Ack::Plain,
+            "everything that was out when it began"
+        );
+        assert_eq!(recovery.on_ack(at(6000), 10, at(7000)), Ack::Plain);
     }
 
     #[test]
     fn window_updates_and_time_outs() {
         let mut recovery = Recovery::default();
         for window in 1..9 {
-            assert!(!recovery.on_ack(0, window, 5000), "no duplicates");
+            assert_eq!(recovery.on_ack(0, window, 5000), Ack::Plain, "no duplicates");
         }
-        assert!(!recovery.on_ack(1000, 9, 5000));
+        assert_eq!(recovery.on_ack(1000, 9, 5000), Ack::Plain);
         for _ in 0..3 {
             recovery.on_ack(1000, 9, 5000);
         }
         recovery.on_retransmit(2000);
-        assert!(!recovery.on_ack(2000, 9, 5000), "a time-out sends all of it");
+        assert_eq!(recovery.on_ack(2000, 9, 5000), Ack::Plain, "a time-out sends all of it");
     }
 }
