@@ -99,6 +99,10 @@ pub(crate) struct Conn {
     peer_mss: usize,
     /// Behind the last byte sent, and the next one expected: what TIME_WAIT has to remember.
     pub(crate) sent: (u32, u32),
+    /// The sequence number behind all the data that was given.
+    given: u32,
+    /// A FIN has to follow, once all that was given is sent.
+    finishing: bool,
     /// SO_SNDBUF, where it was set.
     pub(crate) send_limit: Option<usize>,
     recovery: Recovery,
@@ -205,6 +209,8 @@ impl Conn {
             // assume a default send MSS of 536 (576 - 40) for IPv4 or 1220 (1280 - 60) for IPv6".
             peer_mss: if tuple.remote_ip.is_ipv4() { 536 } else { 1220 },
             sent: (0, 0),
+            given: 0,
+            finishing: false,
             send_limit: None,
             recovery: Recovery::default(),
             quick_acks: QUICK_ACKS,
@@ -293,6 +299,10 @@ impl Conn {
         if self.stage == Stage::Done {
             return;
         }
+        if self.finishing && self.all_sent() {
+            self.finishing = false;
+            self.cell.socket_mut(|socket| socket.close());
+        }
         self.arm_timeout();
         let mtu = self.route.context_mtu;
         let context = contexts.get(mtu, now);
@@ -369,6 +379,11 @@ impl Conn {
         } else if segment_len > 0 {
             self.recovery.on_retransmit(sequence);
         }
+        if syn {
+            self.given = end;
+        } else {
+            lower_window(&mut packet, ip);
+        }
         self.sent.1 = acknowledged;
         if net.generation() != self.route.generation {
             match net.tables.route(self.tuple.remote_ip, self.scope, Some(self.tuple.local_ip)) {
@@ -429,6 +444,7 @@ impl Conn {
                 _ => break,
             }
         }
+        self.given = self.given.wrapping_add(sent as u32);
         self.cell.moved += sent;
         sent
     }
@@ -503,7 +519,18 @@ impl Conn {
 
     /// Ends the sending direction with a FIN.
     pub(crate) fn finish(&mut self) {
-        self.cell.socket_mut(|socket| socket.close());
+        // smoltcp 0.14 takes no window updates in LAST-ACK: data that the window does not let out would wait there for
+        // a probe. So that state is entered when all is sent.
+        if self.state() == State::CloseWait && !self.all_sent() {
+            self.finishing = true;
+            self.set_nagle(false);
+        } else {
+            self.cell.socket_mut(|socket| socket.close());
+        }
+    }
+
+    fn all_sent(&self) -> bool {
+        self.given.wrapping_sub(self.sent.0) as i32 <= 0
     }
 
     /// Ends both directions with a RST, which the next pump sends.
@@ -654,6 +681,17 @@ pub(crate) const fn receive_buffer() -> usize {
 /// SO_SNDBUF in bytes.
 pub(crate) const fn send_buffer() -> usize {
     SEND_BUFFER
+}
+
+/// Offers the peer one unit less of window than smoltcp has.
+///
+/// RFC 9293 §3.8.6: "a receiver SHOULD NOT shrink the window". smoltcp 0.14 rounds it down to whole units of the window
+/// scale, so that its end moves back by up to one unit less a byte when an odd number of bytes is acknowledged, and
+/// takes only what is below that end: the last bytes that an earlier window let in would be cut off.
+fn lower_window(packet: &mut [u8], tcp_at: usize) {
+    let Some(window) = packet.get_mut(tcp_at + 14..tcp_at + 16) else { return };
+    let lower = u16::from_be_bytes([window[0], window[1]]).saturating_sub(1);
+    window.copy_from_slice(&lower.to_be_bytes());
 }
 
 /// Where the value of a segment's MSS option is (RFC 9293 §3.7.1).

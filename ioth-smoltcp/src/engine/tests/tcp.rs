@@ -3,6 +3,8 @@
 use ioth_core::{Domain, Errno, Events, Shutdown, SockAddr};
 use smoltcp::time::Duration;
 
+use crate::sys::{RECEIVE_BUFFER, SEND_BUFFER};
+
 use super::lan::{Dice, Lan, WIRE, addr, recv, send};
 
 /// The byte at a position of the test stream.
@@ -110,6 +112,52 @@ fn super_frames_arrive_whole() {
         let mut lan = Lan::new(2, properties);
         transfer(&mut lan, v6, 5_000_000);
         assert!(lan.frames < 5_000_000 / 10_000, "{} frames", lan.frames);
+    }
+}
+
+#[test]
+fn what_the_window_held_back_follows_at_once_after_close() {
+    for v6 in [true, false] {
+        let mut lan = Lan::new(2, WIRE);
+        let (client, server) = lan.connection(v6);
+        lan.nodes[0].shutdown(client, Shutdown::Write).unwrap();
+        // The reader's buffer is full, and data is left, when the writer goes.
+        const LEN: usize = RECEIVE_BUFFER + SEND_BUFFER / 2;
+        let amount = |lan: &mut Lan, node: usize, id, request| {
+            let mut bytes = [0; 4];
+            lan.nodes[node].ioctl(id, request, &mut bytes).unwrap();
+            i32::from_ne_bytes(bytes) as usize
+        };
+        let mut sent = 0;
+        assert!(lan.run_until(Duration::from_millis(500), |lan| {
+            while sent < LEN
+                && let Ok(n) = send(&mut lan.nodes[1], server, &vec![7; LEN - sent])
+            {
+                sent += n;
+            }
+            sent == LEN && amount(lan, 0, client, libc::FIONREAD) > RECEIVE_BUFFER - 2_000
+        }));
+        lan.nodes[1].close(server);
+        assert!(lan.run_until(Duration::from_millis(500), |lan| {
+            let received = amount(lan, 0, client, libc::FIONREAD);
+            // All that fits: the window is told in units of 32 bytes.
+            received > RECEIVE_BUFFER - 64 && received + amount(lan, 1, server, libc::TIOCOUTQ) == LEN
+        }));
+        let start = lan.now;
+        let mut buffer = [0; 50_001];
+        let mut received = 0;
+        assert!(lan.run_until(Duration::from_secs(60), |lan| {
+            while let Ok(n) = recv(&mut lan.nodes[0], client, &mut buffer) {
+                received += n;
+                lan.settle();
+                if n == 0 {
+                    return true;
+                }
+            }
+            false
+        }));
+        assert_eq!(received, LEN);
+        assert!(lan.now - start < Duration::from_millis(100), "{}", lan.now - start);
     }
 }
 
