@@ -95,14 +95,14 @@ impl Ports {
         Some(port)
     }
 
-    /// A local port for a connection, of which `free` says whether its 4-tuple is.
+    /// A local port for a connection, of which `free` says whether its 4-tuple is; at most `tries` are looked at.
     ///
     /// RFC 6056 §3.3.3: `offset` is a keyed hash of the connection, to which a counter is added.
-    pub(crate) fn choose(&mut self, offset: u32, free: impl Fn(u16) -> bool) -> Option<u16> {
+    pub(crate) fn choose(&mut self, offset: u32, tries: usize, free: impl Fn(u16) -> bool) -> Option<u16> {
         self.next = self.next.wrapping_add(1);
         let start = offset.wrapping_add(self.next);
-        let port =
-            candidates(start).find(|&port| self.bindings(Space::Tcp, port).is_empty() && free(port))?;
+        let usable = |port: &u16| self.bindings(Space::Tcp, *port).is_empty() && free(*port);
+        let port = candidates(start).take(tries).find(usable)?;
         *self.chosen.entry(port).or_default() += 1;
         Some(port)
     }
@@ -232,7 +232,7 @@ mod tests {
     #[test]
     fn connections_share_a_port_but_bind_may_not_have_it() {
         let mut ports = Ports::new(1);
-        let port = ports.choose(5, |_| true).unwrap();
+        let port = ports.choose(5, 1, |_| true).unwrap();
         assert!(!ports.bind(Space::Tcp, port, binding(1, "0.0.0.0")));
         ports.release(port);
         assert!(ports.bind(Space::Tcp, port, binding(1, "0.0.0.0")));
