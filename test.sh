@@ -73,6 +73,17 @@ need_namespaces() {
     echo "network namespaces can be made"
 }
 
+# vde_plug makes a TAP device of it, by which a kernel is plugged into the tests' switches.
+need_tun() {
+    if is_root && [ ! -e /dev/net/tun ]; then
+        modprobe tun 2>/dev/null || true
+        [ -e /dev/net/tun ] || { mkdir -p /dev/net && mknod -m 666 /dev/net/tun c 10 200; }
+    fi
+    (: <>/dev/net/tun) 2>/dev/null ||
+        fail "/dev/net/tun cannot be opened; as Debian's udev has it: sudo modprobe tun && sudo chmod 666 /dev/net/tun"
+    echo "/dev/net/tun can be opened"
+}
+
 run_tests() {
     if cargo nextest --version >/dev/null 2>&1; then
         cargo nextest run --workspace --locked
@@ -106,6 +117,7 @@ target=${CARGO_TARGET_DIR:-$PWD/target}
 step "Rust $RUST" need_rust
 step "Debian packages" need_packages
 step "namespaces" need_namespaces
+step "TAP devices" need_tun
 step "format" cargo fmt --all --check
 step "clippy" cargo clippy --workspace --all-targets --locked -- -D warnings
 step "documentation" env RUSTDOCFLAGS=-Dwarnings cargo doc --workspace --no-deps --locked
