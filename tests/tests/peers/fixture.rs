@@ -136,13 +136,18 @@ impl Kernel {
             panic!("a network namespace: {error}; needed: root, or run the tests under `unshare -Urn`")
         });
         let namespace = File::open("/proc/thread-self/ns/net").unwrap();
+        File::options().read(true).write(true).open("/dev/net/tun").unwrap_or_else(|error| {
+            panic!(
+                "/dev/net/tun: {error}; needed: modprobe tun, and for ordinary users chmod 666 /dev/net/tun"
+            )
+        });
         ip("link set lo up");
         let plug = Process::start(
             // The TAP is opened last: once it is there, the plug is in both.
             Command::new("vde_plug").args([vnl, "tap://tap0"]).stdin(Stdio::null()),
-            "apt-get install vdeplug (and modprobe tun)",
+            "apt-get install vdeplug",
         );
-        wait_until("tap0 (needs /dev/net/tun: modprobe tun)", || {
+        wait_until("tap0", || {
             std::fs::read_to_string("/proc/thread-self/net/dev").unwrap().contains("tap0:")
         });
         ip(&format!("addr add {KERNEL4}/24 dev tap0"));
