@@ -84,7 +84,7 @@ impl Registry {
         let (name, options) = stack.split_once(',').unwrap_or((stack, ""));
         let factory = self.factories.get(name).ok_or_else(|| StackError::Unknown {
             name: name.to_owned(),
-            known: self.names().collect::<Vec<_>>().join(", "),
+            known: self.names().filter(|name| !name.is_empty()).collect::<Vec<_>>().join(", "),
         })?;
         factory(&StackSpec {
             options: options.to_owned(),

@@ -266,8 +266,14 @@ impl Conn {
         self.cell.with(|set, _| {
             context.poll_ingress_single(now, &mut Wire { mtu, rx: Some(packet), tx: out }, set)
         });
-        if ack == Ack::Partial && self.unacknowledged() > 0 {
-            for _ in 0..FAST_RETRANSMIT {
+        let missing = match ack {
+            Ack::Partial => FAST_RETRANSMIT,
+            Ack::Duplicate(n) if n + 1 >= self.segments_in_flight() => FAST_RETRANSMIT.saturating_sub(n),
+            _ => 0,
+        };
+        if missing > 0 && self.unacknowledged() > 0 {
+            self.recovery.begin(self.sent.0);
+            for _ in 0..missing {
                 self.cell.with(|set, _| {
                     context.poll_ingress_single(now, &mut Wire { mtu, rx: Some(packet), tx: out }, set)
                 });
@@ -292,6 +298,11 @@ impl Conn {
             }
             _ => Fed::Nothing,
         }
+    }
+
+    /// Segments that were sent and not acknowledged.
+    fn segments_in_flight(&self) -> usize {
+        self.recovery.in_flight(self.sent.0).div_ceil(self.wire_mss(TCP_HEADER))
     }
 
     /// Lets smoltcp send what it has to, until it has nothing more or `room` packets are out.

@@ -38,6 +38,10 @@ impl Engine {
             remote_ip: header.src,
             remote_port: tcp.src_port(),
         };
+        // The connection that this one follows may be over and only not yet cleared away.
+        if tcp.syn() && !tcp.ack() && self.tcp.connections.contains_key(&tuple) {
+            self.tcp_flush();
+        }
         if let Some(&id) = self.tcp.connections.get(&tuple) {
             return self.feed(id, packet, tcp_at);
         }

@@ -1,9 +1,11 @@
-//! Recovery from several losses in one window, which smoltcp leaves out (RFC 6582, NewReno).
+//! Recovery from several losses in one window (RFC 6582, NewReno) and from losses in small ones (RFC 5827, early
+//! retransmit), which smoltcp leaves out.
 //!
 //! smoltcp retransmits the first missing segment after three duplicate acknowledgements. The acknowledgement that this
 //! brings is a *partial* one when more is missing; RFC 6582 §3.2 step 3 retransmits the next hole at once, smoltcp waits
 //! for three more duplicates, which nobody sends, and then for its time-out of a second. So a partial acknowledgement
-//! is fed to it again as the duplicates that it waits for.
+//! is fed to it again as the duplicates that it waits for. So is a duplicate when fewer segments are in flight than it
+//! takes to bring three: RFC 5827 §3.1, "ER_thresh = FlightSize - 1".
 
 /// Duplicate acknowledgements that make smoltcp retransmit (RFC 5681 §3.2).
 pub(crate) const FAST_RETRANSMIT: usize = 3;
@@ -58,6 +60,16 @@ impl Recovery {
         }
         self.point = None;
         Ack::Plain
+    }
+
+    /// Bytes that were sent and not acknowledged.
+    pub(crate) fn in_flight(&self, sent: u32) -> usize {
+        self.acknowledged.map_or(0, |acknowledged| sent.wrapping_sub(acknowledged) as usize)
+    }
+
+    /// smoltcp is made to retransmit: everything up to `sent` belongs to this recovery.
+    pub(crate) fn begin(&mut self, sent: u32) {
+        self.point.get_or_insert(sent);
     }
 
     /// A segment is sent again. If it isn't the first one missing, a time-out sends everything again, in order.
