@@ -269,10 +269,13 @@ impl Node {
     /// Waits until one of `interest`, `ERR` or `HUP` holds, first awake and then asleep. False after the deadline.
     pub(crate) fn wait(&self, readiness: &Readiness, interest: Events, deadline: Option<Instant>) -> bool {
         let mask = interest | Events::ERR | Events::HUP;
+        let started = Instant::now();
         if spin::until(|| readiness.events().intersects(mask), self) {
             return true;
         }
-        !readiness.wait(interest, deadline).is_empty()
+        let ready = readiness.wait(interest, deadline);
+        self.spin_history.slept(started.elapsed());
+        !ready.is_empty()
     }
 
     /// Frames arrived for an interface: the work is done here and now, unless somebody else is at it.

@@ -1,22 +1,29 @@
 //! Waiting awake, for a moment.
 //!
-//! A wake-up across cores costs 25 us, a look at a flag some nanoseconds. Whoever waits looks for 10 us before it sleeps,
-//! as long as there are no more spinners than cores: on an oversubscribed machine they would steal the time from
-//! those they wait for. For the same reason a node whose waiters looked in vain several times in a row sleeps at once,
-//! and tries again only now and then: the thread that it waits for may share its core.
+//! A wake-up across cores costs 25 us and more, a look at a flag some nanoseconds. Whoever waits looks for 10 us before it
+//! sleeps, as long as there are no more spinners than cores: on an oversubscribed machine they would steal the time from
+//! those they wait for. Two rules follow what came of it:
+//! * When a sleep turned out to be hardly longer than a wake-up takes, the next look is that long: else two threads that
+//!   answer each other would each fall asleep while the other one wakes.
+//! * A node whose waiters looked in vain several times in a row sleeps at once, and tries again only now and then: the
+//!   thread that it waits for may share its core.
 
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use super::Node;
 
-const LONGEST: Duration = Duration::from_micros(10);
+/// How long a look takes as a rule, and after a short sleep.
+const USUAL: Duration = Duration::from_micros(10);
+const LONGEST: Duration = Duration::from_micros(100);
+/// A wait that was hardly more than a wake-up.
+const SHORT_SLEEP: Duration = Duration::from_micros(150);
 /// Looks between two readings of the clock.
 const LOOKS: usize = 16;
 /// Looks in vain after which a node's waiters sleep at once, but for every so many-th.
-const PATIENCE: usize = 4;
-const RETRY: usize = 32;
+const PATIENCE: usize = 8;
+const RETRY: usize = 16;
 
 static SPINNING: AtomicUsize = AtomicUsize::new(0);
 
@@ -25,12 +32,10 @@ pub(crate) fn until(done: impl Fn() -> bool, node: &Node) -> bool {
     if done() {
         return true;
     }
-    if !node.spin_history.is_worth_it() {
-        return done();
-    }
+    let Some(longest) = node.spin_history.worth() else { return done() };
     let Some(_spinner) = Spinner::new() else { return done() };
     let watching = Watching::new(node);
-    let end = Instant::now() + LONGEST;
+    let end = Instant::now() + longest;
     let found = 'spin: loop {
         for _ in 0..LOOKS {
             if !node.desk.is_empty() {
@@ -57,12 +62,22 @@ pub(crate) struct History {
     misses: AtomicUsize,
     /// Waits that were not worth a look.
     skipped: AtomicUsize,
+    /// The last sleep was a short one.
+    eager: AtomicBool,
 }
 
 impl History {
-    fn is_worth_it(&self) -> bool {
-        self.misses.load(Ordering::Relaxed) < PATIENCE
-            || self.skipped.fetch_add(1, Ordering::Relaxed).is_multiple_of(RETRY)
+    /// How long a look is worth while; `None` not at all.
+    fn worth(&self) -> Option<Duration> {
+        let patient = self.misses.load(Ordering::Relaxed) < PATIENCE
+            || self.skipped.fetch_add(1, Ordering::Relaxed).is_multiple_of(RETRY);
+        let eager = self.eager.load(Ordering::Relaxed);
+        patient.then_some(if eager { LONGEST } else { USUAL })
+    }
+
+    /// A wait took so long altogether, most of it asleep.
+    pub(crate) fn slept(&self, time: Duration) {
+        self.eager.store(time <= SHORT_SLEEP, Ordering::Relaxed);
     }
 
     fn record(&self, found: bool) {
