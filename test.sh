@@ -100,7 +100,7 @@ run_models() {
     local crate
     for crate in ioth-core:readiness::models ioth-smoltcp:driver::models; do
         RUSTFLAGS="${RUSTFLAGS:-} --cfg loom" CARGO_TARGET_DIR="$target/loom" CARGO_PROFILE_RELEASE_LTO=off \
-            cargo test --locked --release -p "${crate%%:*}" --lib "${crate#*:}"
+            cargo test --locked --release -p "${crate%%:*}" --lib "${crate#*:}" || return
     done
 }
 
