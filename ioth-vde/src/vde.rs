@@ -26,6 +26,9 @@ use crate::vnl::{Keys, Params};
 use crate::{Batch, Counters, Frame, Link, LinkError, Properties, Receiver, sys};
 use connect::{Connection, DataKind, Options, PortName};
 
+#[doc(hidden)]
+pub use connect::reply_path;
+
 /// What vde_switch carries: it cuts longer frames without a word.
 const PROPERTIES: Properties = Properties { mtu: 1500, gso_max: 0, trusted: false };
 /// Longest frame: Ethernet, one VLAN tag, the MTU.

@@ -5,11 +5,13 @@
 mod calls;
 mod frames;
 mod netlink;
+mod switch;
 mod text;
 
 pub use calls::calls;
 pub use frames::{dialogue, frames};
 pub use netlink::{netlink_reply, netlink_request};
+pub use switch::vde_reply;
 pub use text::{address, config, fault, sockaddr, vnl};
 
 /// What a fuzzer calls with its bytes.
@@ -26,6 +28,7 @@ pub const ENTRIES: &[(&str, Entry)] = &[
     ("netlink_reply", netlink_reply),
     ("netlink_request", netlink_request),
     ("sockaddr", sockaddr),
+    ("vde_reply", vde_reply),
     ("vnl", vnl),
 ];
 

@@ -242,6 +242,16 @@ pub(super) fn parse_reply(reply: &[u8]) -> Result<UnixAddr, String> {
     address.map_err(|errno| format!("an address that is no address: {errno}"))
 }
 
+/// The name in a switch's answer, an abstract one with its zero in front; else what is wrong with it. For fuzzers.
+pub fn reply_path(reply: &[u8]) -> Result<Vec<u8>, String> {
+    let address = parse_reply(reply)?;
+    match (address.path(), address.as_abstract()) {
+        (Some(path), _) => Ok(path.as_os_str().as_bytes().to_vec()),
+        (None, Some(name)) => Ok([&[0], name].concat()),
+        (None, None) => Err("an address without a name".to_owned()),
+    }
+}
+
 /// What the switch shows of us. Upstream's form.
 fn description() -> String {
     let mut text = format!("ioth user={} pid={}", geteuid(), std::process::id());
