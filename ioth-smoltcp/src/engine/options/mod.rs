@@ -1,0 +1,115 @@
+//! Socket options and ioctls, in their C representations: a module for each level (socket(7), tcp(7), ip(7), ipv6(7)).
+//!
+//! What is not here answers `ENOPROTOOPT`, as an old kernel would.
+
+mod ip;
+mod ipv6;
+mod socket;
+mod tcp;
+
+use ioth_core::{Domain, Errno, Result};
+
+use super::ports::Space;
+use super::sockets::{Kind, Options};
+use super::{Engine, SocketId};
+
+impl Engine {
+    /// setsockopt(2).
+    ///
+    /// # Errors
+    /// `ENOPROTOOPT` for what is not known, `EINVAL` for values out of bounds, `ENODEV`, `EDOM`.
+    pub fn set_option(&mut self, id: SocketId, level: i32, name: i32, value: &[u8]) -> Result<()> {
+        let sock = self.sock(id)?;
+        match (level, sock.domain, &sock.kind) {
+            (libc::SOL_SOCKET, _, _) => self.set_socket_option(id, name, value)?,
+            (libc::SOL_NETLINK, _, Kind::Netlink(_)) => return self.netlink_set_option(id, name, value),
+            (libc::IPPROTO_TCP, _, Kind::Stream(_)) => self.set_tcp_option(id, name, value)?,
+            (libc::IPPROTO_IP, Domain::INET | Domain::INET6, _) => self.set_ip_option(id, name, value)?,
+            (libc::IPPROTO_IPV6, Domain::INET6, _) => self.set_ipv6_option(id, name, value)?,
+            _ => return Err(Errno::ENOPROTOOPT),
+        }
+        self.apply_options(id);
+        Ok(())
+    }
+
+    /// getsockopt(2): the number of bytes written.
+    ///
+    /// # Errors
+    /// `ENOPROTOOPT` for what is not known.
+    pub fn option(&mut self, id: SocketId, level: i32, name: i32, value: &mut [u8]) -> Result<usize> {
+        let sock = self.sock(id)?;
+        match (level, sock.domain, &sock.kind) {
+            (libc::SOL_SOCKET, _, _) => self.socket_option(id, name, value),
+            (libc::SOL_NETLINK, _, Kind::Netlink(_)) => self.netlink_option(id, name, value),
+            (libc::IPPROTO_TCP, _, Kind::Stream(_)) => self.tcp_option(id, name, value),
+            (libc::IPPROTO_IP, Domain::INET | Domain::INET6, _) => self.ip_option(id, name, value),
+            (libc::IPPROTO_IPV6, Domain::INET6, _) => self.ipv6_option(id, name, value),
+            _ => Err(Errno::ENOPROTOOPT),
+        }
+    }
+
+    /// ioctl(2) requests that need no interface name: FIONREAD and SIOCOUTQ.
+    ///
+    /// # Errors
+    /// `ENOTTY` for what is not known; `EINVAL` for FIONREAD on a listening socket.
+    pub fn ioctl(&mut self, id: SocketId, request: u64, argument: &mut [u8]) -> Result<i32> {
+        let number = match (request, &self.sock(id)?.kind) {
+            (libc::FIONREAD, Kind::Stream(stream)) if stream.listening() => return Err(Errno::EINVAL),
+            (libc::FIONREAD, Kind::Stream(stream)) => stream.received(),
+            (libc::FIONREAD, Kind::Datagrams(datagrams)) => datagrams.next_len(),
+            (libc::TIOCOUTQ, Kind::Stream(stream)) if stream.listening() => return Err(Errno::EINVAL),
+            (libc::TIOCOUTQ, Kind::Stream(stream)) => stream.unacknowledged(),
+            (libc::TIOCOUTQ, Kind::Datagrams(_)) => 0,
+            _ => return Err(Errno::ENOTTY),
+        };
+        let target = argument.get_mut(..4).ok_or(Errno::EFAULT)?;
+        target.copy_from_slice(&(number as i32).to_ne_bytes());
+        Ok(0)
+    }
+
+    /// Brings what was made from the options in line with them.
+    fn apply_options(&mut self, id: SocketId) {
+        let sock = &mut self.sockets[id.0];
+        let options: Options = sock.options;
+        let space = match &mut sock.kind {
+            Kind::Stream(stream) => {
+                stream.apply(&options);
+                Space::Tcp
+            }
+            Kind::Datagrams(_) => Space::Udp,
+            Kind::Netlink(_) => return,
+        };
+        if let Ok(Some(local)) = self.local_addr(id).map(|addr| addr.as_ip()) {
+            self.ports.update(space, local.port(), id, |binding| {
+                binding.reuse_addr = options.reuse_addr;
+                binding.reuse_port = options.reuse_port;
+            });
+        }
+        // Nagle's algorithm may have held something back.
+        if space == Space::Tcp {
+            self.mark_dirty(id);
+        }
+    }
+}
+
+/// An int; longer values are cut as Linux does.
+fn int(value: &[u8]) -> Result<i32> {
+    let bytes = value.get(..4).ok_or(Errno::EINVAL)?;
+    Ok(i32::from_ne_bytes(bytes.try_into().map_err(|_| Errno::EINVAL)?))
+}
+
+fn within(number: i32, bounds: std::ops::RangeInclusive<i32>) -> Result<u32> {
+    if bounds.contains(&number) { Ok(number as u32) } else { Err(Errno::EINVAL) }
+}
+
+/// Writes as much of an option as there is room for.
+fn put(value: &mut [u8], bytes: &[u8]) -> usize {
+    let n = value.len().min(bytes.len());
+    value[..n].copy_from_slice(&bytes[..n]);
+    n
+}
+
+/// Writes an option that is an int.
+fn put_int(value: &mut [u8], number: i32) -> usize {
+    put(value, &number.to_ne_bytes())
+}

@@ -1,0 +1,113 @@
+//! Level SOL_SOCKET: socket(7).
+
+use ioth_core::{Errno, Result};
+
+use super::{int, put, put_int};
+use crate::engine::sockets::{DEFAULT_BUFFER, Kind};
+use crate::engine::{Engine, SocketId, tcp};
+
+/// Bounds of SO_RCVBUF and SO_SNDBUF, in bytes as Linux reports them: SOCK_MIN_RCVBUF and twice rmem_max.
+const MIN_BUFFER: usize = 2304;
+const MAX_BUFFER: usize = 425_984;
+
+impl Engine {
+    pub(super) fn set_socket_option(&mut self, id: SocketId, name: i32, value: &[u8]) -> Result<()> {
+        match name {
+            libc::SO_BINDTODEVICE => return self.bind_to_device(id, value),
+            libc::SO_LINGER => {
+                let (on, seconds) = (int(value)?, int(value.get(4..).unwrap_or(&[]))?);
+                self.sockets[id.0].options.linger = (on != 0).then_some(seconds.max(0) as u32);
+                return Ok(());
+            }
+            _ => {}
+        }
+        let number = int(value)?;
+        let on = number != 0;
+        let options = &mut self.sockets[id.0].options;
+        match name {
+            libc::SO_REUSEADDR => options.reuse_addr = on,
+            libc::SO_REUSEPORT => options.reuse_port = on,
+            libc::SO_BROADCAST => options.broadcast = on,
+            libc::SO_KEEPALIVE => options.keep_alive = on,
+            // socket(7): "The kernel doubles this value".
+            libc::SO_RCVBUF => options.receive_buffer = Some(doubled(number)),
+            libc::SO_SNDBUF => options.send_buffer = Some(doubled(number)),
+            // SO_TYPE, SO_ERROR, SO_DOMAIN, SO_PROTOCOL and SO_ACCEPTCONN are read only.
+            _ => return Err(Errno::ENOPROTOOPT),
+        }
+        Ok(())
+    }
+
+    pub(super) fn socket_option(&mut self, id: SocketId, name: i32, value: &mut [u8]) -> Result<usize> {
+        let sock = self.sock(id)?;
+        let options = sock.options;
+        let stream = match &sock.kind {
+            Kind::Stream(stream) => Some(stream),
+            _ => None,
+        };
+        let flag = i32::from;
+        let number = match name {
+            libc::SO_TYPE => match &sock.kind {
+                Kind::Stream(_) => libc::SOCK_STREAM,
+                Kind::Datagrams(_) => libc::SOCK_DGRAM,
+                Kind::Netlink(_) => libc::SOCK_RAW,
+            },
+            libc::SO_DOMAIN => sock.domain.0,
+            libc::SO_PROTOCOL => match &sock.kind {
+                Kind::Stream(_) => libc::IPPROTO_TCP,
+                Kind::Datagrams(_) => libc::IPPROTO_UDP,
+                Kind::Netlink(_) => libc::NETLINK_ROUTE,
+            },
+            libc::SO_ACCEPTCONN => flag(stream.is_some_and(|stream| stream.listening())),
+            libc::SO_REUSEADDR => flag(options.reuse_addr),
+            libc::SO_REUSEPORT => flag(options.reuse_port),
+            libc::SO_BROADCAST => flag(options.broadcast),
+            libc::SO_KEEPALIVE => flag(options.keep_alive),
+            libc::SO_RCVBUF => {
+                let default = if stream.is_some() { tcp::receive_buffer() } else { DEFAULT_BUFFER };
+                options.receive_buffer.unwrap_or(default) as i32
+            }
+            libc::SO_SNDBUF => {
+                let default = if stream.is_some() { tcp::send_buffer() } else { DEFAULT_BUFFER };
+                options.send_buffer.unwrap_or(default) as i32
+            }
+            libc::SO_LINGER => {
+                let mut linger = [0; 8];
+                linger[..4].copy_from_slice(&flag(options.linger.is_some()).to_ne_bytes());
+                linger[4..].copy_from_slice(&options.linger.unwrap_or(0).to_ne_bytes());
+                return Ok(put(value, &linger));
+            }
+            libc::SO_ERROR => self.take_error(id).map_or(0, |errno| errno as i32),
+            libc::SO_BINDTODEVICE => {
+                let name = options
+                    .device
+                    .and_then(|ifindex| self.net.tables.iface(ifindex))
+                    .map(|iface| iface.name());
+                let Some(name) = name else { return Ok(0) };
+                if value.len() < libc::IFNAMSIZ {
+                    return Err(Errno::EINVAL);
+                }
+                return Ok(put(value, &[name.as_bytes(), &[0]].concat()));
+            }
+            _ => return Err(Errno::ENOPROTOOPT),
+        };
+        Ok(put_int(value, number))
+    }
+
+    fn bind_to_device(&mut self, id: SocketId, value: &[u8]) -> Result<()> {
+        let name = value.split(|byte| *byte == 0).next().unwrap_or(&[]);
+        let device = match name {
+            [] => None,
+            name => {
+                let name = std::str::from_utf8(name).map_err(|_| Errno::ENODEV)?;
+                Some(self.net.tables.iface_by_name(name).ok_or(Errno::ENODEV)?.index())
+            }
+        };
+        self.sockets[id.0].options.device = device;
+        Ok(())
+    }
+}
+
+fn doubled(bytes: i32) -> usize {
+    (bytes.max(0) as usize).saturating_mul(2).clamp(MIN_BUFFER, MAX_BUFFER)
+}
