@@ -9,10 +9,8 @@ use ioth_vde::{Checksum, Frame};
 use smoltcp::socket::tcp::State;
 use smoltcp::wire::{IpProtocol, TcpPacket, TcpSeqNumber};
 
-use super::conn::{Conn, Fed, Tuple};
-use super::{MAX_EMBRYOS, MAX_PARKED, PARKING_TIME, Role, Stream, Tcp};
-use crate::engine::addr::is_link_local;
-use crate::engine::ports::Space;
+use super::conn::{Fed, Tuple};
+use super::{Role, Stream, Tcp};
 use crate::engine::route::Path;
 use crate::engine::sockets::Kind;
 use crate::engine::wire::{self, IpAttrs, IpHeader, TCP_HEADER, ip_header_len};
@@ -131,115 +129,6 @@ impl Engine {
             Fed::Reaped => return self.detach(id),
         }
         self.mark_dirty(id);
-    }
-
-    /// The listener for a SYN: bound to the address itself, or to a wildcard.
-    fn listener_for(&self, tuple: &Tuple) -> Option<SocketId> {
-        let bindings = self.ports.bindings(Space::Tcp, tuple.local_port).iter();
-        let fitting = bindings.filter(|binding| binding.listening);
-        let fitting = fitting.filter_map(|binding| Some((binding.fits(tuple.local_ip)?, binding.id)));
-        fitting.max_by_key(|(score, _)| *score).map(|(_, id)| id)
-    }
-
-    /// A SYN for a listener: a connection of its own from the start.
-    fn spawn(&mut self, listener: SocketId, ifindex: u32, tuple: Tuple, mut syn: Frame) {
-        if self.accept_queue_full(listener) {
-            return self.park(listener, ifindex, syn);
-        }
-        // The answer goes back where the question came from, if the route leads there.
-        let scope = is_link_local(tuple.remote_ip).then_some(ifindex);
-        let Ok(path) = self.net.tables.route(tuple.remote_ip, scope, Some(tuple.local_ip)) else {
-            self.net.drops.no_route += 1;
-            return;
-        };
-        self.evict_embryo(listener);
-        let sequence = self.initial_sequence(&tuple);
-        let mut out = std::mem::take(&mut self.tcp.out);
-        let conn = Conn::answer(&mut self.net, tuple, path, sequence, listener, &mut syn, &mut out);
-        if let Some(mut conn) = conn {
-            conn.scope = scope;
-            let parent = &self.sockets[listener.0];
-            let (domain, options) = (parent.domain, parent.options);
-            let mut stream = Stream { role: Role::Connection(Box::new(conn)), ..Stream::default() };
-            stream.apply(&options);
-            let id = self.insert(domain, Kind::Stream(stream), options);
-            self.tcp.connections.insert(tuple, id);
-            if let Ok(Stream { role: Role::Listener(listener), .. }) = self.stream_mut(listener) {
-                listener.embryos.push(id);
-            }
-            self.mark_dirty(id);
-        }
-        out.clear();
-        self.tcp.out = out;
-    }
-
-    /// Keeps a packet until accept(2) makes room, as if it had been late on its way. Linux drops it, and a second goes
-    /// by before the peer tries again.
-    fn park(&mut self, listener: SocketId, ifindex: u32, packet: Frame) {
-        let now = self.net.now;
-        let Ok(Stream { role: Role::Listener(state), .. }) = self.stream_mut(listener) else { return };
-        if state.parked.len() >= MAX_PARKED {
-            state.parked.pop_front();
-            self.net.drops.listen_queue += 1;
-        }
-        if let Ok(Stream { role: Role::Listener(state), .. }) = self.stream_mut(listener) {
-            state.parked.push_back((now, ifindex, packet));
-        }
-    }
-
-    /// There is room in a listener's queue: the oldest packet that waited for it arrives now.
-    pub(super) fn unpark(&mut self, listener: SocketId) {
-        let now = self.net.now;
-        while !self.accept_queue_full(listener) {
-            let Ok(Stream { role: Role::Listener(state), .. }) = self.stream_mut(listener) else { return };
-            let Some((since, ifindex, packet)) = state.parked.pop_front() else { return };
-            if now - since >= PARKING_TIME {
-                self.net.drops.listen_queue += 1;
-                continue;
-            }
-            let Ok(header) = wire::parse_ip(&packet, false) else { continue };
-            self.arrived_by = ifindex;
-            self.tcp_input(ifindex, &header, packet);
-            // A SYN takes its place only when its handshake is complete, so one at a time is let in.
-            return;
-        }
-    }
-
-    pub(super) fn accept_queue_full(&mut self, listener: SocketId) -> bool {
-        match self.stream_mut(listener) {
-            // Linux's sk_acceptq_is_full(): one more than the backlog fits.
-            Ok(Stream { role: Role::Listener(listener), .. }) => listener.ready.len() > listener.backlog,
-            _ => false,
-        }
-    }
-
-    fn evict_embryo(&mut self, listener: SocketId) {
-        let Ok(Stream { role: Role::Listener(state), .. }) = self.stream_mut(listener) else { return };
-        let count = state.embryos.len();
-        if count < MAX_EMBRYOS {
-            return;
-        }
-        let victim = self.net.random.below(count);
-        let Ok(Stream { role: Role::Listener(state), .. }) = self.stream_mut(listener) else { return };
-        let victim = state.embryos.swap_remove(victim);
-        self.net.drops.listen_queue += 1;
-        self.remove(victim);
-    }
-
-    pub(super) fn make_ready(&mut self, listener: SocketId, id: SocketId) {
-        if let Ok(Stream { role: Role::Listener(state), .. }) = self.stream_mut(listener) {
-            state.embryos.retain(|embryo| *embryo != id);
-            state.ready.push_back(id);
-        }
-        self.touch(listener);
-    }
-
-    /// Takes an embryo out of its listener. False when it was none (any more).
-    pub(super) fn forget_embryo(&mut self, listener: SocketId, id: SocketId) -> bool {
-        let Ok(Stream { role: Role::Listener(state), .. }) = self.stream_mut(listener) else { return false };
-        let before = state.embryos.len();
-        state.embryos.retain(|embryo| *embryo != id);
-        state.embryos.len() < before
     }
 
     /// Sends a segment without a connection: a RST, or the last ACK again.

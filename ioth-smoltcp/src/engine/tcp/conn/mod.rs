@@ -1,0 +1,388 @@
+//! One connection: a smoltcp socket, its path, and what smoltcp leaves to its user.
+//!
+//! Read first: RFC 9293 (TCP), RFC 1122 §4.2, tcp(7).
+
+mod data;
+mod header;
+mod timers;
+mod transmit;
+
+use std::net::{IpAddr, SocketAddr};
+
+use ioth_core::{Errno, Events, MacAddr};
+use ioth_vde::Frame;
+use smoltcp::socket::tcp::State;
+use smoltcp::time::{Duration, Instant};
+use smoltcp::wire::{IpEndpoint, IpListenEndpoint, TcpPacket};
+
+pub(crate) use data::{receive_buffer, send_buffer};
+
+use super::context::{Contexts, Wire, with_sequence};
+use super::recovery::{Ack, FAST_RETRANSMIT, Recovery};
+use crate::engine::SocketId;
+use crate::engine::net::Net;
+use crate::engine::route::Path;
+use crate::engine::wire::TCP_HEADER;
+use crate::sys::TcpCell;
+
+/// tcp(7), tcp_syn_retries = 6: "approximately 127 seconds".
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(127);
+/// tcp(7), tcp_synack_retries = 5: "31 seconds" and the wait after the last.
+const ACCEPT_TIMEOUT: Duration = Duration::from_secs(63);
+/// Segments with data that are acknowledged at once when a connection begins, so that the peer's slow start does not
+/// wait for a delayed acknowledgement: Linux's quick ACK mode (TCP_MAX_QUICKACKS).
+const QUICK_ACKS: u8 = 16;
+/// How long an acknowledgement then waits for data to travel with.
+const ACK_DELAY: Duration = Duration::from_millis(10);
+
+/// SO_KEEPALIVE and its times (tcp(7)).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct KeepAlive {
+    /// TCP_KEEPIDLE: silence before the first probe.
+    pub(crate) idle: Duration,
+    /// TCP_KEEPINTVL: between probes.
+    pub(crate) interval: Duration,
+    /// TCP_KEEPCNT: probes without an answer before the peer counts as gone.
+    pub(crate) count: u32,
+}
+
+/// A connection's two ends. IPv4 in its own form, never mapped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Tuple {
+    pub(crate) local_ip: IpAddr,
+    pub(crate) local_port: u16,
+    pub(crate) remote_ip: IpAddr,
+    pub(crate) remote_port: u16,
+}
+
+impl Tuple {
+    pub(crate) fn new(local: SocketAddr, remote: SocketAddr) -> Self {
+        Tuple {
+            local_ip: local.ip(),
+            local_port: local.port(),
+            remote_ip: remote.ip(),
+            remote_port: remote.port(),
+        }
+    }
+
+    pub(crate) fn local(&self) -> SocketAddr {
+        SocketAddr::new(self.local_ip, self.local_port)
+    }
+
+    pub(crate) fn remote(&self) -> SocketAddr {
+        SocketAddr::new(self.remote_ip, self.remote_port)
+    }
+}
+
+/// A connection, from the SYN on.
+#[derive(Debug)]
+pub(crate) struct Conn {
+    cell: TcpCell,
+    pub(crate) tuple: Tuple,
+    /// The listener whose queue it is or was in.
+    pub(crate) parent: Option<SocketId>,
+    pub(crate) stage: Stage,
+    /// The user closed it: nobody will read or ask.
+    pub(crate) orphan: bool,
+    /// In the list of connections that have something to send.
+    pub(crate) dirty: bool,
+    /// Where the timer heap will look after it.
+    pub(crate) armed: Option<Instant>,
+    /// It has to be over by then.
+    give_up_at: Option<Instant>,
+    /// Bound to an interface by the user or by a link-local address.
+    pub(crate) scope: Option<u32>,
+    route: Route,
+    /// Largest TCP payload that the peer takes on a wire.
+    peer_mss: usize,
+    /// Behind the last byte sent, and the next one expected: what TIME_WAIT has to remember.
+    pub(crate) sent: (u32, u32),
+    /// The sequence number behind all the data that was given.
+    given: u32,
+    /// A FIN has to follow, once all that was given is sent.
+    finishing: bool,
+    /// SO_SNDBUF, where it was set.
+    pub(crate) send_limit: Option<usize>,
+    recovery: Recovery,
+    quick_acks: u8,
+    keep_alive: Option<KeepAlive>,
+    /// The peer was silent for too long and is being asked.
+    probing: bool,
+    heard: Instant,
+}
+
+/// Where a connection stands beside smoltcp's state.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Stage {
+    /// The handshake is under way.
+    Opening,
+    /// Established at some time.
+    Open,
+    /// Out of the demultiplexer: nothing will arrive, but received data may still be read.
+    Done,
+}
+
+/// The way to the peer as it was last looked up.
+#[derive(Debug)]
+struct Route {
+    path: Path,
+    generation: u64,
+    mac: Option<(MacAddr, Instant)>,
+    /// The size for which smoltcp builds packets.
+    context_mtu: usize,
+}
+
+/// What an incoming segment did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Fed {
+    /// Nothing that the demultiplexer has to know.
+    Nothing,
+    /// The handshake is complete.
+    Established,
+    /// Reset by the peer, with what the user is to be told.
+    Reset(Errno),
+    /// An embryonic connection of a listener is gone.
+    Reaped,
+}
+
+impl Conn {
+    /// A connection towards `tuple`'s remote end, its SYN still to be sent.
+    pub(crate) fn connect(net: &Net, tuple: Tuple, path: Path, sequence: u32) -> Option<Conn> {
+        let mut conn = Conn::new(net, tuple, path, None)?;
+        let mut context = with_sequence(conn.route.context_mtu, net.now, sequence);
+        let connected = conn.cell.socket_mut(|socket| {
+            socket.connect(
+                context.context(),
+                IpEndpoint::from(tuple.remote()),
+                IpEndpoint::from(tuple.local()),
+            )
+        });
+        conn.give_up_at = Some(net.now + CONNECT_TIMEOUT);
+        connected.ok().map(|()| conn)
+    }
+
+    /// A connection that answers a SYN, which is processed at once.
+    pub(crate) fn answer(
+        net: &mut Net,
+        tuple: Tuple,
+        path: Path,
+        sequence: u32,
+        parent: SocketId,
+        syn: &mut Frame,
+        out: &mut Vec<Frame>,
+    ) -> Option<Conn> {
+        let mut conn = Conn::new(net, tuple, path, Some(parent))?;
+        let local = tuple.local();
+        let endpoint = IpListenEndpoint { addr: Some(local.ip().into()), port: local.port() };
+        conn.cell.socket_mut(|socket| socket.listen(endpoint)).ok()?;
+        conn.give_up_at = Some(net.now + ACCEPT_TIMEOUT);
+        conn.rewrite_mss(syn);
+        let mtu = conn.route.context_mtu;
+        let mut context = with_sequence(mtu, net.now, sequence);
+        conn.cell.with(|set, _| {
+            context.poll_ingress_single(net.now, &mut Wire { mtu, rx: Some(syn), tx: out }, set)
+        });
+        (conn.state() == State::SynReceived).then_some(conn)
+    }
+
+    fn new(net: &Net, tuple: Tuple, path: Path, parent: Option<SocketId>) -> Option<Conn> {
+        let mut cell = TcpCell::new()?;
+        cell.socket_mut(|socket| {
+            socket.set_ack_delay(None);
+            socket.set_congestion_control(smoltcp::socket::tcp::CongestionControl::Cubic)
+        });
+        let scope = None;
+        let mut conn = Conn {
+            cell,
+            tuple,
+            parent,
+            stage: Stage::Opening,
+            orphan: false,
+            dirty: false,
+            armed: None,
+            give_up_at: None,
+            scope,
+            route: Route { path, generation: 0, mac: None, context_mtu: 0 },
+            // RFC 9293 §3.7.1: "If an MSS Option is not received at connection setup, TCP implementations MUST
+            // assume a default send MSS of 536 (576 - 40) for IPv4 or 1220 (1280 - 60) for IPv6".
+            peer_mss: if tuple.remote_ip.is_ipv4() { 536 } else { 1220 },
+            sent: (0, 0),
+            given: 0,
+            finishing: false,
+            send_limit: None,
+            recovery: Recovery::default(),
+            quick_acks: QUICK_ACKS,
+            keep_alive: None,
+            probing: false,
+            heard: net.now,
+        };
+        conn.use_path(net, path);
+        Some(conn)
+    }
+
+    pub(crate) fn state(&self) -> State {
+        self.cell.socket().state()
+    }
+
+    /// Processes a segment. Replies are appended to `out`.
+    pub(crate) fn feed(
+        &mut self,
+        contexts: &mut Contexts,
+        now: Instant,
+        packet: &mut Frame,
+        tcp_at: usize,
+        out: &mut Vec<Frame>,
+    ) -> Fed {
+        let before = self.state();
+        let (syn, rst, payload, ack) = {
+            let tcp = TcpPacket::new_unchecked(&packet[tcp_at..]);
+            let payload = packet.len() - tcp_at - usize::from(tcp.header_len());
+            let pure_ack = payload == 0 && tcp.ack() && !(tcp.syn() || tcp.fin() || tcp.rst());
+            let ack = match pure_ack {
+                true => self.recovery.on_ack(tcp.ack_number().0 as u32, tcp.window_len(), self.sent.0),
+                false => Ack::Plain,
+            };
+            (tcp.syn(), tcp.rst(), payload, ack)
+        };
+        // smoltcp would go for a fast retransmission, which needs data, and forget the time-out that resends the FIN.
+        if matches!(ack, Ack::Duplicate(n) if n >= FAST_RETRANSMIT) && self.unacknowledged() == 0 {
+            return Fed::Nothing;
+        }
+        if syn {
+            self.rewrite_mss(packet);
+        }
+        self.cell.moved += payload;
+        self.hear(now);
+        if payload > 0 && self.quick_acks > 0 {
+            self.quick_acks -= 1;
+            if self.quick_acks == 0 {
+                self.cell.socket_mut(|socket| socket.set_ack_delay(Some(ACK_DELAY)));
+            }
+        }
+        let mtu = self.route.context_mtu;
+        let context = contexts.get(mtu, now);
+        self.cell.with(|set, _| {
+            context.poll_ingress_single(now, &mut Wire { mtu, rx: Some(packet), tx: out }, set)
+        });
+        let missing = match ack {
+            Ack::Partial => FAST_RETRANSMIT,
+            Ack::Duplicate(n) if n + 1 >= self.segments_in_flight() => FAST_RETRANSMIT.saturating_sub(n),
+            _ => 0,
+        };
+        if missing > 0 && self.unacknowledged() > 0 {
+            self.recovery.begin(self.sent.0);
+            for _ in 0..missing {
+                self.cell.with(|set, _| {
+                    context.poll_ingress_single(now, &mut Wire { mtu, rx: Some(packet), tx: out }, set)
+                });
+            }
+        }
+        let after = self.state();
+        if after == before {
+            return Fed::Nothing;
+        }
+        match (before, after) {
+            (State::SynReceived, State::Listen) => Fed::Reaped,
+            (_, State::Closed) if rst => Fed::Reset(match before {
+                State::SynSent => Errno::ECONNREFUSED,
+                // Linux's tcp_reset(): the peer had ended its side already.
+                State::CloseWait => Errno::EPIPE,
+                _ => Errno::ECONNRESET,
+            }),
+            (State::SynSent | State::SynReceived, State::Established | State::CloseWait) => {
+                self.stage = Stage::Open;
+                self.give_up_at = None;
+                Fed::Established
+            }
+            _ => Fed::Nothing,
+        }
+    }
+
+    /// Segments that were sent and not acknowledged.
+    fn segments_in_flight(&self) -> usize {
+        self.recovery.in_flight(self.sent.0).div_ceil(self.wire_mss(TCP_HEADER))
+    }
+
+    /// Lets smoltcp send what it has to, until it has nothing more or `room` packets are out.
+    pub(crate) fn pump(&mut self, contexts: &mut Contexts, now: Instant, room: usize, out: &mut Vec<Frame>) {
+        if self.stage == Stage::Done {
+            return;
+        }
+        if self.finishing && self.all_sent() {
+            self.finishing = false;
+            self.cell.socket_mut(|socket| socket.close());
+        }
+        self.arm_timeout();
+        let mtu = self.route.context_mtu;
+        let context = contexts.get(mtu, now);
+        let until = out.len() + room;
+        self.cell.with(|set, _| {
+            let mut wire = Wire { mtu, rx: None, tx: out };
+            let mut sent = wire.tx.len();
+            while sent < until {
+                context.poll_egress(now, &mut wire, set);
+                if wire.tx.len() == sent {
+                    break;
+                }
+                sent = wire.tx.len();
+            }
+        });
+    }
+
+    /// Ends the sending direction with a FIN.
+    pub(crate) fn finish(&mut self) {
+        // smoltcp 0.14 takes no window updates in LAST-ACK: data that the window does not let out would wait there for
+        // a probe. So that state is entered when all is sent.
+        if self.state() == State::CloseWait && !self.all_sent() {
+            self.finishing = true;
+            self.set_nagle(false);
+        } else {
+            self.cell.socket_mut(|socket| socket.close());
+        }
+    }
+
+    fn all_sent(&self) -> bool {
+        self.given.wrapping_sub(self.sent.0) as i32 <= 0
+    }
+
+    /// Ends both directions with a RST, which the next pump sends.
+    pub(crate) fn abort(&mut self) {
+        self.cell.socket_mut(|socket| socket.abort());
+    }
+
+    /// Whether smoltcp has forgotten the peer: a RST was sent or received, or the last ACK arrived.
+    pub(crate) fn over(&self) -> bool {
+        self.state() == State::Closed && self.cell.socket().remote_endpoint().is_none()
+    }
+
+    pub(crate) fn set_nagle(&mut self, on: bool) {
+        self.cell.socket_mut(|socket| socket.set_nagle_enabled(on));
+    }
+
+    pub(crate) fn set_hop_limit(&mut self, hops: u8) {
+        self.cell.socket_mut(|socket| socket.set_hop_limit(Some(hops.max(1))));
+    }
+
+    /// The poll bits of a connection, as Linux's tcp_poll() has them.
+    pub(crate) fn events(&self, shut_read: bool, shut_write: bool) -> Events {
+        let state = self.state();
+        let mut events = Events::empty();
+        let over = self.stage == Stage::Done;
+        if over && !matches!(state, State::TimeWait) || (shut_read || self.peer_finished()) && shut_write {
+            events |= Events::HUP;
+        }
+        if shut_read || self.peer_finished() {
+            events |= Events::IN | Events::RDHUP;
+        }
+        if self.stage == Stage::Opening {
+            return events;
+        }
+        if self.received() > 0 {
+            events |= Events::IN;
+        }
+        if shut_write || over || !self.may_send() || self.writable() {
+            events |= Events::OUT;
+        }
+        events
+    }
+}

@@ -1,0 +1,113 @@
+//! connect(2): from a fresh socket to a SYN.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+
+use ioth_core::{Errno, Result};
+
+use super::Role;
+use super::conn::{Conn, Stage, Tuple};
+use crate::engine::sockets::Kind;
+use crate::engine::{Engine, SocketId};
+
+/// Ports that are looked at for one without a connection in TIME_WAIT, before one with is taken: when a program opens
+/// thousands of connections a second to one server, all of them have one.
+const FRESH_TRIES: usize = 32;
+
+impl Engine {
+    /// Begins a connection; `EINPROGRESS` is success so far.
+    pub(in crate::engine) fn tcp_connect(&mut self, id: SocketId, remote: SocketAddr) -> Result<()> {
+        let stage = match &self.stream_mut(id)?.role {
+            Role::Idle => None,
+            Role::Listener(_) => return Err(Errno::EISCONN),
+            Role::Connection(conn) => Some((conn.stage, conn.state())),
+        };
+        match stage {
+            None => {}
+            Some((Stage::Opening, _)) => return Err(Errno::EALREADY),
+            Some((Stage::Done, _)) if !self.sockets[id.0].was_connected => {
+                // connect(2) reports a failed attempt once, and then tries again.
+                self.reset_stream(id);
+                if let Some(error) = self.sockets[id.0].error.take() {
+                    self.touch(id);
+                    return Err(error);
+                }
+            }
+            Some(_) => return Err(Errno::EISCONN),
+        }
+        if remote.ip().is_multicast() || remote.ip() == IpAddr::V4(Ipv4Addr::BROADCAST) {
+            return Err(Errno::ENETUNREACH);
+        }
+        // Linux: the unspecified address means this host.
+        let remote_ip = match remote.ip() {
+            IpAddr::V4(v4) if v4.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
+            IpAddr::V6(v6) if v6.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
+            other => other,
+        };
+        let scope = self.scope_of(id, remote)?;
+        let remote = SocketAddr::new(remote_ip, remote.port());
+        if remote.port() == 0 {
+            return Err(Errno::ECONNREFUSED);
+        }
+        let bound = self.stream_mut(id)?.bound;
+        let source = bound.map(|addr| addr.ip()).filter(|ip| !ip.is_unspecified());
+        if source.is_some_and(|ip| ip.is_ipv4() != remote_ip.is_ipv4()) {
+            return Err(Errno::EINVAL);
+        }
+        let path = self.net.tables.route(remote_ip, scope, source).map_err(|error| error.to_errno())?;
+        let local_ip = source.unwrap_or(path.source);
+        let (local, chosen) = match bound {
+            Some(bound) => (SocketAddr::new(local_ip, bound.port()), None),
+            None => {
+                let port = self.choose_port(local_ip, remote)?;
+                (SocketAddr::new(local_ip, port), Some(port))
+            }
+        };
+        let tuple = Tuple::new(local, remote);
+        if self.tcp.connections.contains_key(&tuple) {
+            return Err(Errno::EADDRNOTAVAIL);
+        }
+        let sequence = self.initial_sequence(&tuple);
+        let Some(mut conn) = Conn::connect(&self.net, tuple, path, sequence) else {
+            if let Some(port) = chosen {
+                self.ports.release(port);
+            }
+            return Err(Errno::ENOBUFS);
+        };
+        conn.scope = scope;
+        self.tcp.connections.insert(tuple, id);
+        let sock = &mut self.sockets[id.0];
+        let options = sock.options;
+        if let Kind::Stream(stream) = &mut sock.kind {
+            stream.chosen = chosen;
+            stream.role = Role::Connection(Box::new(conn));
+            stream.apply(&options);
+        }
+        self.mark_dirty(id);
+        Err(Errno::EINPROGRESS)
+    }
+
+    /// A local port whose 4-tuple is free; if there is none, one whose connection is over but for TIME_WAIT.
+    fn choose_port(&mut self, local: IpAddr, remote: SocketAddr) -> Result<u16> {
+        let offset = self.net.random.port_offset(local, remote);
+        let tuple = |port| Tuple::new(SocketAddr::new(local, port), remote);
+        let (connections, time_wait, now) = (&self.tcp.connections, &self.tcp.time_wait, self.net.now);
+        let unused = |port| !connections.contains_key(&tuple(port));
+        self.ports
+            .choose(offset, FRESH_TRIES, |port| unused(port) && time_wait.get(now, &tuple(port)).is_none())
+            // RFC 6191: the new sequence numbers are above the old ones, see initial_sequence().
+            .or_else(|| self.ports.choose(offset, usize::MAX, unused))
+            .ok_or(Errno::EADDRNOTAVAIL)
+    }
+
+    /// RFC 6528, and beyond what the tuple's last connection used (RFC 1122 §4.2.2.13).
+    pub(super) fn initial_sequence(&mut self, tuple: &Tuple) -> u32 {
+        let sequence = self.net.random.initial_sequence(self.net.now, tuple.local(), tuple.remote());
+        match self.tcp.time_wait.remove(tuple) {
+            Some(remains) if sequence.wrapping_sub(remains.send_next) as i32 <= 0 => {
+                let gap = 64_000 + self.net.random.below(64_000) as u32;
+                remains.send_next.wrapping_add(gap)
+            }
+            _ => sequence,
+        }
+    }
+}

@@ -1,0 +1,215 @@
+//! Listeners: the queue of those who want in, and accept(2).
+//!
+//! Read first: RFC 4987 (SYN floods), listen(2).
+
+use std::collections::VecDeque;
+use std::net::SocketAddr;
+
+use ioth_core::{Errno, Result};
+use ioth_vde::Frame;
+use smoltcp::time::{Duration, Instant};
+
+use super::conn::{Conn, Stage, Tuple};
+use super::{Role, Stream};
+use crate::engine::addr::is_link_local;
+use crate::engine::ports::Space;
+use crate::engine::sockets::Kind;
+use crate::engine::{Engine, SocketId, wire};
+
+/// Linux's net.core.somaxconn.
+const MAX_BACKLOG: usize = 4096;
+/// Connections of a listener whose handshake is under way; beyond, a random one goes (RFC 4987 §3.4).
+const MAX_EMBRYOS: usize = 512;
+/// Segments that may wait for room in a listener's queue, and for how long: then their senders repeat them.
+const MAX_PARKED: usize = 256;
+const PARKING_TIME: Duration = Duration::from_secs(1);
+
+#[derive(Debug)]
+pub(super) struct Listener {
+    pub(super) backlog: usize,
+    /// Established, waiting for accept(2), oldest first.
+    pub(super) ready: VecDeque<SocketId>,
+    /// In SYN-RECEIVED.
+    pub(super) embryos: Vec<SocketId>,
+    /// Packets that came while `ready` was full, with their time and interface.
+    pub(super) parked: VecDeque<(Instant, u32, Frame)>,
+}
+
+impl Engine {
+    pub(in crate::engine) fn tcp_listen(&mut self, id: SocketId, backlog: i32) -> Result<()> {
+        // listen(2): "if the backlog argument is greater than [somaxconn], it is silently capped".
+        let backlog = usize::try_from(backlog).unwrap_or(MAX_BACKLOG).min(MAX_BACKLOG);
+        let unbound = match &mut self.stream_mut(id)?.role {
+            Role::Listener(listener) => {
+                listener.backlog = backlog;
+                return Ok(());
+            }
+            Role::Connection(_) => return Err(Errno::EINVAL),
+            Role::Idle => self.stream_mut(id)?.bound.is_none(),
+        };
+        if unbound {
+            let any = self.sockets[id.0].wildcard();
+            self.tcp_bind(id, SocketAddr::new(any, 0))?;
+        }
+        let Some(bound) = self.stream_mut(id)?.bound else { return Err(Errno::EINVAL) };
+        if !self.ports.listen(bound.port(), id) {
+            return Err(Errno::EADDRINUSE);
+        }
+        self.stream_mut(id)?.role = Role::Listener(Listener {
+            backlog,
+            ready: VecDeque::new(),
+            embryos: Vec::new(),
+            parked: VecDeque::new(),
+        });
+        self.touch(id);
+        Ok(())
+    }
+
+    pub(in crate::engine) fn tcp_accept(&mut self, id: SocketId) -> Result<(SocketId, SocketAddr)> {
+        let Role::Listener(listener) = &mut self.stream_mut(id)?.role else { return Err(Errno::EINVAL) };
+        let child = listener.ready.pop_front().ok_or(Errno::EAGAIN)?;
+        self.touch(id);
+        let conn = self.stream_mut(child)?.conn_mut().ok_or(Errno::EINVAL)?;
+        conn.parent = None;
+        let remote = conn.tuple.remote();
+        self.touch(child);
+        self.unpark(id);
+        Ok((child, remote))
+    }
+
+    /// Connections that wait for accept(2): ss(8)'s Recv-Q of a listener. `None` for another socket.
+    pub fn accept_queue(&self, id: SocketId) -> Option<usize> {
+        match &self.sockets.get(id.0)?.kind {
+            Kind::Stream(Stream { role: Role::Listener(listener), .. }) => Some(listener.ready.len()),
+            _ => None,
+        }
+    }
+
+    /// Resets every connection that waits in a listener.
+    pub(super) fn drop_pending(&mut self, listener: SocketId) {
+        let Ok(Stream { role: Role::Listener(state), .. }) = self.stream_mut(listener) else { return };
+        let pending: Vec<_> = state.ready.drain(..).chain(state.embryos.drain(..)).collect();
+        let now = self.net.now;
+        for id in pending {
+            let Ok(stream) = self.stream_mut(id) else { continue };
+            match stream.conn_mut() {
+                Some(conn) if conn.stage != Stage::Done => {
+                    conn.parent = None;
+                    conn.abort();
+                    conn.abandon(now);
+                    self.mark_dirty(id);
+                }
+                _ => self.remove(id),
+            }
+        }
+    }
+
+    /// The listener for a SYN: bound to the address itself, or to a wildcard.
+    pub(super) fn listener_for(&self, tuple: &Tuple) -> Option<SocketId> {
+        let bindings = self.ports.bindings(Space::Tcp, tuple.local_port).iter();
+        let fitting = bindings.filter(|binding| binding.listening);
+        let fitting = fitting.filter_map(|binding| Some((binding.fits(tuple.local_ip)?, binding.id)));
+        fitting.max_by_key(|(score, _)| *score).map(|(_, id)| id)
+    }
+
+    /// A SYN for a listener: a connection of its own from the start.
+    pub(super) fn spawn(&mut self, listener: SocketId, ifindex: u32, tuple: Tuple, mut syn: Frame) {
+        if self.accept_queue_full(listener) {
+            return self.park(listener, ifindex, syn);
+        }
+        // The answer goes back where the question came from, if the route leads there.
+        let scope = is_link_local(tuple.remote_ip).then_some(ifindex);
+        let Ok(path) = self.net.tables.route(tuple.remote_ip, scope, Some(tuple.local_ip)) else {
+            self.net.drops.no_route += 1;
+            return;
+        };
+        self.evict_embryo(listener);
+        let sequence = self.initial_sequence(&tuple);
+        let mut out = std::mem::take(&mut self.tcp.out);
+        let conn = Conn::answer(&mut self.net, tuple, path, sequence, listener, &mut syn, &mut out);
+        if let Some(mut conn) = conn {
+            conn.scope = scope;
+            let parent = &self.sockets[listener.0];
+            let (domain, options) = (parent.domain, parent.options);
+            let mut stream = Stream { role: Role::Connection(Box::new(conn)), ..Stream::default() };
+            stream.apply(&options);
+            let id = self.insert(domain, Kind::Stream(stream), options);
+            self.tcp.connections.insert(tuple, id);
+            if let Ok(Stream { role: Role::Listener(listener), .. }) = self.stream_mut(listener) {
+                listener.embryos.push(id);
+            }
+            self.mark_dirty(id);
+        }
+        out.clear();
+        self.tcp.out = out;
+    }
+
+    /// Keeps a packet until accept(2) makes room, as if it had been late on its way. Linux drops it, and a second goes
+    /// by before the peer tries again.
+    pub(super) fn park(&mut self, listener: SocketId, ifindex: u32, packet: Frame) {
+        let now = self.net.now;
+        let Ok(Stream { role: Role::Listener(state), .. }) = self.stream_mut(listener) else { return };
+        if state.parked.len() >= MAX_PARKED {
+            state.parked.pop_front();
+            self.net.drops.listen_queue += 1;
+        }
+        if let Ok(Stream { role: Role::Listener(state), .. }) = self.stream_mut(listener) {
+            state.parked.push_back((now, ifindex, packet));
+        }
+    }
+
+    /// There is room in a listener's queue: the oldest packet that waited for it arrives now.
+    fn unpark(&mut self, listener: SocketId) {
+        let now = self.net.now;
+        while !self.accept_queue_full(listener) {
+            let Ok(Stream { role: Role::Listener(state), .. }) = self.stream_mut(listener) else { return };
+            let Some((since, ifindex, packet)) = state.parked.pop_front() else { return };
+            if now - since >= PARKING_TIME {
+                self.net.drops.listen_queue += 1;
+                continue;
+            }
+            let Ok(header) = wire::parse_ip(&packet, false) else { continue };
+            self.arrived_by = ifindex;
+            self.tcp_input(ifindex, &header, packet);
+            // A SYN takes its place only when its handshake is complete, so one at a time is let in.
+            return;
+        }
+    }
+
+    pub(super) fn accept_queue_full(&mut self, listener: SocketId) -> bool {
+        match self.stream_mut(listener) {
+            // Linux's sk_acceptq_is_full(): one more than the backlog fits.
+            Ok(Stream { role: Role::Listener(listener), .. }) => listener.ready.len() > listener.backlog,
+            _ => false,
+        }
+    }
+
+    fn evict_embryo(&mut self, listener: SocketId) {
+        let Ok(Stream { role: Role::Listener(state), .. }) = self.stream_mut(listener) else { return };
+        let count = state.embryos.len();
+        if count < MAX_EMBRYOS {
+            return;
+        }
+        let victim = self.net.random.below(count);
+        let Ok(Stream { role: Role::Listener(state), .. }) = self.stream_mut(listener) else { return };
+        let victim = state.embryos.swap_remove(victim);
+        self.net.drops.listen_queue += 1;
+        self.remove(victim);
+    }
+
+    pub(super) fn make_ready(&mut self, listener: SocketId, id: SocketId) {
+        if let Ok(Stream { role: Role::Listener(state), .. }) = self.stream_mut(listener) {
+            state.embryos.retain(|embryo| *embryo != id);
+            state.ready.push_back(id);
+        }
+        self.touch(listener);
+    }
+
+    /// Takes an embryo out of its listener. False when it was none (any more).
+    pub(super) fn forget_embryo(&mut self, listener: SocketId, id: SocketId) -> bool {
+        let Ok(Stream { role: Role::Listener(state), .. }) = self.stream_mut(listener) else { return false };
+        let before = state.embryos.len();
+        state.embryos.retain(|embryo| *embryo != id);
+        state.embryos.len() < before
+    }
+}
