@@ -11,6 +11,8 @@ use ioth::{Events, MsgFlags, Stack, berkeley};
 use ioth_kernel::calls;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 
+use crate::namespaces::Namespace;
+
 pub(crate) const NONE: MsgFlags = MsgFlags::empty();
 
 /// Far longer than anything takes, and short enough to wait for.
@@ -31,6 +33,8 @@ pub(crate) struct Pair {
     pub(crate) b_addr: IpAddr,
     /// Whether descriptors are the kernel's sockets. Signal fds cannot show all that those do (docs/posix.md).
     pub(crate) native: bool,
+    /// Where the sockets of a and of b are made, if not here.
+    pub(crate) namespaces: Option<(Namespace, Namespace)>,
 }
 
 /// The host, twice.
@@ -40,7 +44,7 @@ pub(crate) fn kernel(family: Family) -> Pair {
         Family::V6 => Ipv6Addr::LOCALHOST.into(),
     };
     let stack = || Stack::newstack("kernel", None).unwrap();
-    Pair { a: stack(), b: stack(), a_addr: addr, b_addr: addr, native: true }
+    Pair { a: stack(), b: stack(), a_addr: addr, b_addr: addr, native: true, namespaces: None }
 }
 
 /// Two user-space nodes on a switch of their own.
@@ -59,7 +63,7 @@ pub(crate) fn smoltcp(family: Family) -> Pair {
         (stack, addr.split_once('/').unwrap().0.parse().unwrap())
     };
     let ((a, a_addr), (b, b_addr)) = (node("1"), node("2"));
-    Pair { a, b, a_addr, b_addr, native: false }
+    Pair { a, b, a_addr, b_addr, native: false, namespaces: None }
 }
 
 /// Fails instead of hanging when a call does not return.
@@ -103,7 +107,21 @@ impl Pair {
     }
 
     pub(crate) fn socket(&self, stack: &Stack, kind: i32) -> Fd {
-        Fd(berkeley::msocket(Some(stack), self.domain(), kind, 0).unwrap())
+        self.open(stack, self.domain(), kind, 0).unwrap()
+    }
+
+    /// A socket of any kind; `stack` is `a` or `b`.
+    pub(crate) fn open(&self, stack: &Stack, domain: i32, kind: i32, protocol: i32) -> io::Result<Fd> {
+        self.inside(stack, || berkeley::msocket(Some(stack), domain, kind, protocol)).map(Fd)
+    }
+
+    /// Does something where the sockets of `a` or `b` are made.
+    pub(crate) fn inside<T>(&self, stack: &Stack, program: impl FnOnce() -> T) -> T {
+        match &self.namespaces {
+            Some((a, _)) if std::ptr::eq(stack, &self.a) => a.run(program),
+            Some((_, b)) => b.run(program),
+            None => program(),
+        }
     }
 
     pub(crate) fn tcp_a(&self) -> Fd {

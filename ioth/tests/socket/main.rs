@@ -6,9 +6,13 @@
 mod datagram;
 mod descriptor;
 mod fixture;
+mod namespaces;
+mod net;
 mod options;
 mod poll;
 mod stream;
+#[cfg(feature = "smoltcp")]
+mod table;
 mod transfer;
 
 /// One test for each function, fixture and family.
@@ -34,6 +38,30 @@ macro_rules! on_every_pair {
     };
 }
 
+/// The same with two kernels on a wire as the judge, for what needs a right or a real link.
+#[cfg(feature = "smoltcp")]
+macro_rules! on_every_net {
+    (@ $name:ident: $fixture:path, $family:ident, $rights:expr; $($module:ident { $($test:ident)* })*) => {
+        mod $name {
+            $(mod $module {
+                $(#[test]
+                fn $test() {
+                    use crate::fixture::{Family, bounded};
+                    let test = || bounded(|| crate::$module::$test(&$fixture(Family::$family)));
+                    let name = concat!(stringify!($name), "::", stringify!($module), "::", stringify!($test));
+                    $rights(name, test)
+                })*
+            })*
+        }
+    };
+    ($($tests:tt)*) => {
+        on_every_net! { @ kernel_net_ipv4: crate::namespaces::kernel_net, V4, crate::namespaces::privileged; $($tests)* }
+        on_every_net! { @ kernel_net_ipv6: crate::namespaces::kernel_net, V6, crate::namespaces::privileged; $($tests)* }
+        on_every_net! { @ smoltcp_net_ipv4: crate::fixture::smoltcp, V4, |_, test: fn()| test(); $($tests)* }
+        on_every_net! { @ smoltcp_net_ipv6: crate::fixture::smoltcp, V6, |_, test: fn()| test(); $($tests)* }
+    };
+}
+
 on_every_pair! {
     stream {
         echo half_close refused reset_by_unread_data reset_by_linger broken_pipe address_in_use port_free_after_close
@@ -54,4 +82,9 @@ on_every_pair! {
     }
     options { types levels reuse buffers unknown }
     transfer { both_ways blocking_write_takes_all many_connections }
+}
+
+#[cfg(feature = "smoltcp")]
+on_every_net! {
+    net { reach }
 }

@@ -2,7 +2,7 @@
 
 use ioth_core::{Errno, Result};
 
-use super::{int, put_int};
+use super::{class, int, put_int};
 use crate::engine::sockets::DEFAULT_HOPS;
 use crate::engine::{Engine, SocketId};
 
@@ -13,12 +13,13 @@ impl Engine {
             [byte] => i32::from(*byte),
             _ => int(value)?,
         };
-        let options = &mut self.sockets[id.0].options;
+        let sock = &mut self.sockets[id.0];
+        let options = &mut sock.options;
         match (name, number) {
             (libc::IP_TTL, -1) => options.ttl = None,
             (libc::IP_TTL, 1..=255) => options.ttl = Some(number as u8),
             (libc::IP_TTL, _) => return Err(Errno::EINVAL),
-            (libc::IP_TOS, _) => options.tos = number as u8,
+            (libc::IP_TOS, _) => options.tos = class(&sock.kind, options.tos, number as u8),
             _ => return Err(Errno::ENOPROTOOPT),
         }
         Ok(())

@@ -2,7 +2,7 @@
 
 use ioth_core::{Errno, Result};
 
-use super::{int, put_int};
+use super::{class, int, put_int};
 use crate::engine::sockets::DEFAULT_HOPS;
 use crate::engine::{Engine, SocketId};
 
@@ -10,7 +10,8 @@ impl Engine {
     pub(super) fn set_ipv6_option(&mut self, id: SocketId, name: i32, value: &[u8]) -> Result<()> {
         let number = int(value)?;
         let bound = self.local_addr(id)?.as_ip().is_some_and(|addr| addr.port() != 0);
-        let options = &mut self.sockets[id.0].options;
+        let sock = &mut self.sockets[id.0];
+        let options = &mut sock.options;
         match (name, number) {
             // ipv6(7): only before bind.
             (libc::IPV6_V6ONLY, _) if bound => return Err(Errno::EINVAL),
@@ -18,8 +19,9 @@ impl Engine {
             (libc::IPV6_UNICAST_HOPS, -1) => options.unicast_hops = None,
             // A hop limit of 0 is legal for Linux and leaves no host; smoltcp does not take it for TCP.
             (libc::IPV6_UNICAST_HOPS, 0..=255) => options.unicast_hops = Some(number as u8),
-            (libc::IPV6_TCLASS, -1) => options.traffic_class = 0,
-            (libc::IPV6_TCLASS, 0..=255) => options.traffic_class = number as u8,
+            (libc::IPV6_TCLASS, -1..=255) => {
+                options.traffic_class = class(&sock.kind, options.traffic_class, number.max(0) as u8);
+            }
             (libc::IPV6_UNICAST_HOPS | libc::IPV6_TCLASS, _) => return Err(Errno::EINVAL),
             _ => return Err(Errno::ENOPROTOOPT),
         }

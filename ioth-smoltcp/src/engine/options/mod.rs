@@ -44,6 +44,8 @@ impl Engine {
             (libc::IPPROTO_TCP, _, Kind::Stream(_)) => self.tcp_option(id, name, value),
             (libc::IPPROTO_IP, Domain::INET | Domain::INET6, _) => self.ip_option(id, name, value),
             (libc::IPPROTO_IPV6, Domain::INET6, _) => self.ipv6_option(id, name, value),
+            // Linux: ip_getsockopt(), which is asked last, says it so.
+            (_, Domain::INET, _) => Err(Errno::EOPNOTSUPP),
             _ => Err(Errno::ENOPROTOOPT),
         }
     }
@@ -100,6 +102,12 @@ fn int(value: &[u8]) -> Result<i32> {
 
 fn within(number: i32, bounds: std::ops::RangeInclusive<i32>) -> Result<u32> {
     if bounds.contains(&number) { Ok(number as u32) } else { Err(Errno::EINVAL) }
+}
+
+/// A TOS or traffic class as it is set: on a stream the two bits of ECN are TCP's own (RFC 3168 §6.1).
+fn class(kind: &Kind, was: u8, wanted: u8) -> u8 {
+    const ECN: u8 = 0x03;
+    if matches!(kind, Kind::Stream(_)) { wanted & !ECN | was & ECN } else { wanted }
 }
 
 /// Writes as much of an option as there is room for.

@@ -1,0 +1,106 @@
+//! Two kernels on a wire: the judge of what needs a right, or a link that is not the loopback interface.
+
+use std::fs::File;
+use std::os::fd::AsRawFd;
+use std::process::Command;
+use std::thread;
+
+use ioth::Stack;
+use nix::sched::{CloneFlags, setns, unshare};
+
+use crate::fixture::{Family, Pair};
+
+/// Runs a test with the rights of root in its namespaces; `name` is the test's, with its modules.
+///
+/// Root runs it here. An ordinary user gets the rights from `unshare -Urn`, in which the test is run again.
+///
+/// # Panics
+/// When the test does, or such a namespace is not to be had.
+pub(crate) fn privileged(name: &str, test: impl FnOnce()) {
+    const INSIDE: &str = "IOTH_TEST_NAMESPACE";
+    if nix::unistd::geteuid().is_root() {
+        return test();
+    }
+    assert!(std::env::var_os(INSIDE).is_none(), "`unshare -Ur` did not make this process root");
+    let run = Command::new("unshare")
+        .arg("-Urn")
+        .arg(std::env::current_exe().expect("a test knows its own binary"))
+        .args(["--exact", name, "--nocapture", "--test-threads=1"])
+        .env(INSIDE, "1")
+        .output()
+        .unwrap_or_else(|error| panic!("unshare: {error}; needed: apt-get install util-linux"));
+    let text = String::from_utf8_lossy(&run.stdout) + String::from_utf8_lossy(&run.stderr);
+    assert!(
+        run.status.success() && text.contains("1 passed"),
+        "{name} in `unshare -Urn` (needs root, or sysctl kernel.unprivileged_userns_clone=1):\n{text}"
+    );
+}
+
+/// Two network namespaces of the kernel with a veth between them, `eth0` in each.
+///
+/// Needs [`privileged`].
+pub(crate) fn kernel_net(family: Family) -> Pair {
+    let (a, b) = (Namespace::new(), Namespace::new());
+    let far = format!("/proc/{}/fd/{}", std::process::id(), b.0.as_raw_fd());
+    a.run(|| ip(&format!("link add eth0 type veth peer name eth0 netns {far}")));
+    let plug = |namespace: &Namespace, host: &str| {
+        let addr = match family {
+            Family::V4 => format!("10.9.0.{host}/24"),
+            Family::V6 => format!("fd09::{host}/64"),
+        };
+        namespace.run(|| {
+            ip(&format!("addr add {addr} dev eth0"));
+            ip("link set eth0 up");
+        });
+        addr.split_once('/').unwrap().0.parse().unwrap()
+    };
+    let (a_addr, b_addr) = (plug(&a, "1"), plug(&b, "2"));
+    let stack = || Stack::newstack("kernel", None).unwrap();
+    Pair { a: stack(), b: stack(), a_addr, b_addr, native: true, namespaces: Some((a, b)) }
+}
+
+/// A network namespace without a name, which is gone with the last file, socket or thread of it.
+#[derive(Debug)]
+pub(crate) struct Namespace(File);
+
+impl Namespace {
+    fn new() -> Self {
+        let made = thread::scope(|scope| {
+            let inside = scope.spawn(|| {
+                unshare(CloneFlags::CLONE_NEWNET)
+                    .unwrap_or_else(|error| panic!("a network namespace: {error}; needed: root"));
+                // Duplicate address detection would keep the addresses back for a second.
+                for which in ["all", "default"] {
+                    set(&format!("ipv6/conf/{which}/accept_dad"), "0");
+                }
+                // icmp(7): who may have ping sockets.
+                set("ipv4/ping_group_range", "0 0");
+                ip("link set lo up");
+                File::open("/proc/thread-self/ns/net").unwrap()
+            });
+            inside.join()
+        });
+        Namespace(made.unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
+    }
+
+    /// Does something there: what it makes stays there.
+    pub(crate) fn run<T>(&self, program: impl FnOnce() -> T) -> T {
+        let here = File::open("/proc/thread-self/ns/net").unwrap();
+        setns(&self.0, CloneFlags::CLONE_NEWNET).unwrap();
+        let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(program));
+        setns(here, CloneFlags::CLONE_NEWNET).unwrap();
+        result.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    }
+}
+
+fn set(name: &str, value: &str) {
+    let file = format!("/proc/sys/net/{name}");
+    std::fs::write(&file, value).unwrap_or_else(|error| panic!("{file}: {error}"));
+}
+
+/// Runs ip(8) with these words.
+fn ip(words: &str) {
+    let run = Command::new("ip").args(words.split(' ')).output();
+    let run = run.unwrap_or_else(|error| panic!("ip: {error}; needed: apt-get install iproute2"));
+    assert!(run.status.success(), "ip {words}: {}", String::from_utf8_lossy(&run.stderr));
+}

@@ -1,0 +1,58 @@
+//! Calls in circumstances that a state of the socket or an argument makes.
+
+use std::net::SocketAddr;
+
+use ioth::berkeley::*;
+
+use super::{Row, row, said};
+use crate::fixture::*;
+
+pub(super) fn rows() -> Vec<Row> {
+    vec![
+        row("accept on a fresh stream", |pair| said(accept(pair.tcp_a().0)), ""),
+        row("accept on a datagram socket", |pair| said(accept(pair.udp_a().0.0)), ""),
+        row(
+            "bind to an address that is not ours",
+            |pair| said(bind(pair.tcp_a().0, (stranger(pair), 0))),
+            "",
+        ),
+        row(
+            "bind a bound socket",
+            |pair| {
+                let (fd, _) = bind_any(&pair.tcp_a(), pair.a_addr);
+                said(bind(fd.0, SocketAddr::new(pair.a_addr, 0)))
+            },
+            "",
+        ),
+        row(
+            "connect to port 0 (stream)",
+            |pair| said(connect(pair.tcp_a().0, SocketAddr::new(pair.b_addr, 0))),
+            "",
+        ),
+        row(
+            "connect of a listening socket",
+            |pair| {
+                let (fd, _) = pair.listener();
+                said(connect(fd.0, SocketAddr::new(pair.b_addr, 1)))
+            },
+            "",
+        ),
+        row("getpeername unconnected", |pair| said(getpeername(pair.tcp_a().0)), ""),
+        row("listen on a datagram socket", |pair| said(listen(pair.udp_a().0.0, 1)), ""),
+        row("listen on a connected stream", |pair| said(listen(pair.connected().0.0, 1)), ""),
+        row("recv on a fresh stream", |pair| said(recv(pair.tcp_a().0, &mut [0; 4], NONE)), ""),
+        row("send on a fresh stream", |pair| said(send(pair.tcp_a().0, b"x", NONE)), ""),
+        row("send on an unconnected datagram socket", |pair| said(send(pair.udp_a().0.0, b"x", NONE)), ""),
+        row("sendto port 0", |pair| said(sendto(pair.udp_a().0.0, b"x", NONE, (pair.b_addr, 0))), ""),
+        row("shutdown of a fresh stream", |pair| said(shutdown(pair.tcp_a().0, libc::SHUT_RDWR)), ""),
+        row("shutdown with another number", |pair| said(shutdown(pair.tcp_a().0, 3)), ""),
+    ]
+}
+
+/// An address of the nodes' subnet that nobody has.
+fn stranger(pair: &Pair) -> std::net::IpAddr {
+    match pair.domain() {
+        libc::AF_INET => [10, 9, 0, 77].into(),
+        _ => [0xfd09, 0, 0, 0, 0, 0, 0, 0x77].into(),
+    }
+}

@@ -1,0 +1,125 @@
+//! Options that are an int: the default, what comes of setting them, and a value that is too short.
+//!
+//! Options with structures have rows of their own in `calls`, or a test.
+
+use super::{Row, row, said, said_number};
+use crate::fixture::{Fd, Pair, option, set_option};
+use ioth::berkeley::setsockopt;
+
+/// Kinds of sockets that an option is tried on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum On {
+    Stream,
+    Datagram,
+}
+
+use On::{Datagram, Stream};
+
+const BOTH: &[On] = &[Stream, Datagram];
+/// Values for a switch.
+const SWITCH: &[i32] = &[1, 0, 2, -1];
+
+/// A row for each line: the option, the kinds of sockets, values to set one after the other, and a remark.
+macro_rules! options {
+    ($level:ident: $($name:ident $kinds:expr, $values:expr $(, $remark:literal)?;)*) => {
+        vec![$(int_row(libc::$level, libc::$name, stringify!($name), $kinds, $values, concat!($($remark)?)),)*]
+    };
+}
+
+pub(super) fn socket() -> Vec<Row> {
+    options! { SOL_SOCKET:
+        SO_TYPE BOTH, &[1];
+        SO_PROTOCOL BOTH, &[1];
+        SO_ACCEPTCONN BOTH, &[1];
+        SO_ERROR BOTH, &[1];
+        SO_REUSEADDR BOTH, SWITCH;
+        SO_REUSEPORT BOTH, SWITCH;
+        SO_BROADCAST BOTH, SWITCH;
+        SO_KEEPALIVE BOTH, SWITCH;
+    }
+}
+
+pub(super) fn tcp() -> Vec<Row> {
+    options! { IPPROTO_TCP:
+        TCP_NODELAY BOTH, SWITCH;
+        TCP_KEEPIDLE BOTH, &[1, 32_767, 0, 32_768, -1];
+        TCP_KEEPINTVL BOTH, &[1, 32_767, 0, 32_768, -1];
+        TCP_KEEPCNT BOTH, &[1, 127, 0, 128, -1];
+    }
+}
+
+pub(super) fn ip() -> Vec<Row> {
+    options! { IPPROTO_IP:
+        IP_TTL BOTH, &[1, 255, 0, 256, -1, -2];
+        IP_TOS BOTH, &[16, 255, 256, -1];
+    }
+}
+
+pub(super) fn ipv6() -> Vec<Row> {
+    options! { IPPROTO_IPV6:
+        IPV6_V6ONLY BOTH, SWITCH;
+        IPV6_TCLASS BOTH, &[0, 255, 256, -1, -2];
+    }
+}
+
+fn int_row(
+    level: i32,
+    name: i32,
+    label: &'static str,
+    kinds: &'static [On],
+    values: &'static [i32],
+    remark: &'static str,
+) -> Row {
+    let probe = move |pair: &Pair| {
+        // What an IPv4 socket says of options of IPv6 is always the same, and tested elsewhere.
+        if level == libc::IPPROTO_IPV6 && pair.a_addr.is_ipv4() {
+            return String::new();
+        }
+        let mut said: Vec<_> =
+            kinds.iter().map(|&kind| (kind, probe_int(&open(pair, kind), level, name, values))).collect();
+        said.dedup_by(|a, b| a.1 == b.1);
+        match &said[..] {
+            [(_, all)] => all.clone(),
+            _ => said
+                .iter()
+                .map(|(kind, said)| format!("{}: {said}", word(*kind)))
+                .collect::<Vec<_>>()
+                .join("<br>"),
+        }
+    };
+    row(label, probe, remark)
+}
+
+fn open(pair: &Pair, kind: On) -> Fd {
+    let (kind, protocol) = match kind {
+        Stream => (libc::SOCK_STREAM, 0),
+        Datagram => (libc::SOCK_DGRAM, 0),
+    };
+    pair.open(&pair.a, pair.domain(), kind, protocol).unwrap()
+}
+
+fn word(kind: On) -> &'static str {
+    match kind {
+        Stream => "stream",
+        Datagram => "datagram",
+    }
+}
+
+/// Such as "0; set 1: 1, 0: 0, -1: EINVAL; a byte: EINVAL".
+fn probe_int(fd: &Fd, level: i32, name: i32, values: &[i32]) -> String {
+    let default = said_number(option(fd, level, name));
+    let outcomes: Vec<_> = values
+        .iter()
+        .map(|&value| match set_option(fd, level, name, value) {
+            Ok(()) => said_number(option(fd, level, name)),
+            error => said(error),
+        })
+        .collect();
+    let byte = said(setsockopt(fd.0, level, name, &[1]));
+    if outcomes.iter().all(|outcome| *outcome == byte) {
+        return format!("{default}; set: {byte}");
+    }
+    let outcomes: Vec<_> =
+        values.iter().zip(outcomes).map(|(value, outcome)| format!("{value}: {outcome}")).collect();
+    format!("{default}; set {}; a byte: {byte}", outcomes.join(", "))
+}
