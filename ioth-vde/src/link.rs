@@ -98,6 +98,8 @@ pub struct Counters {
     pub tx_bad_length: u64,
     /// Frames not sent because the network was gone.
     pub tx_down: u64,
+    /// Frames not sent because the host had no memory for them.
+    pub tx_no_memory: u64,
     /// Frames not received: shorter than an Ethernet header or cut by the network.
     pub rx_bad_length: u64,
     /// Frames not delivered because the receiver's queue was full.

@@ -18,6 +18,7 @@ pub(crate) struct Tally {
     pub(crate) tx_bytes: AtomicU64,
     pub(crate) tx_bad_length: AtomicU64,
     pub(crate) tx_down: AtomicU64,
+    pub(crate) tx_no_memory: AtomicU64,
     pub(crate) rx_bad_length: AtomicU64,
     pub(crate) rx_overrun: AtomicU64,
 }
@@ -37,6 +38,12 @@ impl Tally {
     pub(crate) fn bad_length(&self, frames: &mut Batch) {
         frames.pop_front();
         self.tx_bad_length.fetch_add(1, Relaxed);
+    }
+
+    /// Drops the first frame, for which the host has no memory.
+    pub(crate) fn no_memory(&self, frames: &mut Batch) {
+        frames.pop_front();
+        self.tx_no_memory.fetch_add(1, Relaxed);
     }
 
     /// Empties the batch of a link that has gone.
@@ -66,6 +73,7 @@ impl Tally {
             tx_bytes: self.tx_bytes.load(Relaxed),
             tx_bad_length: self.tx_bad_length.load(Relaxed),
             tx_down: self.tx_down.load(Relaxed),
+            tx_no_memory: self.tx_no_memory.load(Relaxed),
             rx_bad_length: self.rx_bad_length.load(Relaxed),
             rx_overrun: self.rx_overrun.load(Relaxed),
         }

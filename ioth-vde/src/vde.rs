@@ -187,10 +187,12 @@ impl Link for Vde {
                     inner.tally.sent(sent, bytes);
                 }
                 Err(Errno::EINTR) => (),
-                Err(Errno::EAGAIN | Errno::ENOBUFS | Errno::ENOMEM) => {
+                Err(Errno::EAGAIN) => {
                     inner.wait_for_room();
                     break;
                 }
+                // The socket polls OUT all the while: waiting for that would be spinning.
+                Err(Errno::ENOBUFS | Errno::ENOMEM) => inner.tally.no_memory(frames),
                 Err(Errno::EMSGSIZE) => inner.tally.bad_length(frames),
                 Err(_) => {
                     let cause = inner.lost();
