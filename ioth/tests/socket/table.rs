@@ -8,6 +8,7 @@
 //! To add rows, add lines to the module of their topic. A probe must not depend on sysctls, on time or on numbers that
 //! the stack chooses.
 
+mod absent;
 mod calls;
 mod options;
 
@@ -112,6 +113,11 @@ fn posix_table() {
             assert!(unexplained.is_empty(), "kernel / smoltcp differ:\n{}", unexplained.join("\n"));
             let mut all = format!("{count} rows, {} of which differ from the kernel.\n", differing.len());
             write_table(&mut all, "Rows that differ", &differing);
+            all.push_str(
+                "\n### Options that are not there\nsmoltcp answers ENOPROTOOPT, as an old kernel would.\n\n",
+            );
+            let [[_, kernel], [_, ours]] = &stacks;
+            all.push_str(&absent::list(kernel, ours));
             all.push_str(&text);
             compare(&all);
         })

@@ -8,7 +8,7 @@ use ioth::berkeley::setsockopt;
 
 /// Kinds of sockets that an option is tried on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum On {
+pub(super) enum On {
     Stream,
     Datagram,
 }
@@ -75,22 +75,26 @@ fn int_row(
         if level == libc::IPPROTO_IPV6 && pair.a_addr.is_ipv4() {
             return String::new();
         }
-        let mut said: Vec<_> =
-            kinds.iter().map(|&kind| (kind, probe_int(&open(pair, kind), level, name, values))).collect();
-        said.dedup_by(|a, b| a.1 == b.1);
-        match &said[..] {
-            [(_, all)] => all.clone(),
-            _ => said
-                .iter()
-                .map(|(kind, said)| format!("{}: {said}", word(*kind)))
-                .collect::<Vec<_>>()
-                .join("<br>"),
-        }
+        on_kinds(pair, kinds, |fd| probe_int(fd, level, name, values))
     };
     row(label, probe, remark)
 }
 
-fn open(pair: &Pair, kind: On) -> Fd {
+/// What a probe says of a fresh socket of each kind, said once where it is the same.
+fn on_kinds(pair: &Pair, kinds: &[On], probe: impl Fn(&Fd) -> String) -> String {
+    let mut said: Vec<_> = kinds.iter().map(|&kind| (kind, probe(&open(pair, kind)))).collect();
+    said.dedup_by(|a, b| a.1 == b.1);
+    match &said[..] {
+        [(_, all)] => all.clone(),
+        _ => said
+            .iter()
+            .map(|(kind, said)| format!("{}: {said}", word(*kind)))
+            .collect::<Vec<_>>()
+            .join("<br>"),
+    }
+}
+
+pub(super) fn open(pair: &Pair, kind: On) -> Fd {
     let (kind, protocol) = match kind {
         Stream => (libc::SOCK_STREAM, 0),
         Datagram => (libc::SOCK_DGRAM, 0),

@@ -1,0 +1,68 @@
+//! Options that Linux has and smoltcp does not: asked is for every option of the system's headers.
+
+use std::fmt::Write as _;
+
+use ioth::berkeley::getsockopt;
+
+use super::options::{On, open};
+use crate::fixture::Pair;
+
+/// Options by their levels.
+macro_rules! names {
+    ($($level:ident: $($name:ident)*;)*) => {
+        vec![$((stringify!($level), libc::$level, vec![$((stringify!($name), libc::$name)),*])),*]
+    };
+}
+
+/// For each level, those that the kernel's sockets know and ours do not. They answer ENOPROTOOPT, as an old kernel would.
+pub(super) fn list(kernel: &Pair, ours: &Pair) -> String {
+    let levels: Vec<(&str, i32, Vec<(&str, i32)>)> = names! {
+        SOL_SOCKET:
+            SO_ZEROCOPY SO_TXTIME SO_BPF_EXTENSIONS SO_INCOMING_NAPI_ID SO_LOCK_FILTER SO_MAX_PACING_RATE SO_PREFER_BUSY_POLL SO_NOFCS SO_COOKIE SO_BUSY_POLL_BUDGET SO_MEMINFO SO_WIFI_STATUS SO_SELECT_ERR_QUEUE SO_INCOMING_CPU SO_ATTACH_FILTER SO_ATTACH_REUSEPORT_CBPF SO_ATTACH_REUSEPORT_EBPF SO_BINDTODEVICE
+            SO_BUSY_POLL SO_DEBUG SO_DETACH_FILTER SO_DONTROUTE SO_LINGER SO_MARK SO_NO_CHECK
+            SO_OOBINLINE SO_PASSCRED SO_PASSSEC SO_PEEK_OFF SO_PEERCRED SO_PEERNAME SO_PRIORITY
+            SO_RCVBUF SO_RCVBUFFORCE SO_RCVLOWAT SO_RCVTIMEO SO_RXQ_OVFL SO_SNDBUF SO_SNDBUFFORCE
+            SO_SNDLOWAT SO_SNDTIMEO SO_TIMESTAMP SO_TIMESTAMPING SO_TIMESTAMPNS;
+        IPPROTO_TCP:
+            TCP_CC_INFO TCP_CONGESTION TCP_CORK TCP_DEFER_ACCEPT TCP_FASTOPEN TCP_FASTOPEN_CONNECT
+            TCP_FASTOPEN_KEY TCP_FASTOPEN_NO_COOKIE TCP_INFO TCP_INQ TCP_LINGER2 TCP_MAXSEG
+            TCP_MD5SIG TCP_NOTSENT_LOWAT TCP_QUEUE_SEQ TCP_QUICKACK TCP_REPAIR TCP_REPAIR_OPTIONS
+            TCP_REPAIR_QUEUE TCP_REPAIR_WINDOW TCP_SAVED_SYN TCP_SAVE_SYN TCP_SYNCNT TCP_THIN_DUPACK
+            TCP_THIN_LINEAR_TIMEOUTS TCP_TIMESTAMP TCP_ULP TCP_USER_TIMEOUT
+            TCP_WINDOW_CLAMP;
+        IPPROTO_IP:
+            IP_BIND_ADDRESS_NO_PORT IP_CHECKSUM IP_FREEBIND IP_HDRINCL IP_MINTTL IP_MSFILTER IP_MTU
+            IP_MTU_DISCOVER IP_MULTICAST_ALL IP_MULTICAST_IF IP_MULTICAST_LOOP IP_MULTICAST_TTL
+            IP_NODEFRAG IP_OPTIONS IP_PASSSEC IP_PKTINFO IP_PKTOPTIONS IP_RECVERR IP_RECVFRAGSIZE
+            IP_RECVOPTS IP_RECVORIGDSTADDR IP_RECVTOS IP_RECVTTL IP_RETOPTS IP_ROUTER_ALERT
+            IP_TRANSPARENT IP_UNICAST_IF;
+        IPPROTO_IPV6:
+            IPV6_2292DSTOPTS IPV6_2292HOPLIMIT IPV6_2292HOPOPTS IPV6_2292PKTINFO IPV6_2292PKTOPTIONS
+            IPV6_2292RTHDR IPV6_ADDRFORM IPV6_ADDR_PREFERENCES IPV6_AUTOFLOWLABEL IPV6_CHECKSUM
+            IPV6_DONTFRAG IPV6_DSTOPTS IPV6_FLOWINFO IPV6_FLOWINFO_SEND IPV6_FLOWLABEL_MGR
+            IPV6_FREEBIND IPV6_HDRINCL IPV6_HOPOPTS IPV6_MINHOPCOUNT IPV6_MTU IPV6_MTU_DISCOVER
+            IPV6_MULTICAST_ALL IPV6_MULTICAST_HOPS IPV6_MULTICAST_IF IPV6_MULTICAST_LOOP
+            IPV6_PATHMTU IPV6_PKTINFO IPV6_RECVDSTOPTS IPV6_RECVERR IPV6_RECVFRAGSIZE
+            IPV6_RECVHOPLIMIT IPV6_RECVHOPOPTS IPV6_RECVORIGDSTADDR IPV6_RECVPATHMTU
+            IPV6_RECVPKTINFO IPV6_RECVRTHDR IPV6_RECVTCLASS IPV6_ROUTER_ALERT
+            IPV6_ROUTER_ALERT_ISOLATE IPV6_RTHDR IPV6_RTHDRDSTOPTS IPV6_TRANSPARENT IPV6_UNICAST_IF;
+    };
+    let mut text = String::new();
+    for (label, level, names) in levels {
+        let absent = names.into_iter().filter(|(_, name)| {
+            let known = |pair| [On::Stream, On::Datagram].map(|kind| is_known(pair, kind, level, *name));
+            known(kernel).iter().zip(known(ours)).any(|(kernel, ours)| *kernel && !ours)
+        });
+        let absent: Vec<_> = absent.map(|(label, _)| label).collect();
+        let _ = writeln!(text, "- {label}: {}", absent.join(", "));
+    }
+    text
+}
+
+/// Whether getsockopt(2) knows an option. What else it wants to be given is not asked here.
+fn is_known(pair: &Pair, kind: On, level: i32, name: i32) -> bool {
+    let asked = getsockopt(open(pair, kind).0, level, name, &mut [0; 256]);
+    !asked.is_err_and(|error| {
+        error.raw_os_error().is_some_and(|errno| [libc::ENOPROTOOPT, libc::EOPNOTSUPP].contains(&errno))
+    })
+}
