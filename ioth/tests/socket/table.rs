@@ -11,6 +11,7 @@
 mod absent;
 mod calls;
 mod options;
+mod states;
 
 use std::fmt::Write as _;
 use std::io;
@@ -40,6 +41,7 @@ pub(crate) struct Section {
 fn sections() -> Vec<Section> {
     vec![
         Section { title: "Calls", rows: calls::rows() },
+        Section { title: "States of a stream", rows: states::rows() },
         Section { title: "Options of SOL_SOCKET", rows: options::socket() },
         Section { title: "Options of IPPROTO_TCP", rows: options::tcp() },
         Section { title: "Options of IPPROTO_IP", rows: options::ip() },

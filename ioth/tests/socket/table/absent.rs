@@ -16,7 +16,7 @@ macro_rules! names {
 
 /// For each level, those that the kernel's sockets know and ours do not. They answer ENOPROTOOPT, as an old kernel would.
 pub(super) fn list(kernel: &Pair, ours: &Pair) -> String {
-    let levels: Vec<(&str, i32, Vec<(&str, i32)>)> = names! {
+    let levels = names! {
         SOL_SOCKET:
             SO_ZEROCOPY SO_TXTIME SO_BPF_EXTENSIONS SO_INCOMING_NAPI_ID SO_LOCK_FILTER SO_MAX_PACING_RATE SO_PREFER_BUSY_POLL SO_NOFCS SO_COOKIE SO_BUSY_POLL_BUDGET SO_MEMINFO SO_WIFI_STATUS SO_SELECT_ERR_QUEUE SO_INCOMING_CPU SO_ATTACH_FILTER SO_ATTACH_REUSEPORT_CBPF SO_ATTACH_REUSEPORT_EBPF SO_BINDTODEVICE
             SO_BUSY_POLL SO_DEBUG SO_DETACH_FILTER SO_DONTROUTE SO_LINGER SO_MARK SO_NO_CHECK

@@ -50,7 +50,7 @@ pub(super) fn rows() -> Vec<Row> {
 }
 
 /// An address of the nodes' subnet that nobody has.
-fn stranger(pair: &Pair) -> std::net::IpAddr {
+pub(super) fn stranger(pair: &Pair) -> std::net::IpAddr {
     match pair.domain() {
         libc::AF_INET => [10, 9, 0, 77].into(),
         _ => [0xfd09, 0, 0, 0, 0, 0, 0, 0x77].into(),
