@@ -36,7 +36,9 @@ pub use cidr::Cidr;
 pub use mac::MacAddr;
 pub use readiness::{Events, Readiness};
 pub use registry::Registry;
-pub use socket::{Domain, MsgFlags, RecvMsg, SendMsg, Shutdown, Socket, SocketType};
+pub use socket::{
+    Domain, Mmsg, MsgFlags, RecvMsg, SendMsg, Shutdown, Socket, SocketType, recv_each, send_each,
+};
 pub use stack::{Stack, StackSpec};
 
 /// Result of an operation on a stack or a socket.

@@ -5,6 +5,7 @@ use std::io::{IoSlice, IoSliceMut};
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::task::Waker;
+use std::time::{Duration, Instant};
 
 use bitflags::bitflags;
 
@@ -46,6 +47,35 @@ pub trait Socket: Send + Sync + fmt::Debug + 'static {
     /// Receives one message or a piece of a stream, as recvmsg(2): the number of bytes written to the
     /// buffers (the datagram's length with `MSG_TRUNC`), 0 at the end of a stream.
     fn recv(&self, message: &mut RecvMsg<'_, '_>, flags: MsgFlags) -> Result<usize>;
+
+    /// Sends several messages, as sendmmsg(2): how many, each with its [`Mmsg::len`] set.
+    ///
+    /// It ends with the first message that fails or is taken in part only; a waiting call waits in each.
+    ///
+    /// # Errors
+    /// That of the first message. A later message's is not told, and the count is.
+    fn send_many(&self, messages: &mut [Mmsg<SendMsg<'_>>], flags: MsgFlags) -> Result<usize> {
+        let (sent, error) = send_each(messages, |message| self.send(message, flags));
+        counted(sent, error)
+    }
+
+    /// Receives several messages, as recvmmsg(2): how many, each with its [`Mmsg::len`] set.
+    ///
+    /// A waiting call waits for each of them; with `MSG_WAITFORONE` for the first only. `timeout` is
+    /// Linux's: it is looked at after each message, so it does not end a call that waits, and holds what is left of it.
+    ///
+    /// # Errors
+    /// That of the first message. A later message's is the next call's.
+    fn recv_many(
+        &self,
+        messages: &mut [Mmsg<RecvMsg<'_, '_>>],
+        flags: MsgFlags,
+        timeout: Option<&mut Duration>,
+    ) -> Result<usize> {
+        let (received, error) =
+            recv_each(messages, flags, timeout, |message, flags| self.recv(message, flags));
+        counted(received, error)
+    }
 
     /// Sets an option from its C representation, as setsockopt(2).
     fn set_option(&self, level: i32, name: i32, value: &[u8]) -> Result<()>;
@@ -152,6 +182,82 @@ impl<'a, 'b> RecvMsg<'a, 'b> {
     /// Room for data, in bytes.
     pub fn capacity(&self) -> usize {
         self.data.iter().map(|slice| slice.len()).sum()
+    }
+}
+
+/// One of several messages, as `struct mmsghdr`.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Mmsg<M> {
+    /// The message: a [`SendMsg`] or a [`RecvMsg`].
+    pub message: M,
+    /// Set: what send(2) or recv(2) would have returned for it.
+    pub len: usize,
+}
+
+impl<M> From<M> for Mmsg<M> {
+    fn from(message: M) -> Self {
+        Mmsg { message, len: 0 }
+    }
+}
+
+/// sendmmsg(2) by `send`, one message after the other: how many were sent, and why not more.
+pub fn send_each(
+    messages: &mut [Mmsg<SendMsg<'_>>],
+    mut send: impl FnMut(&SendMsg<'_>) -> Result<usize>,
+) -> (usize, Option<Errno>) {
+    let mut sent = 0;
+    for Mmsg { message, len } in messages {
+        *len = match send(message) {
+            Ok(len) => len,
+            Err(error) => return (sent, Some(error)),
+        };
+        sent += 1;
+        if *len < message.len() {
+            break;
+        }
+    }
+    (sent, None)
+}
+
+/// recvmmsg(2) by `recv`, one message after the other: how many were received, and why not more.
+pub fn recv_each<'a, 'b>(
+    messages: &mut [Mmsg<RecvMsg<'a, 'b>>],
+    flags: MsgFlags,
+    mut timeout: Option<&mut Duration>,
+    mut recv: impl FnMut(&mut RecvMsg<'a, 'b>, MsgFlags) -> Result<usize>,
+) -> (usize, Option<Errno>) {
+    let started = timeout.as_ref().map(|timeout| (Instant::now(), **timeout));
+    let mut flags_now = flags - MsgFlags::WAITFORONE;
+    let mut received = 0;
+    for Mmsg { message, len } in messages {
+        *len = match recv(message, flags_now) {
+            Ok(len) => len,
+            Err(error) => return (received, Some(error)),
+        };
+        received += 1;
+        // recvmmsg(2): "Turns on MSG_DONTWAIT after the first message has been received."
+        if flags.contains(MsgFlags::WAITFORONE) {
+            flags_now |= MsgFlags::DONTWAIT;
+        }
+        if let (Some(timeout), Some((at, whole))) = (&mut timeout, started) {
+            **timeout = whole.saturating_sub(at.elapsed());
+            if timeout.is_zero() {
+                break;
+            }
+        }
+        // do_recvmmsg(): "Out of band data, return right away".
+        if message.flags.contains(MsgFlags::OOB) {
+            break;
+        }
+    }
+    (received, None)
+}
+
+/// What sendmmsg(2) and recvmmsg(2) return.
+fn counted(messages: usize, error: Option<Errno>) -> Result<usize> {
+    match error {
+        Some(error) if messages == 0 => Err(error),
+        _ => Ok(messages),
     }
 }
 
@@ -271,6 +377,8 @@ bitflags! {
         const NOSIGNAL = libc::MSG_NOSIGNAL;
         /// `MSG_MORE`: more data follows.
         const MORE = libc::MSG_MORE;
+        /// `MSG_WAITFORONE`: recvmmsg(2) waits for its first message only.
+        const WAITFORONE = libc::MSG_WAITFORONE;
         /// `MSG_ERRQUEUE`
         const ERRQUEUE = libc::MSG_ERRQUEUE;
         const _ = !0;

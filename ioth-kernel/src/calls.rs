@@ -3,11 +3,12 @@
 //! They suit any native socket, however its descriptor came about: a duplicate, an inherited one.
 
 use std::os::fd::{BorrowedFd, OwnedFd, RawFd};
+use std::time::Duration;
 
-use ioth_core::{Errno, Events, MsgFlags, RecvMsg, Result, SendMsg, Shutdown, SockAddr};
+use ioth_core::{Errno, Events, Mmsg, MsgFlags, RecvMsg, Result, SendMsg, Shutdown, SockAddr};
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 
-use crate::sys::{self, ADDR_MAX, IOV_MAX};
+use crate::sys::{self, ADDR_MAX, IOV_MAX, Received};
 
 /// Runs `call` on a descriptor known by its number only; a closed one gives `EBADF`.
 ///
@@ -70,12 +71,41 @@ pub fn recv(fd: BorrowedFd<'_>, message: &mut RecvMsg<'_, '_>, flags: MsgFlags) 
         return Err(Errno::EMSGSIZE);
     }
     let mut raw = [0; ADDR_MAX];
-    let flags = (flags | MsgFlags::from_bits_retain(libc::MSG_CMSG_CLOEXEC)).bits();
-    let received = sys::recv(fd, message.data, &mut raw, message.control, flags)?;
+    let (len, received) = sys::recv(fd, message, &mut raw, receiving(flags))?;
+    report(message, &received, &raw);
+    Ok(len)
+}
+
+/// sendmmsg(2), never with a SIGPIPE: how many messages were sent
+pub fn send_many(fd: BorrowedFd<'_>, messages: &mut [Mmsg<SendMsg<'_>>], flags: MsgFlags) -> Result<usize> {
+    sys::send_many(fd, messages, (flags | MsgFlags::NOSIGNAL).bits())
+}
+
+/// recvmmsg(2): how many messages were received; `timeout` is what is left of it then
+pub fn recv_many(
+    fd: BorrowedFd<'_>,
+    messages: &mut [Mmsg<RecvMsg<'_, '_>>],
+    flags: MsgFlags,
+    timeout: Option<&mut Duration>,
+) -> Result<usize> {
+    let mut raw = vec![[0; ADDR_MAX]; messages.len()];
+    let received = sys::recv_many(fd, messages, &mut raw, receiving(flags), timeout)?;
+    for ((each, received), raw) in messages.iter_mut().zip(&received).zip(&raw) {
+        report(&mut each.message, received, raw);
+    }
+    Ok(received.len())
+}
+
+/// The flags of a receiving call: descriptors that come with a message are close-on-exec.
+fn receiving(flags: MsgFlags) -> i32 {
+    flags.bits() | libc::MSG_CMSG_CLOEXEC
+}
+
+/// Stores what was reported beside the data.
+fn report(message: &mut RecvMsg<'_, '_>, received: &Received, raw: &[u8; ADDR_MAX]) {
     message.addr = addr_of(&raw[..received.addr_len]);
-    message.control_len = received.control_len;
+    message.control_len = received.control_len.min(message.control.len());
     message.flags = MsgFlags::from_bits_retain(received.flags & !libc::MSG_CMSG_CLOEXEC);
-    Ok(received.len)
 }
 
 /// setsockopt(2)
@@ -116,6 +146,43 @@ pub fn ioctl(fd: BorrowedFd<'_>, request: u64, argument: &mut [u8]) -> Result<i3
     sys::ioctl(fd, request, argument)
 }
 
+/// fcntl(2), for the commands whose argument is a number.
+///
+/// # Errors
+/// As there; `EINVAL` for other commands.
+pub fn control(fd: BorrowedFd<'_>, command: i32, argument: i32) -> Result<i32> {
+    match command {
+        libc::F_DUPFD
+        | libc::F_DUPFD_CLOEXEC
+        | libc::F_GETFD
+        | libc::F_SETFD
+        | libc::F_GETFL
+        | libc::F_SETFL
+        | libc::F_GETOWN
+        | libc::F_SETOWN
+        | F_GETSIG
+        | F_SETSIG
+        | libc::F_GETLEASE
+        | libc::F_SETLEASE
+        | libc::F_NOTIFY
+        | libc::F_GETPIPE_SZ
+        | libc::F_SETPIPE_SZ
+        | libc::F_GET_SEALS
+        | libc::F_ADD_SEALS => sys::fcntl(fd, command, argument),
+        _ => Err(Errno::EINVAL),
+    }
+}
+
+/// dup2(2): `to` becomes a duplicate, and what it was is closed
+pub fn dup2(fd: BorrowedFd<'_>, to: RawFd) -> Result<RawFd> {
+    sys::dup2(fd, to)
+}
+
+/// dup3(2): dup2 with `O_CLOEXEC`
+pub fn dup3(fd: BorrowedFd<'_>, to: RawFd, flags: i32) -> Result<RawFd> {
+    sys::dup3(fd, to, flags)
+}
+
 /// Sets or clears O_NONBLOCK of the open file description.
 pub fn set_nonblocking(fd: BorrowedFd<'_>, nonblocking: bool) -> Result<()> {
     let old = OFlag::from_bits_retain(fcntl(fd, FcntlArg::F_GETFL)?);
@@ -153,6 +220,10 @@ pub fn cookie(fd: BorrowedFd<'_>) -> Result<u64> {
         _ => Err(Errno::EINVAL),
     }
 }
+
+/// asm-generic/fcntl.h, which not every C library names.
+const F_SETSIG: i32 = 10;
+const F_GETSIG: i32 = 11;
 
 /// The size of a request's structure; `None` for requests that hold pointers or are unknown.
 fn argument_len(request: u64) -> Option<usize> {

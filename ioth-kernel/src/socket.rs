@@ -3,8 +3,9 @@
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::sync::{Arc, OnceLock};
 use std::task::{Poll, Waker};
+use std::time::Duration;
 
-use ioth_core::{Errno, Events, MsgFlags, RecvMsg, Result, SendMsg, Shutdown, SockAddr, Socket};
+use ioth_core::{Errno, Events, Mmsg, MsgFlags, RecvMsg, Result, SendMsg, Shutdown, SockAddr, Socket};
 use parking_lot::RwLock;
 
 use crate::calls;
@@ -109,6 +110,19 @@ impl Socket for KernelSocket {
 
     fn recv(&self, message: &mut RecvMsg<'_, '_>, flags: MsgFlags) -> Result<usize> {
         self.with(|fd| calls::recv(fd, message, flags))
+    }
+
+    fn send_many(&self, messages: &mut [Mmsg<SendMsg<'_>>], flags: MsgFlags) -> Result<usize> {
+        self.with(|fd| calls::send_many(fd, messages, flags))
+    }
+
+    fn recv_many(
+        &self,
+        messages: &mut [Mmsg<RecvMsg<'_, '_>>],
+        flags: MsgFlags,
+        timeout: Option<&mut Duration>,
+    ) -> Result<usize> {
+        self.with(|fd| calls::recv_many(fd, messages, flags, timeout))
     }
 
     fn set_option(&self, level: i32, name: i32, value: &[u8]) -> Result<()> {

@@ -1,11 +1,12 @@
 //! The system calls that have no safe wrapper of the shape needed here.
 #![allow(unsafe_code)]
 
-use std::io::{IoSlice, IoSliceMut};
+use std::io::IoSlice;
 use std::mem::{size_of, zeroed};
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::time::Duration;
 
-use ioth_core::{Errno, Result};
+use ioth_core::{Errno, Mmsg, RecvMsg, Result, SendMsg, SockAddr};
 
 /// Bytes of `struct sockaddr_storage`: room for an address of any family.
 pub(crate) const ADDR_MAX: usize = size_of::<libc::sockaddr_storage>();
@@ -68,6 +69,39 @@ pub(crate) fn send(
     control: &[u8],
     flags: i32,
 ) -> Result<usize> {
+    let header = send_header(data, addr, control);
+    // Control messages come as bytes, which nix does not take.
+    // SAFETY: every pointer in `header` has its length beside it and outlives the call.
+    let sent = Errno::result(unsafe { libc::sendmsg(fd.as_raw_fd(), &header, flags) })?;
+    Ok(sent as usize)
+}
+
+/// sendmmsg(2): how many were sent.
+pub(crate) fn send_many(fd: BorrowedFd<'_>, messages: &mut [Mmsg<SendMsg<'_>>], flags: i32) -> Result<usize> {
+    let count = messages.len().min(IOV_MAX);
+    let addrs: Vec<_> =
+        messages[..count].iter().map(|each| each.message.addr.map(SockAddr::to_raw)).collect();
+    let mut headers: Vec<_> = messages
+        .iter()
+        .zip(&addrs)
+        .map(|(Mmsg { message, .. }, addr)| libc::mmsghdr {
+            msg_hdr: send_header(message.data, addr.as_deref(), message.control),
+            msg_len: 0,
+        })
+        .collect();
+    // nix takes control messages of its own types only.
+    // SAFETY: as many headers as are told; every pointer in them has its length beside it and outlives the call.
+    let sent = Errno::result(unsafe {
+        libc::sendmmsg(fd.as_raw_fd(), headers.as_mut_ptr(), headers.len() as u32, flags as _)
+    })? as usize;
+    for (each, header) in messages.iter_mut().zip(&headers).take(sent) {
+        each.len = header.msg_len as usize;
+    }
+    Ok(sent)
+}
+
+/// A header that points to what is to be sent; nobody writes through it.
+fn send_header(data: &[IoSlice<'_>], addr: Option<&[u8]>, control: &[u8]) -> libc::msghdr {
     // Some C libraries have padding fields in msghdr, which a literal could not name.
     // SAFETY: all fields are integers and pointers, for which zero is valid.
     let mut header: libc::msghdr = unsafe { zeroed() };
@@ -82,48 +116,89 @@ pub(crate) fn send(
         header.msg_control = control.as_ptr().cast_mut().cast();
         header.msg_controllen = control.len() as _;
     }
-    // Control messages come as bytes, which nix does not take.
-    // SAFETY: every pointer in `header` has its length beside it and outlives the call.
-    let sent = Errno::result(unsafe { libc::sendmsg(fd.as_raw_fd(), &header, flags) })?;
-    Ok(sent as usize)
+    header
 }
 
 /// What recvmsg(2) reported beside the data.
 pub(crate) struct Received {
-    pub(crate) len: usize,
     pub(crate) addr_len: usize,
+    /// Of `size_t` or `socklen_t`, by C library.
     pub(crate) control_len: usize,
     pub(crate) flags: i32,
 }
 
+impl Received {
+    fn new(header: &libc::msghdr) -> Self {
+        Received {
+            addr_len: (header.msg_namelen as usize).min(ADDR_MAX),
+            control_len: header.msg_controllen as _,
+            flags: header.msg_flags,
+        }
+    }
+}
+
 pub(crate) fn recv(
     fd: BorrowedFd<'_>,
-    data: &mut [IoSliceMut<'_>],
+    message: &mut RecvMsg<'_, '_>,
     addr: &mut [u8; ADDR_MAX],
-    control: &mut [u8],
     flags: i32,
-) -> Result<Received> {
+) -> Result<(usize, Received)> {
+    let mut header = recv_header(message, addr);
+    // Control messages go out as bytes, which nix does not give.
+    // SAFETY: every pointer in `header` has its length beside it, is exclusive and outlives the call.
+    let len = Errno::result(unsafe { libc::recvmsg(fd.as_raw_fd(), &mut header, flags) })?;
+    Ok((len as usize, Received::new(&header)))
+}
+
+/// recvmmsg(2): what came of each message that was received. `addrs` is as long as `messages`.
+pub(crate) fn recv_many(
+    fd: BorrowedFd<'_>,
+    messages: &mut [Mmsg<RecvMsg<'_, '_>>],
+    addrs: &mut [[u8; ADDR_MAX]],
+    flags: i32,
+    timeout: Option<&mut Duration>,
+) -> Result<Vec<Received>> {
+    let mut headers: Vec<_> = messages
+        .iter_mut()
+        .zip(addrs)
+        .map(|(each, addr)| libc::mmsghdr { msg_hdr: recv_header(&mut each.message, addr), msg_len: 0 })
+        .collect();
+    let mut left = timeout.as_ref().map(|timeout| libc::timespec {
+        tv_sec: timeout.as_secs().try_into().unwrap_or(libc::time_t::MAX),
+        tv_nsec: timeout.subsec_nanos().into(),
+    });
+    let left_at = left.as_mut().map_or(std::ptr::null_mut(), |left| left as *mut _);
+    // nix takes control messages of its own types only.
+    // SAFETY: as many headers as are told; every pointer in them has its length beside it, is exclusive and outlives
+    // the call, and so does the time.
+    let received = Errno::result(unsafe {
+        libc::recvmmsg(fd.as_raw_fd(), headers.as_mut_ptr(), headers.len() as u32, flags as _, left_at)
+    })? as usize;
+    if let (Some(timeout), Some(left)) = (timeout, left) {
+        *timeout = Duration::new(left.tv_sec.max(0) as u64, left.tv_nsec as u32);
+    }
+    headers.truncate(received);
+    for (each, header) in messages.iter_mut().zip(&headers) {
+        each.len = header.msg_len as usize;
+    }
+    Ok(headers.iter().map(|header| Received::new(&header.msg_hdr)).collect())
+}
+
+/// A header that points to where a message goes.
+fn recv_header(message: &mut RecvMsg<'_, '_>, addr: &mut [u8; ADDR_MAX]) -> libc::msghdr {
     // Some C libraries have padding fields in msghdr, which a literal could not name.
     // SAFETY: all fields are integers and pointers, for which zero is valid.
     let mut header: libc::msghdr = unsafe { zeroed() };
     // IoSliceMut has the layout of iovec (std's guarantee).
-    header.msg_iov = data.as_mut_ptr().cast();
-    header.msg_iovlen = data.len() as _;
+    header.msg_iov = message.data.as_mut_ptr().cast();
+    header.msg_iovlen = message.data.len() as _;
     header.msg_name = addr.as_mut_ptr().cast();
     header.msg_namelen = ADDR_MAX as libc::socklen_t;
-    if !control.is_empty() {
-        header.msg_control = control.as_mut_ptr().cast();
-        header.msg_controllen = control.len() as _;
+    if !message.control.is_empty() {
+        header.msg_control = message.control.as_mut_ptr().cast();
+        header.msg_controllen = message.control.len() as _;
     }
-    // Control messages go out as bytes, which nix does not give.
-    // SAFETY: every pointer in `header` has its length beside it, is exclusive and outlives the call.
-    let len = Errno::result(unsafe { libc::recvmsg(fd.as_raw_fd(), &mut header, flags) })?;
-    Ok(Received {
-        len: len as usize,
-        addr_len: (header.msg_namelen as usize).min(ADDR_MAX),
-        control_len: (header.msg_controllen as usize).min(control.len()),
-        flags: header.msg_flags,
-    })
+    header
 }
 
 pub(crate) fn set_option(fd: BorrowedFd<'_>, level: i32, name: i32, value: &[u8]) -> Result<()> {
@@ -160,6 +235,31 @@ pub(crate) fn poll(fd: BorrowedFd<'_>, events: i16) -> Result<i16> {
     // SAFETY: one live, exclusive structure is passed, and its count.
     Errno::result(unsafe { libc::poll(&mut polled, 1, 0) })?;
     Ok(polled.revents)
+}
+
+/// dup2(2): the number, which is `to`.
+///
+/// The caller's program owns `to`, as it does with the plain call.
+pub(crate) fn dup2(fd: BorrowedFd<'_>, to: RawFd) -> Result<RawFd> {
+    // nix wants to own the number.
+    // SAFETY: no pointers are passed.
+    Errno::result(unsafe { libc::dup2(fd.as_raw_fd(), to) })
+}
+
+/// dup3(2): the number, which is `to`.
+pub(crate) fn dup3(fd: BorrowedFd<'_>, to: RawFd, flags: i32) -> Result<RawFd> {
+    // nix wants to own the number.
+    // SAFETY: no pointers are passed.
+    Errno::result(unsafe { libc::dup3(fd.as_raw_fd(), to, flags) })
+}
+
+/// fcntl(2) with a command that takes no pointer: the caller has made sure of that (see [`crate::calls`]).
+pub(crate) fn fcntl(fd: BorrowedFd<'_>, command: i32, argument: i32) -> Result<i32> {
+    // nix's enum lacks commands.
+    // SAFETY: no pointers are passed.
+    let result = unsafe { libc::fcntl(fd.as_raw_fd(), command, argument) };
+    // The owner of a descriptor may be a process group, which is told as a negative number.
+    if command == libc::F_GETOWN && result < -1 { Ok(result) } else { Errno::result(result) }
 }
 
 /// Runs `call` on a descriptor's number; a closed one gives `EBADF` there.

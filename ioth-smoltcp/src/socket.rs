@@ -8,7 +8,8 @@ use std::task::{Poll, Waker};
 use std::time::{Duration, Instant};
 
 use ioth_core::{
-    Errno, Events, MsgFlags, Readiness, RecvMsg, Result, SendMsg, Shutdown, SockAddr, Socket, SocketType,
+    Errno, Events, Mmsg, MsgFlags, Readiness, RecvMsg, Result, SendMsg, Shutdown, SockAddr, Socket,
+    SocketType, recv_each, send_each,
 };
 
 use crate::driver::Node;
@@ -73,7 +74,9 @@ impl NodeSocket {
     }
 
     fn may_wait(&self, flags: MsgFlags) -> bool {
-        !self.nonblocking.load(Ordering::Relaxed) && !flags.contains(MsgFlags::DONTWAIT)
+        // Linux: nobody waits for an error.
+        !self.nonblocking.load(Ordering::Relaxed)
+            && !flags.intersects(MsgFlags::DONTWAIT | MsgFlags::ERRQUEUE)
     }
 
     fn reading(&self) -> Wait<'_> {
@@ -235,6 +238,90 @@ impl Socket for NodeSocket {
         }
         let wait = self.reading();
         self.repeat(waiting.then_some(&wait), || self.call(|engine, id| engine.recv(id, message, flags)))
+    }
+
+    fn send_many(&self, messages: &mut [Mmsg<SendMsg<'_>>], flags: MsgFlags) -> Result<usize> {
+        let mut sent = 0;
+        loop {
+            // A waiting send of a stream goes on in the middle of a message.
+            let (more, error) = match self.stream {
+                true => send_each(&mut messages[sent..], |message| self.send(message, flags)),
+                // As many as the links take, under one lock.
+                false => self.call(|engine, id| {
+                    Ok(send_each(&mut messages[sent..], |message| engine.send(id, message)))
+                })?,
+            };
+            sent += more;
+            match error {
+                Some(Errno::EAGAIN) if !self.stream && self.may_wait(flags) => {}
+                Some(error) if sent == 0 => return Err(error),
+                _ => return Ok(sent),
+            }
+            let next = &mut messages[sent];
+            match self.send(&next.message, flags) {
+                Ok(len) => next.len = len,
+                Err(error) if sent == 0 => return Err(error),
+                Err(_) => return Ok(sent),
+            }
+            sent += 1;
+        }
+    }
+
+    fn recv_many(
+        &self,
+        messages: &mut [Mmsg<RecvMsg<'_, '_>>],
+        flags: MsgFlags,
+        mut timeout: Option<&mut Duration>,
+    ) -> Result<usize> {
+        if !flags.contains(MsgFlags::ERRQUEUE) {
+            // do_recvmmsg() has a pending error come first, also when there is nothing to receive into.
+            self.call(|engine, id| engine.take_error(id).map_or(Ok(()), Err))?;
+        }
+        let fills = self.stream && flags.contains(MsgFlags::WAITALL);
+        let mut received = 0;
+        loop {
+            let rest = &mut messages[received..];
+            let (more, error) = match fills {
+                true => {
+                    recv_each(rest, flags, timeout.as_deref_mut(), |message, flags| self.recv(message, flags))
+                }
+                // What is there already, under one lock.
+                false => self.call(|engine, id| {
+                    Ok(recv_each(rest, flags, timeout.as_deref_mut(), |message, flags| {
+                        engine.recv(id, message, flags)
+                    }))
+                })?,
+            };
+            received += more;
+            let waits =
+                !fills && self.may_wait(flags) && !(received > 0 && flags.contains(MsgFlags::WAITFORONE));
+            let error = match error {
+                None => return Ok(received),
+                Some(Errno::EAGAIN) if waits => {
+                    let next = &mut messages[received..=received];
+                    let (one, error) = recv_each(next, flags, timeout.as_deref_mut(), |message, flags| {
+                        self.recv(message, flags)
+                    });
+                    received += one;
+                    match error {
+                        Some(error) => error,
+                        None if timeout.as_ref().is_some_and(|timeout| timeout.is_zero()) => {
+                            return Ok(received);
+                        }
+                        None => continue,
+                    }
+                }
+                Some(error) => error,
+            };
+            if received == 0 {
+                return Err(error);
+            }
+            // do_recvmmsg(): "we record the error to return on the next call".
+            if error != Errno::EAGAIN {
+                let _ = self.call(|engine, id| engine.put_error(id, error));
+            }
+            return Ok(received);
+        }
     }
 
     fn set_option(&self, level: i32, name: i32, value: &[u8]) -> Result<()> {

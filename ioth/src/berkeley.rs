@@ -23,10 +23,13 @@
 use std::io::{self, IoSlice, IoSliceMut};
 use std::os::fd::{AsFd, BorrowedFd, IntoRawFd, OwnedFd, RawFd};
 use std::sync::Arc;
+use std::time::Duration;
 
-use ioth_core::{Domain, Errno, MsgFlags, RecvMsg, Result, SendMsg, Shutdown, SockAddr, Socket, SocketType};
+use ioth_core::{
+    Domain, Errno, Mmsg, MsgFlags, RecvMsg, Result, SendMsg, Shutdown, SockAddr, Socket, SocketType,
+};
 use ioth_kernel::calls;
-use nix::fcntl::{FcntlArg, FdFlag, OFlag};
+use nix::fcntl::{FcntlArg, FdFlag};
 use nix::sys::eventfd::{EfdFlags, EventFd};
 
 use crate::table::TABLE;
@@ -163,12 +166,7 @@ pub fn shutdown(fd: RawFd, how: i32) -> io::Result<()> {
 pub fn close(fd: RawFd) -> io::Result<()> {
     with(fd, |cookie, _, socket| {
         nix::unistd::close(fd)?;
-        if !socket.native() {
-            socket.fd_closed();
-            if socket.local_addr() == Err(Errno::EBADF) {
-                TABLE.remove(cookie);
-            }
-        }
+        ended(cookie, &*socket);
         Ok(())
     })
 }
@@ -268,6 +266,48 @@ pub fn recvmsg(fd: RawFd, message: &mut RecvMsg<'_, '_>, flags: MsgFlags) -> io:
     })
 }
 
+/// sendmmsg(2), without SIGPIPE: how many messages were sent, each with its [`Mmsg::len`] set.
+///
+/// Of more than 1024 messages (`UIO_MAXIOV`) the first 1024 are sent.
+///
+/// # Errors
+/// That of the first message, as sendmsg(2). A later message's is not told: the count ends before it.
+pub fn sendmmsg(fd: RawFd, messages: &mut [Mmsg<SendMsg<'_>>], flags: MsgFlags) -> io::Result<usize> {
+    let count = messages.len().min(UIO_MAXIOV);
+    let messages = &mut messages[..count];
+    with(fd, |_, fd, socket| {
+        if socket.native() {
+            return calls::send_many(fd, messages, flags);
+        }
+        let ours = Ours { fd, socket };
+        let flags = ours.flags(flags)?;
+        ours.settled(|socket| socket.send_many(messages, flags))
+    })
+}
+
+/// recvmmsg(2): how many messages were received, each with its [`Mmsg::len`] set.
+///
+/// `MSG_WAITFORONE` waits for the first only. `timeout` is looked at after each message, so that it does not end a
+/// call that waits for one: recvmmsg(2) calls this a bug, and programs know it. It holds what is left of it then.
+///
+/// # Errors
+/// That of the first message, as recvmsg(2). A later message's is the next call's, or SO_ERROR's.
+pub fn recvmmsg(
+    fd: RawFd,
+    messages: &mut [Mmsg<RecvMsg<'_, '_>>],
+    flags: MsgFlags,
+    timeout: Option<&mut Duration>,
+) -> io::Result<usize> {
+    with(fd, |_, fd, socket| {
+        if socket.native() {
+            return calls::recv_many(fd, messages, flags, timeout);
+        }
+        let ours = Ours { fd, socket };
+        let flags = ours.flags(flags)?;
+        ours.settled(|socket| socket.recv_many(messages, flags, timeout))
+    })
+}
+
 /// getsockopt(2): fills `value` and gives the option's length in bytes.
 ///
 /// # Errors
@@ -309,21 +349,13 @@ pub fn ioctl(fd: RawFd, request: u64, argument: &mut [u8]) -> io::Result<i32> {
     })
 }
 
-/// fcntl(2) with `F_GETFL`, `F_SETFL`, `F_GETFD`, `F_SETFD`, `F_DUPFD` and `F_DUPFD_CLOEXEC`.
+/// fcntl(2), with the commands that take a number: `F_GETFL`, `F_SETFL`, `F_GETFD`, `F_SETFD`, `F_DUPFD`,
+/// `F_DUPFD_CLOEXEC`, `F_GETOWN`, `F_SETOWN`, `F_GETSIG`, `F_SETSIG` and those that mean nothing for a socket.
 ///
 /// # Errors
-/// As fcntl(2); `EINVAL` for other commands.
+/// As fcntl(2); `EINVAL` for commands that take a pointer, which the plain call knows.
 pub fn fcntl(fd: RawFd, command: i32, argument: i32) -> io::Result<i32> {
-    let command = match command {
-        libc::F_GETFL => FcntlArg::F_GETFL,
-        libc::F_SETFL => FcntlArg::F_SETFL(OFlag::from_bits_retain(argument)),
-        libc::F_GETFD => FcntlArg::F_GETFD,
-        libc::F_SETFD => FcntlArg::F_SETFD(FdFlag::from_bits_retain(argument)),
-        libc::F_DUPFD => FcntlArg::F_DUPFD(argument),
-        libc::F_DUPFD_CLOEXEC => FcntlArg::F_DUPFD_CLOEXEC(argument),
-        _ => return Err(Errno::EINVAL.into()),
-    };
-    with(fd, |_, fd, _| nix::fcntl::fcntl(fd, command))
+    with(fd, |_, fd, _| calls::control(fd, command, argument))
 }
 
 /// dup(2)
@@ -334,6 +366,54 @@ pub fn dup(fd: RawFd) -> io::Result<RawFd> {
     fcntl(fd, libc::F_DUPFD, 0)
 }
 
+/// dup2(2): `to` becomes a duplicate of `fd`. What it was, is closed, and ends if it was a socket's last.
+///
+/// # Errors
+/// As dup2(2).
+pub fn dup2(fd: RawFd, to: RawFd) -> io::Result<RawFd> {
+    replace(fd, to, |fd| calls::dup2(fd, to))
+}
+
+/// dup3(2): dup2 with `O_CLOEXEC`.
+///
+/// # Errors
+/// As dup3(2): `EINVAL` for equal numbers and for other flags.
+pub fn dup3(fd: RawFd, to: RawFd, flags: i32) -> io::Result<RawFd> {
+    if flags & !libc::O_CLOEXEC != 0 || fd == to {
+        return Err(Errno::EINVAL.into());
+    }
+    replace(fd, to, |fd| calls::dup3(fd, to, flags))
+}
+
+/// Makes `to` a duplicate, and ends the socket that it was the last descriptor of.
+fn replace(
+    fd: RawFd,
+    to: RawFd,
+    duplicate: impl FnOnce(BorrowedFd<'_>) -> Result<RawFd>,
+) -> io::Result<RawFd> {
+    let replaced = match fd == to {
+        true => None,
+        false => calls::with_number(to, |to| TABLE.find(to)).ok(),
+    };
+    let number = with(fd, |_, fd, _| duplicate(fd))?;
+    if let Some((cookie, socket)) = replaced {
+        ended(cookie, &*socket);
+    }
+    Ok(number)
+}
+
+/// A duplicate of a socket's descriptor was closed: if it was the last one, the socket ends now.
+fn ended(cookie: u64, socket: &dyn Socket) {
+    if !socket.native() {
+        socket.fd_closed();
+        if socket.local_addr() == Err(Errno::EBADF) {
+            TABLE.remove(cookie);
+        }
+    }
+}
+
+/// The most messages of one sendmmsg(2) (linux/uio.h).
+const UIO_MAXIOV: usize = 1024;
 /// The bits of `type` that are not flags (linux/net.h).
 const SOCK_TYPE_MASK: i32 = 0xf;
 
@@ -426,6 +506,11 @@ impl Ours<'_> {
         // What has been taken counts, however the rest ends: the error shows in the next call.
         let more = self.socket.send(&SendMsg { addr: message.addr, ..SendMsg::new(rest) }, flags);
         Ok(sent + more.unwrap_or(0))
+    }
+
+    /// The flags of a call on several messages: whether it waits is asked once, at its start.
+    fn flags(&self, flags: MsgFlags) -> Result<MsgFlags> {
+        Ok(if self.may_wait(flags)? { flags } else { flags | MsgFlags::DONTWAIT })
     }
 
     /// Whether a call may wait by its flags and by the descriptor's; if so, the socket will.

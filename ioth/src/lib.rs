@@ -51,8 +51,8 @@ pub use ioth_conf as conf;
 pub use ioth_core as core;
 pub use ioth_core::netlink::InterfaceAddress;
 pub use ioth_core::{
-    Cidr, Domain, Errno, Events, MacAddr, MsgFlags, RecvMsg, Registry, SendMsg, Shutdown, SockAddr, Socket,
-    SocketType,
+    Cidr, Domain, Errno, Events, MacAddr, Mmsg, MsgFlags, RecvMsg, Registry, SendMsg, Shutdown, SockAddr,
+    Socket, SocketType,
 };
 /// Virtual Ethernet: links, virtual network locators, the in-process LAN.
 pub use ioth_vde as vde;

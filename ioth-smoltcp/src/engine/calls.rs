@@ -127,7 +127,12 @@ impl Engine {
         if flags.contains(MsgFlags::OOB) {
             return Err(Errno::EINVAL);
         }
-        match self.sock(id)?.kind {
+        let kind = &self.sock(id)?.kind;
+        // The queue of errors is always empty: IP_RECVERR is not among the options. A netlink socket has none.
+        if flags.contains(MsgFlags::ERRQUEUE) && !matches!(kind, Kind::Netlink(_)) {
+            return Err(Errno::EAGAIN);
+        }
+        match kind {
             Kind::Stream(_) => self.tcp_recv(id, message.data, flags.contains(MsgFlags::PEEK)),
             Kind::Datagrams(_) => self.udp_recv(id, message, flags),
             Kind::Netlink(_) => self.netlink_recv(id, message, flags),
@@ -194,6 +199,17 @@ impl Engine {
             self.touch(id);
         }
         error
+    }
+
+    /// Makes an error pending, for the next call to tell.
+    ///
+    /// # Errors
+    /// `EBADF`.
+    pub fn put_error(&mut self, id: SocketId, error: Errno) -> Result<()> {
+        self.sock(id)?;
+        self.sockets[id.0].error = Some(error);
+        self.touch(id);
+        Ok(())
     }
 
     /// A destination in the form in which it travels: IPv4 for an IPv4-mapped address.

@@ -37,7 +37,6 @@ pub(crate) fn status_flags_are_shared(pair: &Pair) {
     nonblocking(&second, true);
     assert_ne!(fcntl(client.0, libc::F_GETFL, 0).unwrap() & libc::O_NONBLOCK, 0);
     assert_eq!(errno(read(client.0, &mut [0])), libc::EAGAIN);
-    assert_eq!(errno(fcntl(client.0, libc::F_GETOWN, 0)), libc::EINVAL);
 }
 
 pub(crate) fn creation_flags(pair: &Pair) {
@@ -137,4 +136,43 @@ pub(crate) fn closed_is_bad(pair: &Pair) {
     let file = std::fs::File::open("/dev/null").unwrap();
     assert_eq!(errno(read(file.as_raw_fd(), &mut [0])), libc::EBADF);
     assert_eq!(errno(close(file.as_raw_fd())), libc::EBADF);
+}
+
+pub(crate) fn replaced(pair: &Pair) {
+    let (client, server) = pair.connected();
+    let (other, _) = pair.udp_a();
+    // The number was the last one of its socket, which ends with that.
+    let number = client.0;
+    std::mem::forget(client);
+    assert_eq!(dup2(other.0, number).unwrap(), number);
+    assert_eq!(read(server.0, &mut [0]).unwrap(), 0);
+    assert_eq!(name(&Fd(number)), name(&other));
+    let high = pair.high_number(2);
+    let third = Fd(dup3(other.0, high, libc::O_CLOEXEC).unwrap());
+    assert_eq!((third.0, fcntl(high, libc::F_GETFD, 0).unwrap()), (high, libc::FD_CLOEXEC));
+    let fourth = Fd(dup2(other.0, high + 1).unwrap());
+    assert_eq!(fcntl(fourth.0, libc::F_GETFD, 0).unwrap(), 0);
+    // A number is its own duplicate for dup2, and an error for dup3.
+    assert_eq!(dup2(high, high).unwrap(), high);
+    assert_eq!(fcntl(high, libc::F_GETFD, 0).unwrap(), libc::FD_CLOEXEC);
+    assert_eq!(errno(dup3(high, high, 0)), libc::EINVAL);
+    assert_eq!(errno(dup3(high, high + 1, libc::O_APPEND)), libc::EINVAL);
+    assert_eq!(errno(dup2(high + 2, high)), libc::EBADF);
+    assert_eq!(errno(dup2(high, -1)), libc::EBADF);
+    assert_eq!(errno(dup2(high, i32::MAX)), libc::EBADF);
+    assert_eq!(name(&third), name(&other));
+}
+
+pub(crate) fn owner(pair: &Pair) {
+    let fd = pair.tcp_a();
+    assert_eq!(fcntl(fd.0, libc::F_GETOWN, 0).unwrap(), 0);
+    let process = std::process::id() as i32;
+    fcntl(fd.0, libc::F_SETOWN, process).unwrap();
+    assert_eq!(fcntl(fd.0, libc::F_GETOWN, 0).unwrap(), process);
+    let group = nix::unistd::getpgrp().as_raw();
+    fcntl(fd.0, libc::F_SETOWN, -group).unwrap();
+    assert_eq!(fcntl(fd.0, libc::F_GETOWN, 0).unwrap(), -group);
+    assert_eq!(errno(fcntl(fd.0, libc::F_SETOWN, i32::MAX)), libc::ESRCH);
+    assert_eq!(errno(fcntl(fd.0, libc::F_GETPIPE_SZ, 0)), libc::EBADF);
+    assert_eq!(errno(fcntl(fd.0, 9999, 0)), libc::EINVAL);
 }

@@ -6,6 +6,7 @@
 mod datagram;
 mod descriptor;
 mod fixture;
+mod mmsg;
 mod namespaces;
 mod net;
 mod options;
@@ -78,7 +79,10 @@ on_every_pair! {
     }
     descriptor {
         duplicates_share status_flags_are_shared creation_flags accepted_flags native_duplicate native_close
-        number_used_again busy_until_closed closed_is_bad
+        number_used_again busy_until_closed closed_is_bad replaced owner
+    }
+    mmsg {
+        several_datagrams wait_for_one time_out later_errors sent_until_one_fails too_many nothing whole_streams
     }
     options { types levels reuse buffers unknown }
     transfer { both_ways blocking_write_takes_all many_connections }
