@@ -233,6 +233,12 @@ pub(crate) fn wait(fd: &Fd, wanted: Events) {
     wait_for(fd, wanted, |events| events.contains(wanted));
 }
 
+/// Waits until poll(2) says one of `wanted` of the descriptor.
+#[track_caller]
+pub(crate) fn wait_any(fd: &Fd, wanted: Events) {
+    wait_for(fd, wanted, |events| events.intersects(wanted));
+}
+
 #[track_caller]
 fn wait_for(fd: &Fd, wanted: Events, done: impl Fn(Events) -> bool) {
     let deadline = Instant::now() + LONG;

@@ -75,6 +75,10 @@ impl Namespace {
                 }
                 // icmp(7): who may have ping sockets.
                 set("ipv4/ping_group_range", "0 0");
+                // Many refusals in a row are wanted here.
+                for family in ["ipv4/icmp_ratelimit", "ipv6/icmp/ratelimit"] {
+                    set(family, "0");
+                }
                 ip("link set lo up");
                 File::open("/proc/thread-self/ns/net").unwrap()
             });

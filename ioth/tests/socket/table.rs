@@ -41,7 +41,8 @@ pub(crate) struct Section {
 fn sections() -> Vec<Section> {
     vec![
         Section { title: "Calls", rows: calls::rows() },
-        Section { title: "States of a stream", rows: states::rows() },
+        Section { title: "States of a stream", rows: states::stream::rows() },
+        Section { title: "States of a datagram socket", rows: states::datagram::rows() },
         Section { title: "Options of SOL_SOCKET", rows: options::socket() },
         Section { title: "Options of IPPROTO_TCP", rows: options::tcp() },
         Section { title: "Options of IPPROTO_IP", rows: options::ip() },

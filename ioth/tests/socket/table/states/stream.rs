@@ -1,23 +1,14 @@
-//! Every call in every state of a stream socket.
+//! Stream sockets.
 
-use std::io;
 use std::net::SocketAddr;
 
 use ioth::Events;
 use ioth::berkeley::*;
 
-use super::calls::stranger;
-use super::{Row, errno_name, row, said, said_number};
+use super::{Call, State, cross, request, subject};
 use crate::fixture::*;
-
-/// A socket in some state, which does not block, and what has to stay open beside it.
-struct Subject {
-    fd: Fd,
-    _others: Vec<Fd>,
-}
-
-type State = fn(&Pair) -> Subject;
-type Call = fn(&Pair, &Fd) -> String;
+use crate::table::calls::stranger;
+use crate::table::{Row, errno_name, said, said_number};
 
 const STATES: &[(&str, State)] = &[
     ("a fresh stream", |pair| subject(pair.tcp_a(), [])),
@@ -126,26 +117,15 @@ const CALLS: &[(&str, Call)] = &[
     ("poll", |_, fd| format!("{:?}", events(fd))),
 ];
 
-pub(super) fn rows() -> Vec<Row> {
-    let mut rows = Vec::new();
-    for &(state, make) in STATES {
-        for &(call, probe) in CALLS {
-            // Our FIN counts until it is acknowledged, which takes its time.
-            if (state, call) == ("a stream shut for writing", "SIOCOUTQ") {
-                continue;
-            }
-            let probe = move |pair: &Pair| {
-                let subject = make(pair);
-                probe(pair, &subject.fd)
-            };
-            rows.push(row(format!("{call}: {state}"), probe, remark(state, call)));
-        }
-    }
+pub(in crate::table) fn rows() -> Vec<Row> {
+    let mut rows = cross(STATES, CALLS, remark);
+    // Our FIN counts until it is acknowledged, which takes its time.
+    rows.retain(|row| row.name != "SIOCOUTQ: a stream shut for writing");
     rows
 }
 
 /// Why a signal fd, or smoltcp, differs here.
-fn remark(state: &str, call: &str) -> &'static str {
+fn remark(call: &str, state: &str) -> &'static str {
     match (call, state) {
         ("poll", _) => "a signal fd: see \"Poll bits\"",
         ("bind", _) => "Linux gives up the port that connect(2) chose, and with it the EINVAL",
@@ -155,11 +135,6 @@ fn remark(state: &str, call: &str) -> &'static str {
         ("shutdown SHUT_RD, recv", _) => "Linux shuts although it says ENOTCONN",
         _ => "",
     }
-}
-
-fn subject<const N: usize>(fd: Fd, others: [Fd; N]) -> Subject {
-    nonblocking(&fd, true);
-    Subject { fd, _others: others.into() }
 }
 
 fn refused(pair: &Pair) -> Fd {
@@ -178,10 +153,4 @@ fn reset(pair: &Pair) -> Fd {
     drop(server);
     wait(&client, Events::HUP);
     client
-}
-
-fn request(fd: &Fd, request: u64) -> io::Result<i32> {
-    let mut number = [0; 4];
-    ioctl(fd.0, request, &mut number)?;
-    Ok(i32::from_ne_bytes(number))
 }
