@@ -15,8 +15,12 @@ impl Engine {
     /// Opens a socket, as socket(2).
     ///
     /// # Errors
-    /// `EAFNOSUPPORT`, `ESOCKTNOSUPPORT`, `EPROTONOSUPPORT`, `ENFILE`.
+    /// `EAFNOSUPPORT`, `ESOCKTNOSUPPORT`, `EPROTONOSUPPORT`, `EINVAL`, `ENFILE`.
     pub fn socket(&mut self, domain: Domain, kind: SocketType, protocol: i32) -> Result<SocketId> {
+        // Linux's inet_create(): IPPROTO_MAX is one above IPPROTO_MPTCP.
+        if matches!(domain, Domain::INET | Domain::INET6) && !(0..=libc::IPPROTO_MPTCP).contains(&protocol) {
+            return Err(Errno::EINVAL);
+        }
         let kind = match (domain, kind) {
             (Domain::INET | Domain::INET6, SocketType::STREAM) => match protocol {
                 0 | libc::IPPROTO_TCP => Kind::Stream(Stream::default()),

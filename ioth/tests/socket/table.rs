@@ -10,6 +10,7 @@
 
 mod absent;
 mod calls;
+mod creation;
 mod options;
 mod states;
 
@@ -40,6 +41,7 @@ pub(crate) struct Section {
 
 fn sections() -> Vec<Section> {
     vec![
+        Section { title: "Creation", rows: creation::rows() },
         Section { title: "Calls", rows: calls::rows() },
         Section { title: "States of a stream", rows: states::stream::rows() },
         Section { title: "States of a datagram socket", rows: states::datagram::rows() },
