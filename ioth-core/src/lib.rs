@@ -16,6 +16,7 @@
 
 pub mod addr;
 pub mod cidr;
+pub mod control;
 pub mod hashaddr;
 pub mod mac;
 pub mod netlink;

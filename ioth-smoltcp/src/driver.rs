@@ -36,7 +36,7 @@ mod tests;
 
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use ioth_core::reactor::{Alarm, Reactor, Timer};
 use ioth_core::{Errno, Events, MacAddr, Readiness, Result};
@@ -314,6 +314,10 @@ impl Node {
 
     fn locked<'a>(&'a self, mut core: MutexGuard<'a, Core>) -> Locked<'a> {
         core.engine.set_now(self.now());
+        if core.engine.wants_wall_clock() {
+            // Before 1970: stamps of zero rather than none.
+            core.engine.set_wall_clock(SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default());
+        }
         Locked { core, look: Look(self) }
     }
 

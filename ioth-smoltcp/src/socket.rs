@@ -88,7 +88,7 @@ impl NodeSocket {
     }
 
     /// A blocking send of a stream: everything, or as much as went before an error. `sent` bytes went already.
-    fn send_all(&self, message: &SendMsg<'_>, mut sent: usize) -> Result<usize> {
+    fn send_all(&self, message: &SendMsg<'_>, flags: MsgFlags, mut sent: usize) -> Result<usize> {
         let wait = self.writing();
         let mut slices: Vec<IoSlice<'_>> = message.data.to_vec();
         let mut rest = &mut slices[..];
@@ -100,7 +100,7 @@ impl NodeSocket {
                     if sent > 0 {
                         keep_error(engine, id)?;
                     }
-                    engine.send(id, &SendMsg::new(data))
+                    engine.send(id, &SendMsg::new(data), flags)
                 })
             });
             match n {
@@ -211,17 +211,17 @@ impl Socket for NodeSocket {
 
     fn send(&self, message: &SendMsg<'_>, flags: MsgFlags) -> Result<usize> {
         if !self.may_wait(flags) {
-            return self.call(|engine, id| engine.send(id, message));
+            return self.call(|engine, id| engine.send(id, message, flags));
         }
         // The usual case first: everything fits at once.
-        match self.call(|engine, id| engine.send(id, message)) {
+        match self.call(|engine, id| engine.send(id, message, flags)) {
             Ok(n) if !self.stream || n == message.len() => Ok(n),
             Err(error) if error != Errno::EAGAIN => Err(error),
-            first if self.stream => self.send_all(message, first.unwrap_or(0)),
+            first if self.stream => self.send_all(message, flags, first.unwrap_or(0)),
             _ => {
                 let wait = self.writing();
                 self.repeat(Some(&wait), || {
-                    self.call(|engine, id| match engine.send(id, message) {
+                    self.call(|engine, id| match engine.send(id, message, flags) {
                         // Linux: without a free port a datagram socket fails so, and does not wait for one.
                         Err(Errno::EAGAIN) if is_unbound(engine, id) => Ok(Err(Errno::EAGAIN)),
                         sent => sent.map(Ok),
@@ -248,7 +248,7 @@ impl Socket for NodeSocket {
                 true => send_each(&mut messages[sent..], |message| self.send(message, flags)),
                 // As many as the links take, under one lock.
                 false => self.call(|engine, id| {
-                    Ok(send_each(&mut messages[sent..], |message| engine.send(id, message)))
+                    Ok(send_each(&mut messages[sent..], |message| engine.send(id, message, flags)))
                 })?,
             };
             sent += more;

@@ -115,11 +115,11 @@ impl Engine {
     }
 
     /// sendmsg(2) without waiting.
-    pub fn send(&mut self, id: SocketId, message: &SendMsg<'_>) -> Result<usize> {
+    pub fn send(&mut self, id: SocketId, message: &SendMsg<'_>, flags: MsgFlags) -> Result<usize> {
         match self.sock(id)?.kind {
             // tcp(7), send(2): a destination is ignored or EISCONN; Linux ignores it.
             Kind::Stream(_) => self.tcp_send(id, message.data),
-            Kind::Datagrams(_) => self.udp_send(id, message),
+            Kind::Datagrams(_) => self.udp_send(id, message, flags),
             Kind::Netlink(_) => self.netlink_send(id, message),
         }
     }

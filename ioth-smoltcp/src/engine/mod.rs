@@ -24,6 +24,7 @@
 
 pub mod addr;
 mod calls;
+mod datagram;
 mod icmp;
 pub mod iface;
 mod input;
@@ -125,6 +126,19 @@ impl Engine {
         if now > self.net.now {
             self.net.now = now;
         }
+    }
+
+    /// Tells the time of day, since 1970, that belongs to the last [`set_now`](Self::set_now): for the time stamps of
+    /// datagrams. Needed only while [`wants_wall_clock`](Self::wants_wall_clock); where it is never told, stamps count
+    /// from the engine's beginning.
+    pub fn set_wall_clock(&mut self, since_1970: std::time::Duration) {
+        let since_start = std::time::Duration::from_micros(self.net.now.total_micros().max(0) as u64);
+        self.net.epoch = since_1970.saturating_sub(since_start);
+    }
+
+    /// Whether a socket's user has asked for time stamps.
+    pub fn wants_wall_clock(&self) -> bool {
+        self.net.stamping
     }
 
     /// Adds an Ethernet interface, down, and returns its index.

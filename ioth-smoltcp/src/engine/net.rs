@@ -80,6 +80,10 @@ pub struct Drops {
 #[derive(Debug)]
 pub(crate) struct Net {
     pub(crate) now: Instant,
+    /// The time of day at the engine's instant zero, since 1970.
+    pub(crate) epoch: std::time::Duration,
+    /// A socket's user wants time stamps.
+    pub(crate) stamping: bool,
     pub(crate) tables: Tables,
     pub(crate) neighbours: Neighbours,
     pub(crate) random: Random,
@@ -98,6 +102,8 @@ impl Net {
     pub(crate) fn new(mut random: Random, now: Instant) -> Self {
         Net {
             now,
+            epoch: std::time::Duration::ZERO,
+            stamping: false,
             tables: Tables::with_seed(random.next_u64()),
             neighbours: Neighbours::new(random.next_u64()),
             random,
@@ -160,6 +166,14 @@ impl Net {
             Resolution::Queued { ask: true } => self.solicit((ifindex, next_hop), None),
             Resolution::Queued { ask: false } => {}
         }
+    }
+
+    /// The address of ours from which a packet to a group or broadcast would be answered, IPv4's `ipi_spec_dst`.
+    pub(crate) fn answering(&self, ifindex: u32, src: IpAddr, dst: IpAddr) -> IpAddr {
+        if !dst.is_ipv4() {
+            return dst;
+        }
+        self.tables.route(src, Some(ifindex), None).map_or(Ipv4Addr::UNSPECIFIED.into(), |path| path.source)
     }
 
     pub(crate) fn output_loopback(&mut self, mut packet: Frame) {

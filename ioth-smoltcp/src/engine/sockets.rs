@@ -4,6 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ioth_core::{Domain, Errno, Events};
 
+use super::datagram::{Report, TimeStamp};
 use super::netlink_socket::Netlink;
 use super::tcp::Stream;
 use super::udp::Datagrams;
@@ -89,6 +90,10 @@ pub(crate) struct Options {
     pub(crate) tos: u8,
     /// IPV6_TCLASS
     pub(crate) traffic_class: u8,
+    /// SO_TIMESTAMP, SO_TIMESTAMPNS
+    pub(crate) time_stamp: TimeStamp,
+    /// IP_PKTINFO, IP_RECVTTL, ..., IPV6_RECVPKTINFO, ...
+    pub(crate) report: Report,
     /// SO_RCVBUF as it was set: bytes of datagrams that may wait, as Linux counts them.
     pub(crate) receive_buffer: Option<usize>,
     /// SO_SNDBUF as it was set: bytes of a stream that may wait for their acknowledgement.
@@ -118,6 +123,8 @@ impl Default for Options {
             unicast_hops: None,
             tos: 0,
             traffic_class: 0,
+            time_stamp: TimeStamp::default(),
+            report: Report::default(),
             receive_buffer: None,
             send_buffer: None,
         }

@@ -2,22 +2,19 @@
 //!
 //! Datagrams wait in the frames that brought them.
 
-use std::collections::VecDeque;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use ioth_core::{Domain, Errno, Events, MsgFlags, RecvMsg, Result, SendMsg, SockAddr};
 use ioth_vde::{Checksum, Frame};
 use smoltcp::wire::{IpProtocol, UdpPacket};
 
-use super::addr::is_link_local;
+use super::datagram::{Datagram, Inbox, IpArrival};
 use super::icmp::Unreachable;
 use super::ports::Space;
-use super::sockets::{DEFAULT_BUFFER, Kind};
-use super::wire::{self, IpAttrs, IpHeader, UDP_HEADER, ip_header_len};
-use super::{Engine, SocketId, scatter};
+use super::sockets::Kind;
+use super::wire::{self, IpHeader, UDP_HEADER, ip_header_len};
+use super::{Engine, SocketId};
 
-/// What a waiting datagram costs beside its bytes; Linux counts its buffers likewise.
-const OVERHEAD: usize = 768;
 /// Largest datagram, in bytes: RFC 768's length field less the headers.
 const MAX_PAYLOAD: usize = 65_535 - UDP_HEADER;
 
@@ -29,18 +26,9 @@ pub(crate) struct Datagrams {
     /// The address was chosen by connect(2) and goes with it.
     bound_by_connect: bool,
     pub(crate) peer: Option<SocketAddr>,
-    queue: VecDeque<Datagram>,
-    queued: usize,
+    inbox: Inbox,
     shut_read: bool,
     shut_write: bool,
-}
-
-#[derive(Debug)]
-struct Datagram {
-    source: SocketAddr,
-    /// The interface it came by, for link-local sources.
-    ifindex: u32,
-    payload: Frame,
 }
 
 impl Datagrams {
@@ -53,7 +41,7 @@ impl Datagrams {
         if self.shut_read && self.shut_write {
             events |= Events::HUP;
         }
-        if !self.queue.is_empty() {
+        if !self.inbox.is_empty() {
             events |= Events::IN;
         }
         events
@@ -61,7 +49,7 @@ impl Datagrams {
 
     /// Length of the datagram that is next: FIONREAD.
     pub(crate) fn next_len(&self) -> usize {
-        self.queue.front().map_or(0, |datagram| datagram.payload.len())
+        self.inbox.next_len()
     }
 }
 
@@ -123,17 +111,12 @@ impl Engine {
         Ok(())
     }
 
-    pub(super) fn udp_send(&mut self, id: SocketId, message: &SendMsg<'_>) -> Result<usize> {
-        let sock = &mut self.sockets[id.0];
-        if let Some(error) = sock.error.take() {
-            self.touch(id);
-            return Err(error);
+    pub(super) fn udp_send(&mut self, id: SocketId, message: &SendMsg<'_>, flags: MsgFlags) -> Result<usize> {
+        self.udp_autobind(id)?;
+        if flags.contains(MsgFlags::OOB) {
+            return Err(Errno::EOPNOTSUPP);
         }
-        let Kind::Datagrams(datagrams) = &sock.kind else { return Err(Errno::EOPNOTSUPP) };
-        if datagrams.shut_write {
-            return Err(Errno::EPIPE);
-        }
-        let peer = datagrams.peer;
+        let Datagrams { peer, bound, shut_write, .. } = *self.datagrams_mut(id)?;
         let destination = match message.addr {
             Some(addr) => self.destination(id, addr)?,
             None => peer.ok_or(Errno::EDESTADDRREQ)?,
@@ -145,38 +128,24 @@ impl Engine {
         if len > MAX_PAYLOAD - if destination.is_ipv4() { wire::IPV4_HEADER } else { 0 } {
             return Err(Errno::EMSGSIZE);
         }
-        let scope = self.scope_of(id, destination)?;
-        self.udp_autobind(id)?;
-        let options = self.sockets[id.0].options;
-        let bound = self.datagrams_mut(id)?.bound.ok_or(Errno::EINVAL)?;
-        let source = Some(bound.ip()).filter(|ip| !ip.is_unspecified());
-        if source.is_some_and(|ip| ip.is_ipv4() != destination.is_ipv4()) {
-            return Err(Errno::EINVAL);
-        }
-        let to = match destination.ip() {
-            IpAddr::V4(v4) if v4.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
-            IpAddr::V6(v6) if v6.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
-            other => other,
-        };
-        let path = self.net.tables.route(to, scope, source).map_err(|error| error.to_errno())?;
-        if path.broadcast && !options.broadcast {
-            return Err(Errno::EACCES);
-        }
-        let ip = ip_header_len(to);
-        if ip + UDP_HEADER + len > path.mtu {
+        let bound = bound.ok_or(Errno::EINVAL)?;
+        let way = self.way(id, destination, Some(bound.ip()), message.control)?;
+        let ip = ip_header_len(way.destination);
+        if ip + UDP_HEADER + len > way.path.mtu {
             return Err(Errno::EMSGSIZE);
         }
-        if self.net.congested(path.ifindex) {
+        if let Some(error) = self.take_error(id) {
+            return Err(error);
+        }
+        if shut_write {
+            return Err(Errno::EPIPE);
+        }
+        if self.net.congested(way.path.ifindex) {
             self.stall(id);
             return Err(Errno::EAGAIN);
         }
         let mut packet = Frame::new(ip + UDP_HEADER + len);
-        // RFC 1112 §6.1: multicast stays on the link unless told otherwise.
-        let hops = if to.is_multicast() { 1 } else { options.hop_limit(to.is_ipv4()) };
-        let attrs =
-            IpAttrs { traffic_class: options.class(to.is_ipv4()), ..IpAttrs::new(IpProtocol::Udp, hops) };
-        let from = source.unwrap_or(path.source);
-        wire::emit_ip(&mut packet, from, to, attrs);
+        wire::emit_ip(&mut packet, way.source, way.destination, way.attrs(IpProtocol::Udp));
         let mut udp = UdpPacket::new_unchecked(&mut packet[ip..]);
         udp.set_src_port(bound.port());
         udp.set_dst_port(destination.port());
@@ -188,7 +157,7 @@ impl Engine {
             at += slice.len();
         }
         packet.checksum = Checksum::Trusted;
-        self.net.output(&path, packet);
+        self.net.output(&way.path, packet);
         Ok(len)
     }
 
@@ -198,36 +167,20 @@ impl Engine {
         message: &mut RecvMsg<'_, '_>,
         flags: MsgFlags,
     ) -> Result<usize> {
-        let mapped = self.sockets[id.0].domain == Domain::INET6;
+        let epoch = self.net.epoch;
         let sock = &mut self.sockets[id.0];
         if let Some(error) = sock.error.take() {
             self.touch(id);
             return Err(error);
         }
         let Kind::Datagrams(datagrams) = &mut sock.kind else { return Err(Errno::EOPNOTSUPP) };
-        let Some(datagram) = datagrams.queue.front() else {
+        let Some(len) = datagrams.inbox.receive(sock.domain, &sock.options, epoch, message, flags) else {
             return if datagrams.shut_read { Ok(0) } else { Err(Errno::EAGAIN) };
         };
-        let len = datagram.payload.len();
-        let copied = scatter(&datagram.payload, message.data);
-        if copied < len {
-            message.flags |= MsgFlags::TRUNC;
+        if datagrams.inbox.is_empty() {
+            self.touch(id);
         }
-        let mut source = datagram.source;
-        if let SocketAddr::V6(v6) = &mut source
-            && is_link_local(IpAddr::V6(*v6.ip()))
-        {
-            v6.set_scope_id(datagram.ifindex);
-        }
-        message.addr = Some(SockAddr::Ip(if mapped { ioth_core::addr::map(source) } else { source }));
-        if !flags.contains(MsgFlags::PEEK) {
-            datagrams.queued -= len + OVERHEAD;
-            datagrams.queue.pop_front();
-            if datagrams.queue.is_empty() {
-                self.touch(id);
-            }
-        }
-        Ok(if flags.contains(MsgFlags::TRUNC) { len } else { copied })
+        Ok(len)
     }
 
     pub(super) fn udp_shutdown(&mut self, id: SocketId, read: bool, write: bool) -> Result<()> {
@@ -258,6 +211,8 @@ impl Engine {
         };
         let (source, destination, len) = (udp.src_port(), udp.dst_port(), usize::from(udp.len()));
         let source = SocketAddr::new(header.src, source);
+        let local = if unicast { header.dst } else { self.net.answering(ifindex, header.src, header.dst) };
+        let (time, ip) = (self.net.now, Some(IpArrival::new(ifindex, header, local)));
         if !unicast {
             let members: Vec<_> =
                 self.udp_receivers(ifindex, header.dst, destination, source).map(|(_, id)| id).collect();
@@ -265,7 +220,7 @@ impl Engine {
                 let mut copy = packet.clone();
                 copy.pull_front(header.payload_at + UDP_HEADER);
                 copy.truncate(len - UDP_HEADER);
-                self.udp_deliver(id, Datagram { source, ifindex, payload: copy });
+                self.udp_deliver(id, Datagram { source: SockAddr::Ip(source), payload: copy, time, ip });
             }
             self.net.drops.no_socket += u64::from(members.is_empty());
             return;
@@ -278,7 +233,7 @@ impl Engine {
         };
         packet.pull_front(header.payload_at + UDP_HEADER);
         packet.truncate(len - UDP_HEADER);
-        self.udp_deliver(id, Datagram { source, ifindex, payload: packet });
+        self.udp_deliver(id, Datagram { source: SockAddr::Ip(source), payload: packet, time, ip });
     }
 
     /// An ICMP error about a datagram of ours. Only connected sockets hear of it, and only what is for good.
@@ -320,17 +275,12 @@ impl Engine {
 
     fn udp_deliver(&mut self, id: SocketId, datagram: Datagram) {
         let Some(sock) = self.sockets.get_mut(id.0) else { return };
-        let limit = sock.options.receive_buffer.unwrap_or(DEFAULT_BUFFER);
         let Kind::Datagrams(datagrams) = &mut sock.kind else { return };
-        let cost = datagram.payload.len() + OVERHEAD;
-        // Linux: one datagram always fits.
-        if datagrams.shut_read || (datagrams.queued + cost > limit && !datagrams.queue.is_empty()) {
+        let was_empty = datagrams.inbox.is_empty();
+        if !datagrams.inbox.push(datagram, &sock.options) {
             self.net.drops.receive_buffer += 1;
             return;
         }
-        let was_empty = datagrams.queue.is_empty();
-        datagrams.queued += cost;
-        datagrams.queue.push_back(datagram);
         if was_empty {
             self.touch(id);
         }

@@ -3,6 +3,7 @@
 //! Each test takes a [`fixture::Pair`] of nodes that reach each other, and runs once for each stack and family. A
 //! test passes on the kernel's stack before it means anything for another one.
 
+mod control;
 mod datagram;
 mod descriptor;
 mod fixture;
@@ -72,6 +73,10 @@ on_every_pair! {
     datagram {
         echo connected_takes_nobody_else dissolved refused too_long zero_length truncated peek vectors
         no_destination would_block receive_timeout names address_in_use
+    }
+    control {
+        nothing_unasked header_fields time_stamps truncated said_for_one_datagram source_and_interface bad_values bad_lengths
+        dual_stack
     }
     poll {
         fresh listening connected peer_half_closed both_closed reset refused full edges

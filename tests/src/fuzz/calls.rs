@@ -54,7 +54,11 @@ pub fn calls(data: &[u8]) {
                 let len = usize::from(input.u16() % 4096);
                 let data = [IoSlice::new(input.take(len))];
                 let control = input.take(usize::from(call >> 5));
-                let _ = engine.send(id, &SendMsg { data: &data, addr: addr.as_ref(), control });
+                let _ = engine.send(
+                    id,
+                    &SendMsg { data: &data, addr: addr.as_ref(), control },
+                    MsgFlags::empty(),
+                );
             }
             7 | 8 => {
                 let flags = MsgFlags::from_bits_retain(input.i32());

@@ -176,7 +176,11 @@ impl Node {
                 }
                 Ok(len) => {
                     let data = [IoSlice::new(&buffer[..len])];
-                    let _ = self.engine.send(id, &SendMsg { data: &data, addr: from.as_ref(), control: &[] });
+                    let _ = self.engine.send(
+                        id,
+                        &SendMsg { data: &data, addr: from.as_ref(), control: &[] },
+                        MsgFlags::empty(),
+                    );
                 }
                 Err(_) => {}
             }

@@ -20,6 +20,9 @@ impl Engine {
             (libc::IP_TTL, 1..=255) => options.ttl = Some(number as u8),
             (libc::IP_TTL, _) => return Err(Errno::EINVAL),
             (libc::IP_TOS, _) => options.tos = class(&sock.kind, options.tos, number as u8),
+            (libc::IP_PKTINFO, _) => options.report.pktinfo = number != 0,
+            (libc::IP_RECVTTL, _) => options.report.ttl = number != 0,
+            (libc::IP_RECVTOS, _) => options.report.tos = number != 0,
             _ => return Err(Errno::ENOPROTOOPT),
         }
         Ok(())
@@ -30,6 +33,9 @@ impl Engine {
         let number = match name {
             libc::IP_TTL => i32::from(options.ttl.unwrap_or(DEFAULT_HOPS)),
             libc::IP_TOS => i32::from(options.tos),
+            libc::IP_PKTINFO => i32::from(options.report.pktinfo),
+            libc::IP_RECVTTL => i32::from(options.report.ttl),
+            libc::IP_RECVTOS => i32::from(options.report.tos),
             _ => return Err(Errno::ENOPROTOOPT),
         };
         Ok(put_int(value, number))

@@ -22,6 +22,9 @@ impl Engine {
             (libc::IPV6_TCLASS, -1..=255) => {
                 options.traffic_class = class(&sock.kind, options.traffic_class, number.max(0) as u8);
             }
+            (libc::IPV6_RECVPKTINFO, _) => options.report.v6_pktinfo = number != 0,
+            (libc::IPV6_RECVHOPLIMIT, _) => options.report.v6_hop_limit = number != 0,
+            (libc::IPV6_RECVTCLASS, _) => options.report.v6_traffic_class = number != 0,
             (libc::IPV6_UNICAST_HOPS | libc::IPV6_TCLASS, _) => return Err(Errno::EINVAL),
             _ => return Err(Errno::ENOPROTOOPT),
         }
@@ -34,6 +37,9 @@ impl Engine {
             libc::IPV6_V6ONLY => i32::from(options.v6_only),
             libc::IPV6_UNICAST_HOPS => i32::from(options.unicast_hops.unwrap_or(DEFAULT_HOPS)),
             libc::IPV6_TCLASS => i32::from(options.traffic_class),
+            libc::IPV6_RECVPKTINFO => i32::from(options.report.v6_pktinfo),
+            libc::IPV6_RECVHOPLIMIT => i32::from(options.report.v6_hop_limit),
+            libc::IPV6_RECVTCLASS => i32::from(options.report.v6_traffic_class),
             _ => return Err(Errno::ENOPROTOOPT),
         };
         Ok(put_int(value, number))

@@ -3,6 +3,7 @@
 use ioth_core::{Errno, Result};
 
 use super::{int, put, put_int};
+use crate::engine::datagram::{SO_TIMESTAMP_NEW, SO_TIMESTAMPNS_NEW, TimeStamp};
 use crate::engine::sockets::{DEFAULT_BUFFER, Kind};
 use crate::engine::{Engine, SocketId, tcp};
 
@@ -32,9 +33,12 @@ impl Engine {
             // socket(7): "The kernel doubles this value".
             libc::SO_RCVBUF => options.receive_buffer = Some(doubled(number)),
             libc::SO_SNDBUF => options.send_buffer = Some(doubled(number)),
+            libc::SO_TIMESTAMP | SO_TIMESTAMP_NEW => options.time_stamp = TimeStamp::micros(name, on),
+            libc::SO_TIMESTAMPNS | SO_TIMESTAMPNS_NEW => options.time_stamp = TimeStamp::nanos(name, on),
             // SO_TYPE, SO_ERROR, SO_DOMAIN, SO_PROTOCOL and SO_ACCEPTCONN are read only.
             _ => return Err(Errno::ENOPROTOOPT),
         }
+        self.net.stamping |= options.time_stamp != TimeStamp::None;
         Ok(())
     }
 
@@ -63,6 +67,9 @@ impl Engine {
             libc::SO_REUSEPORT => flag(options.reuse_port),
             libc::SO_BROADCAST => flag(options.broadcast),
             libc::SO_KEEPALIVE => flag(options.keep_alive),
+            libc::SO_TIMESTAMP | libc::SO_TIMESTAMPNS | SO_TIMESTAMP_NEW | SO_TIMESTAMPNS_NEW => {
+                flag(options.time_stamp.answers(name))
+            }
             libc::SO_RCVBUF => {
                 let default = if stream.is_some() { tcp::receive_buffer() } else { DEFAULT_BUFFER };
                 options.receive_buffer.unwrap_or(default) as i32

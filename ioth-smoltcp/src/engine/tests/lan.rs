@@ -182,12 +182,16 @@ fn node(i: usize, properties: Properties) -> Engine {
 }
 
 pub(crate) fn send(engine: &mut Engine, id: SocketId, data: &[u8]) -> Result<usize> {
-    engine.send(id, &SendMsg::new(&[IoSlice::new(data)]))
+    engine.send(id, &SendMsg::new(&[IoSlice::new(data)]), MsgFlags::empty())
 }
 
 pub(crate) fn send_to(engine: &mut Engine, id: SocketId, data: &[u8], to: SocketAddr) -> Result<usize> {
     let to = SockAddr::Ip(to);
-    engine.send(id, &SendMsg { data: &[IoSlice::new(data)], addr: Some(&to), control: &[] })
+    engine.send(
+        id,
+        &SendMsg { data: &[IoSlice::new(data)], addr: Some(&to), control: &[] },
+        MsgFlags::empty(),
+    )
 }
 
 pub(crate) fn recv(engine: &mut Engine, id: SocketId, data: &mut [u8]) -> Result<usize> {

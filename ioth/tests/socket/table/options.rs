@@ -36,6 +36,8 @@ pub(super) fn socket() -> Vec<Row> {
         SO_REUSEPORT BOTH, SWITCH;
         SO_BROADCAST BOTH, SWITCH;
         SO_KEEPALIVE BOTH, SWITCH;
+        SO_TIMESTAMP BOTH, SWITCH;
+        SO_TIMESTAMPNS BOTH, SWITCH;
     }
 }
 
@@ -52,6 +54,9 @@ pub(super) fn ip() -> Vec<Row> {
     options! { IPPROTO_IP:
         IP_TTL BOTH, &[1, 255, 0, 256, -1, -2];
         IP_TOS BOTH, &[16, 255, 256, -1];
+        IP_PKTINFO BOTH, SWITCH;
+        IP_RECVTTL BOTH, SWITCH;
+        IP_RECVTOS BOTH, SWITCH;
     }
 }
 
@@ -59,6 +64,9 @@ pub(super) fn ipv6() -> Vec<Row> {
     options! { IPPROTO_IPV6:
         IPV6_V6ONLY BOTH, SWITCH;
         IPV6_TCLASS BOTH, &[0, 255, 256, -1, -2];
+        IPV6_RECVPKTINFO BOTH, SWITCH;
+        IPV6_RECVHOPLIMIT BOTH, SWITCH;
+        IPV6_RECVTCLASS BOTH, SWITCH;
     }
 }
 

@@ -1,0 +1,17 @@
+//! What the kinds of sockets that carry datagrams share: UDP, raw, ping, packet.
+//!
+//! ```text
+//!   input ─▶ Inbox::push ... Inbox::receive ─▶ recvmsg(2): data, source, control messages
+//!   sendmsg(2) ─▶ SendControl ─▶ the options of the one datagram
+//! ```
+//!
+//! Read first: recvmsg(2), cmsg(3), ip(7), ipv6(7), RFC 3542 §4 to §6.
+
+mod control;
+mod inbox;
+mod send;
+#[cfg(test)]
+mod tests;
+
+pub(crate) use control::{Report, SO_TIMESTAMP_NEW, SO_TIMESTAMPNS_NEW, SendControl, TimeStamp};
+pub(crate) use inbox::{Datagram, Inbox, IpArrival};
