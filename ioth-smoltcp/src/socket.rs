@@ -79,6 +79,11 @@ impl NodeSocket {
             && !flags.intersects(MsgFlags::DONTWAIT | MsgFlags::ERRQUEUE)
     }
 
+    /// The flags with `MSG_DONTWAIT` where the socket is what does not wait.
+    fn told(&self, flags: MsgFlags) -> MsgFlags {
+        if self.may_wait(flags) { flags } else { flags | MsgFlags::DONTWAIT }
+    }
+
     fn reading(&self) -> Wait<'_> {
         Wait::new(Events::IN | Events::RDHUP, &self.receive_timeout)
     }
@@ -237,6 +242,7 @@ impl Socket for NodeSocket {
             return self.recv_all(message, flags);
         }
         let wait = self.reading();
+        let flags = self.told(flags);
         self.repeat(waiting.then_some(&wait), || self.call(|engine, id| engine.recv(id, message, flags)))
     }
 
@@ -278,6 +284,7 @@ impl Socket for NodeSocket {
             self.call(|engine, id| engine.take_error(id).map_or(Ok(()), Err))?;
         }
         let fills = self.stream && flags.contains(MsgFlags::WAITALL);
+        let flags = self.told(flags);
         let mut received = 0;
         loop {
             let rest = &mut messages[received..];

@@ -25,6 +25,8 @@ pub(crate) struct Datagrams {
     pub(crate) bound: Option<SocketAddr>,
     /// The address was chosen by connect(2) and goes with it.
     bound_by_connect: bool,
+    /// The port was chosen by connect(2) or a send, and goes with the peer.
+    port_chosen: bool,
     pub(crate) peer: Option<SocketAddr>,
     inbox: Inbox,
     shut_read: bool,
@@ -98,6 +100,11 @@ impl Engine {
         let dual = self.sockets[id.0].domain == Domain::INET6 && !self.sockets[id.0].options.v6_only;
         let datagrams = self.datagrams_mut(id)?;
         datagrams.peer = None;
+        if std::mem::take(&mut datagrams.port_chosen) {
+            datagrams.bound_by_connect = false;
+            self.udp_release(id);
+            return Ok(());
+        }
         if std::mem::take(&mut datagrams.bound_by_connect)
             && let Some(bound) = &mut datagrams.bound
         {
@@ -175,7 +182,9 @@ impl Engine {
         }
         let Kind::Datagrams(datagrams) = &mut sock.kind else { return Err(Errno::EOPNOTSUPP) };
         let Some(len) = datagrams.inbox.receive(sock.domain, &sock.options, epoch, message, flags) else {
-            return if datagrams.shut_read { Ok(0) } else { Err(Errno::EAGAIN) };
+            // Linux: the end is told to a receive that would wait, and to no other.
+            let ended = datagrams.shut_read && !flags.contains(MsgFlags::DONTWAIT);
+            return if ended { Ok(0) } else { Err(Errno::EAGAIN) };
         };
         if datagrams.inbox.is_empty() {
             self.touch(id);
@@ -291,6 +300,7 @@ impl Engine {
             let any = self.sockets[id.0].wildcard();
             // Linux: no free port is EAGAIN for a datagram socket.
             self.udp_bind(id, SocketAddr::new(any, 0)).map_err(|_| Errno::EAGAIN)?;
+            self.datagrams_mut(id)?.port_chosen = true;
         }
         Ok(())
     }

@@ -83,11 +83,9 @@ pub(in crate::table) fn rows() -> Vec<Row> {
 }
 
 /// Why a signal fd, or smoltcp, differs here.
-fn remark(call: &str, state: &str) -> &'static str {
-    match (call, state) {
-        ("poll", _) => "a signal fd: see \"Poll bits\"",
-        (_, "a dissolved datagram socket") => "Linux gives up the port that connect(2) chose",
-        (call, _) if call.contains("recv") => "Linux ends only a receive that waits",
+fn remark(call: &str, _state: &str) -> &'static str {
+    match call {
+        "poll" => "a signal fd: see \"Poll bits\"",
         _ => "",
     }
 }
