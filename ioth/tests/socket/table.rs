@@ -146,8 +146,9 @@ fn observe(row: &Row, [kernel, smoltcp]: &[[Pair; 2]; 2]) -> Outcome {
 fn write_table(text: &mut String, title: &str, outcomes: &[Outcome]) {
     let _ =
         write!(text, "\n### {title}\n| call or option | kernel | smoltcp | remark |\n|---|---|---|---|\n");
-    for Outcome { name, kernel, smoltcp, remark } in outcomes {
-        let line = [name, kernel, smoltcp, *remark].map(|cell| cell.replace('|', "\\|"));
+    for outcome @ Outcome { name, kernel, smoltcp, remark } in outcomes {
+        let remark = if outcome.differs() { remark } else { "" };
+        let line = [name, kernel, smoltcp, remark].map(|cell| cell.replace('|', "\\|"));
         let _ = writeln!(text, "| {} |", line.join(" | "));
     }
 }
