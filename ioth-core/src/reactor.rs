@@ -18,6 +18,7 @@ use nix::sys::signal::SigSet;
 use parking_lot::Mutex;
 use polling::{Event, Poller};
 
+use crate::fork::{self, PerProcess};
 use crate::{Events, sys};
 
 #[cfg(test)]
@@ -50,8 +51,18 @@ pub trait Alarm: Send + Sync + 'static {
 const THREAD_NAME: &str = "ioth-reactor";
 
 /// The process-wide reactor.
+///
+/// In a forked child the parent's, with all that is registered there, is out of reach: registrations and timers of the
+/// parent do nothing, for the epoll(7) behind them is the parent's too.
 pub struct Reactor {
     shared: Arc<Shared>,
+}
+
+/// Where a process has its reactor.
+#[derive(Default)]
+struct Place {
+    reactor: OnceLock<Reactor>,
+    starting: Mutex<()>,
 }
 
 impl Reactor {
@@ -71,17 +82,18 @@ impl Reactor {
     /// # Errors
     /// `EMFILE`, `ENFILE`, `ENOMEM` or `EAGAIN` when it could not be started; the next call tries again.
     pub fn try_global() -> io::Result<&'static Reactor> {
-        static REACTOR: OnceLock<Reactor> = OnceLock::new();
-        static STARTING: Mutex<()> = Mutex::new(());
-        if let Some(reactor) = REACTOR.get() {
+        // A forked child has neither the thread nor an epoll(7) of its own: it starts a reactor anew.
+        static PLACE: PerProcess<Place> = PerProcess::new();
+        let Place { reactor, starting } = PLACE.get_or_init(Place::default);
+        if let Some(reactor) = reactor.get() {
             return Ok(reactor);
         }
-        let _starting = STARTING.lock();
-        if let Some(reactor) = REACTOR.get() {
+        let _starting = starting.lock();
+        if let Some(reactor) = reactor.get() {
             return Ok(reactor);
         }
-        let reactor = Reactor::start()?;
-        Ok(REACTOR.get_or_init(|| reactor))
+        let started = Reactor::start()?;
+        Ok(reactor.get_or_init(|| started))
     }
 
     /// Whether the caller runs in the reactor's thread, where nothing may wait for what the reactor does.
@@ -95,13 +107,14 @@ impl Reactor {
     ///
     /// # Errors
     /// `EEXIST` when `fd` is registered already, `EPERM` for a file that cannot be polled, `ENOMEM` and `ENOSPC`
-    /// when the system's tables are full.
+    /// when the system's tables are full, `ENODEV` for a reactor of the process that this one was forked from.
     pub fn register(
         &self,
         fd: BorrowedFd<'_>,
         interest: Events,
         source: Arc<dyn Source>,
     ) -> io::Result<Registration> {
+        fork::check(self.shared.generation)?;
         let mut table = self.shared.table.lock();
         let key = table.next_key();
         sys::poller_add(&self.shared.poller, fd, poll_event(key, interest))?;
@@ -119,6 +132,9 @@ impl Reactor {
 
     /// Runs `job` soon in the reactor's thread.
     pub fn defer(&self, job: Box<dyn FnOnce() + Send>) {
+        if self.shared.is_foreign() {
+            return;
+        }
         let mut agenda = self.shared.agenda.lock();
         agenda.jobs.push(job);
         let asleep = agenda.sleep != Sleep::Awake;
@@ -130,6 +146,7 @@ impl Reactor {
 
     fn start() -> io::Result<Reactor> {
         let shared = Arc::new(Shared {
+            generation: fork::generation(),
             poller: Poller::new()?,
             table: Mutex::new(Table::default()),
             agenda: Mutex::new(Agenda { heap: BinaryHeap::new(), jobs: Vec::new(), sleep: Sleep::Awake }),
@@ -161,8 +178,9 @@ impl Registration {
     /// Replaces the interest; an empty one leaves `HUP` and `ERR`.
     ///
     /// # Errors
-    /// `ENOENT` when a panic of the source has ended the registration, `ENOMEM`.
+    /// `ENOENT` when a panic of the source has ended the registration, `ENOMEM`, `ENODEV` in a forked child.
     pub fn set_interest(&self, interest: Events) -> io::Result<()> {
+        fork::check(self.shared.generation)?;
         let mut table = self.shared.table.lock();
         let Some(registered) = table.entries.get_mut(&self.key) else {
             return Err(io::Error::from_raw_os_error(libc::ENOENT));
@@ -199,6 +217,9 @@ impl Timer {
     /// Cheap when the timer had an earlier deadline before, even a cleared one: the reactor's thread is
     /// woken only for a deadline that comes before everything that it waits for.
     pub fn set(&self, deadline: Instant) {
+        if self.shared.is_foreign() {
+            return;
+        }
         let mut state = self.inner.state.lock();
         state.deadline = Some(deadline);
         if state.queued.is_some_and(|queued| queued <= deadline) {
@@ -214,6 +235,9 @@ impl Timer {
 
     /// Takes the deadline away.
     pub fn clear(&self) {
+        if self.shared.is_foreign() {
+            return;
+        }
         self.inner.state.lock().deadline = None;
     }
 }
@@ -228,12 +252,19 @@ impl fmt::Debug for Timer {
 ///
 /// Lock order: a timer's `state`, then `agenda`; `table` on its own.
 struct Shared {
+    /// Of the process whose reactor it is.
+    generation: u64,
     poller: Poller,
     table: Mutex<Table>,
     agenda: Mutex<Agenda>,
 }
 
 impl Shared {
+    /// Whether it is the reactor of the process that this one was forked from.
+    fn is_foreign(&self) -> bool {
+        fork::check(self.generation).is_err()
+    }
+
     fn run(&self) {
         // The program's signal handlers and the calls that they interrupt belong in the program's threads.
         let _ = SigSet::all().thread_block();
@@ -328,6 +359,10 @@ impl Shared {
     }
 
     fn deregister(&self, key: usize) {
+        // The epoll(7) behind it is the parent's, too: what is taken out here would be taken out there.
+        if self.is_foreign() {
+            return;
+        }
         let mut table = self.table.lock();
         let Some(registered) = table.entries.remove(&key) else { return };
         // When the number belongs to a younger registration, the older descriptor was closed first, against the

@@ -31,8 +31,9 @@
 //! it says nothing any more; therefore one end of a pipe is first sent over in a byte that nobody reads. It sits in the
 //! user's receive queue and is closed with it, and the pipe's other end polls `HUP`.
 
+use std::collections::HashSet;
 use std::fmt;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::sync::{Arc, Weak};
 
 use nix::errno::Errno;
@@ -45,6 +46,7 @@ use nix::sys::socket::{
 use nix::unistd::pipe2;
 use parking_lot::{Mutex, ReentrantMutex};
 
+use crate::fork::Inherited;
 use crate::reactor::{Reactor, Registration, Source};
 use crate::readiness::Word;
 use crate::{Events, sys};
@@ -73,7 +75,7 @@ impl SignalFd {
         send(user.as_raw_fd(), &[0], QUIET)?;
         let inner = Arc::new(Inner {
             cookie: sys::socket_cookie(user.as_fd())?,
-            state: Mutex::new(State::new(end, word)),
+            state: Mutex::new(State::new(End::new(end), word)),
             ending: ReentrantMutex::new(()),
             closed: Mutex::new(Some(closed)),
         });
@@ -118,8 +120,8 @@ impl SignalFd {
         let _ending = self.inner.ending.lock();
         let hung_up = {
             let state = self.inner.state.lock();
-            state.pipe.as_ref().or(state.end.as_ref()).is_some_and(|watched| {
-                let mut polled = [PollFd::new(watched.as_fd(), PollFlags::empty())];
+            state.watched().is_some_and(|watched| {
+                let mut polled = [PollFd::new(watched, PollFlags::empty())];
                 let asked = poll(&mut polled, PollTimeout::ZERO).is_ok();
                 asked && polled[0].revents().is_some_and(|events| events.contains(PollFlags::POLLHUP))
             })
@@ -200,8 +202,8 @@ impl Phase {
 struct State {
     /// Goes before the descriptor that it belongs to is shut down or closed.
     watch: Option<Registration>,
-    /// The stack's end; none in `Failed` and `Gone`.
-    end: Option<OwnedFd>,
+    /// None in `Failed` and `Gone`.
+    end: Option<End>,
     /// The pipe's reading end, from `ReadShut` on.
     pipe: Option<OwnedFd>,
     phase: Phase,
@@ -220,7 +222,7 @@ struct State {
 }
 
 impl State {
-    fn new(end: OwnedFd, word: Word) -> Self {
+    fn new(end: End, word: Word) -> Self {
         State {
             watch: None,
             end: Some(end),
@@ -236,9 +238,17 @@ impl State {
         }
     }
 
+    /// The descriptor that tells of the user's last close.
+    fn watched(&self) -> Option<BorrowedFd<'_>> {
+        match (&self.pipe, &self.end) {
+            (Some(pipe), _) => Some(pipe.as_fd()),
+            (None, end) => end.as_ref().map(End::as_fd),
+        }
+    }
+
     /// Shows what the stack's end can show: more bits.
     fn raise(&mut self, word: Word, inner: &Arc<Inner>) {
-        let Some(end) = self.end.as_ref().map(AsRawFd::as_raw_fd) else { return };
+        let Some(end) = self.end.as_ref().map(|end| end.as_fd().as_raw_fd()) else { return };
         let events = word.events();
         let wanted = Phase::of(events);
         if self.filled && (events.contains(Events::OUT) || wanted >= Phase::HungUp) {
@@ -276,7 +286,7 @@ impl State {
             Phase::ReadShut => _ = shutdown(end, Shutdown::Write),
             Phase::HungUp => _ = shutdown(end, Shutdown::Both),
             _ => {
-                // A forked child may hold a duplicate until it calls exec: then at least the hang-up shows.
+                // A child that was forked past pthread_atfork(3) may hold a duplicate: then at least the hang-up shows.
                 _ = shutdown(end, Shutdown::Both);
                 self.end = None;
             }
@@ -351,7 +361,7 @@ impl State {
         let mut waste = [0; 512];
         while let Ok(unread @ 2..) = sys::unread(end.as_fd()) {
             let len = (unread - 1).min(waste.len());
-            if recv(end.as_raw_fd(), &mut waste[..len], QUIET).unwrap_or(0) == 0 {
+            if recv(end.as_fd().as_raw_fd(), &mut waste[..len], QUIET).unwrap_or(0) == 0 {
                 break;
             }
         }
@@ -366,7 +376,7 @@ impl State {
         let fds = [theirs.as_raw_fd()];
         let data = [std::io::IoSlice::new(&[0])];
         let rights = [ControlMessage::ScmRights(&fds)];
-        sendmsg::<()>(end.as_raw_fd(), &data, &rights, QUIET, None)?;
+        sendmsg::<()>(end.as_fd().as_raw_fd(), &data, &rights, QUIET, None)?;
         // The old registration goes before its descriptor is shut down, so it has told nothing wrong.
         self.watch = Some(watch);
         self.pipe = Some(ours);
@@ -374,9 +384,41 @@ impl State {
     }
 
     /// Gives everything up; the caller drops what comes back with no lock held.
-    fn take_down(&mut self) -> (Option<Registration>, Option<OwnedFd>, Option<OwnedFd>) {
+    fn take_down(&mut self) -> (Option<Registration>, Option<End>, Option<OwnedFd>) {
         self.phase = Phase::Gone;
         (self.watch.take(), self.end.take(), self.pipe.take())
+    }
+}
+
+/// The stack's end.
+///
+/// A forked child closes its duplicates at once: held there, they would keep the user's end from showing that the stack's
+/// end was closed, or that the process of the stack has ended.
+#[derive(Debug)]
+struct End(OwnedFd);
+
+/// The numbers of all stack's ends of the process.
+static ENDS: Inherited<HashSet<RawFd>> = Inherited::with(HashSet::new, HashSet::new, |numbers| {
+    for number in numbers.drain() {
+        let _ = nix::unistd::close(number);
+    }
+});
+
+impl End {
+    fn new(fd: OwnedFd) -> Self {
+        ENDS.write().insert(fd.as_raw_fd());
+        End(fd)
+    }
+
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+impl Drop for End {
+    fn drop(&mut self) {
+        // Before it is closed: the number may be somebody else's then.
+        ENDS.write().remove(&self.0.as_raw_fd());
     }
 }
 
@@ -385,8 +427,8 @@ impl Drop for State {
         // It must not take the shutdown below for the user's close.
         self.watch = None;
         if let Some(end) = &self.end {
-            // A forked child may hold a duplicate until it calls exec: closing alone would show nothing.
-            let _ = shutdown(end.as_raw_fd(), Shutdown::Both);
+            // A child that was forked past pthread_atfork(3) may hold a duplicate: closing alone would show nothing.
+            let _ = shutdown(end.as_fd().as_raw_fd(), Shutdown::Both);
         }
     }
 }

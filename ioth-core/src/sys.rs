@@ -3,6 +3,9 @@
 
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
+use std::ptr;
+use std::sync::OnceLock;
+use std::sync::atomic::AtomicU64;
 
 use nix::errno::Errno;
 use polling::{Event, PollMode, Poller};
@@ -57,4 +60,49 @@ pub(crate) fn unread(fd: BorrowedFd<'_>) -> Result<usize, Errno> {
     // SAFETY: FIONREAD writes one int to the address, which `count` has.
     let result = unsafe { libc::ioctl(fd.as_raw_fd(), libc::FIONREAD, &raw mut count) };
     Errno::result(result).map(|_| usize::try_from(count).unwrap_or(0))
+}
+
+/// A number that is 0 at first, and again in a forked child; the three functions are run around each fork(3).
+pub(crate) fn fork_mark(
+    before: extern "C" fn(),
+    parent: extern "C" fn(),
+    child: extern "C" fn(),
+) -> &'static AtomicU64 {
+    /// Where the kernel wipes nothing, `child` does.
+    static PLAIN: AtomicU64 = AtomicU64::new(0);
+    static MARK: OnceLock<&'static AtomicU64> = OnceLock::new();
+    MARK.get_or_init(|| {
+        // Neither std nor nix has it.
+        // SAFETY: three functions that live as long as the program. It fails for want of memory only; then a child is
+        // recognised by the wiped page.
+        unsafe { libc::pthread_atfork(Some(hook(before)), Some(hook(parent)), Some(hook(child))) };
+        wiped_on_fork().unwrap_or(&PLAIN)
+    })
+}
+
+/// The type that pthread_atfork(3) takes.
+fn hook(function: extern "C" fn()) -> unsafe extern "C" fn() {
+    function
+}
+
+/// A number in a page of its own, which is 0, and which a forked child finds 0 again (madvise(2), since Linux 4.14).
+fn wiped_on_fork() -> Option<&'static AtomicU64> {
+    let len = size_of::<AtomicU64>();
+    // Only a whole page can be wiped, which no allocation of std's is.
+    // SAFETY: a new anonymous mapping at an address of the kernel's choice touches no memory of ours.
+    let page = unsafe {
+        let (rights, kind) = (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS);
+        libc::mmap(ptr::null_mut(), len, rights, kind, -1, 0)
+    };
+    if page == libc::MAP_FAILED {
+        return None;
+    }
+    // SAFETY: the page was mapped just above; nobody else knows of it.
+    if unsafe { libc::madvise(page, len, libc::MADV_WIPEONFORK) } != 0 {
+        // SAFETY: as above, and nobody refers to it.
+        unsafe { libc::munmap(page, len) };
+        return None;
+    }
+    // SAFETY: a page is aligned and large enough, its zeroes are a valid number, and it is never unmapped.
+    Some(unsafe { &*page.cast::<AtomicU64>() })
 }

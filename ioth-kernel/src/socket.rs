@@ -1,10 +1,11 @@
 //! A socket of the kernel.
 
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::task::{Poll, Waker};
 use std::time::Duration;
 
+use ioth_core::fork::PerProcess;
 use ioth_core::{Errno, Events, Mmsg, MsgFlags, RecvMsg, Result, SendMsg, Shutdown, SockAddr, Socket};
 use parking_lot::RwLock;
 
@@ -21,7 +22,8 @@ use crate::watch::Watch;
 #[derive(Debug)]
 pub struct KernelSocket {
     state: RwLock<State>,
-    watch: OnceLock<Arc<Watch>>,
+    /// With the reactor of the process that waits.
+    watch: PerProcess<Arc<Watch>>,
 }
 
 #[derive(Debug)]
@@ -44,7 +46,7 @@ enum Held {
 
 impl KernelSocket {
     pub(crate) fn new(fd: OwnedFd, open: Open) -> Self {
-        KernelSocket { state: RwLock::new(State::Owned(Arc::new(fd), open)), watch: OnceLock::new() }
+        KernelSocket { state: RwLock::new(State::Owned(Arc::new(fd), open)), watch: PerProcess::new() }
     }
 
     /// Runs `call` on the descriptor without holding the lock: a call may wait.

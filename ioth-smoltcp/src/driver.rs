@@ -58,7 +58,7 @@ const SEND_BUDGET: usize = 1024;
 /// No deadline is armed.
 const UNARMED: i64 = i64::MAX;
 /// What a socket polls once it is closed: no call waits for anything.
-const CLOSED: Events =
+pub(crate) const CLOSED: Events =
     Events::IN.union(Events::OUT).union(Events::RDHUP).union(Events::HUP).union(Events::ERR);
 
 /// One node.

@@ -7,18 +7,20 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::task::{Poll, Waker};
 use std::time::{Duration, Instant};
 
+use ioth_core::fork::Owned;
 use ioth_core::{
     Errno, Events, Mmsg, MsgFlags, Readiness, RecvMsg, Result, SendMsg, Shutdown, SockAddr, Socket,
     SocketType, recv_each, send_each,
 };
 
-use crate::driver::Node;
+use crate::driver::{CLOSED, Node};
 use crate::engine::{Engine, SocketId};
 
 /// A socket of a [`Smoltcp`](crate::Smoltcp) stack.
 #[derive(Debug)]
 pub(crate) struct NodeSocket {
-    handle: Arc<Handle>,
+    /// Looked at before anything else: in a forked child the node is another process's.
+    handle: Owned<Arc<Handle>>,
     stream: bool,
     nonblocking: AtomicBool,
     /// SO_RCVTIMEO and SO_SNDTIMEO in microseconds; 0 waits for ever.
@@ -45,7 +47,7 @@ impl Handle {
 impl NodeSocket {
     pub(crate) fn new(node: Arc<Node>, id: SocketId, readiness: Arc<Readiness>, kind: SocketType) -> Self {
         NodeSocket {
-            handle: Arc::new(Handle { node, id, readiness }),
+            handle: Owned::new(Arc::new(Handle { node, id, readiness })),
             stream: kind == SocketType::STREAM,
             nonblocking: AtomicBool::new(false),
             receive_timeout: AtomicU64::new(0),
@@ -54,8 +56,15 @@ impl NodeSocket {
         }
     }
 
+    /// # Errors
+    /// `ENODEV` in a forked child.
+    fn handle(&self) -> Result<&Handle> {
+        self.handle.check()?;
+        Ok(&self.handle)
+    }
+
     fn call<R>(&self, f: impl FnOnce(&mut Engine, SocketId) -> Result<R>) -> Result<R> {
-        let Handle { node, id, readiness } = &*self.handle;
+        let Handle { node, id, readiness } = self.handle()?;
         node.call_socket(*id, readiness, |engine| f(engine, *id))
     }
 
@@ -179,7 +188,7 @@ impl Socket for NodeSocket {
             result => return result,
         }
         let wait = self.writing();
-        let Handle { node, readiness, .. } = &*self.handle;
+        let Handle { node, readiness, .. } = self.handle()?;
         if !node.wait(readiness, wait.interest, wait.deadline()) {
             // socket(7): "if no data has been transferred and the timeout has been reached, then [...] EINPROGRESS".
             return Err(Errno::EINPROGRESS);
@@ -197,7 +206,7 @@ impl Socket for NodeSocket {
     }
 
     fn accept(&self) -> Result<(Arc<dyn Socket>, SockAddr)> {
-        let Handle { node, id, readiness } = &*self.handle;
+        let Handle { node, id, readiness } = self.handle()?;
         // A listener that another thread shuts down is a fresh socket again, which shows OUT.
         let wait = Wait::new(Events::IN | Events::RDHUP | Events::OUT, &self.receive_timeout);
         let wait = self.may_wait(MsgFlags::empty()).then_some(&wait);
@@ -332,6 +341,7 @@ impl Socket for NodeSocket {
     }
 
     fn set_option(&self, level: i32, name: i32, value: &[u8]) -> Result<()> {
+        self.handle()?;
         if let Some(timeout) = self.timeout(level, name) {
             timeout.store(timeval_micros(value)?, Ordering::Relaxed);
             return Ok(());
@@ -340,6 +350,7 @@ impl Socket for NodeSocket {
     }
 
     fn option(&self, level: i32, name: i32, value: &mut [u8]) -> Result<usize> {
+        self.handle()?;
         if let Some(timeout) = self.timeout(level, name) {
             let micros = timeout.load(Ordering::Relaxed);
             let mut timeval = [0; 16];
@@ -366,35 +377,45 @@ impl Socket for NodeSocket {
     }
 
     fn set_nonblocking(&self, nonblocking: bool) -> Result<()> {
+        self.handle()?;
         self.nonblocking.store(nonblocking, Ordering::Relaxed);
         Ok(())
     }
 
     fn events(&self) -> Events {
-        self.handle.readiness.events()
+        self.handle().map_or(CLOSED, |handle| handle.readiness.events())
     }
 
     fn poll_ready(&self, interest: Events, waker: &Waker) -> Poll<Events> {
-        self.handle.readiness.poll_ready(interest, waker)
+        match self.handle() {
+            Ok(handle) => handle.readiness.poll_ready(interest, waker),
+            // The next call has the error.
+            Err(_) => Poll::Ready(CLOSED),
+        }
     }
 
     fn release_fd(&self) -> Result<OwnedFd> {
-        let handle = self.handle.clone();
+        self.handle()?;
+        let handle = Arc::clone(&self.handle);
         let fd = self.handle.readiness.make_signal_fd(Box::new(move || handle.close()))?;
         self.released.store(true, Ordering::Release);
         Ok(fd)
     }
 
     fn settle(&self, fd: BorrowedFd<'_>) {
-        self.handle.readiness.settle(fd);
+        if let Ok(handle) = self.handle() {
+            handle.readiness.settle(fd);
+        }
     }
 
     fn fd_closed(&self) {
-        self.handle.readiness.check_closed();
+        if let Ok(handle) = self.handle() {
+            handle.readiness.check_closed();
+        }
     }
 
     fn close(&self) -> Result<()> {
-        self.handle.close();
+        self.handle()?.close();
         Ok(())
     }
 }
@@ -411,8 +432,10 @@ impl NodeSocket {
 
 impl Drop for NodeSocket {
     fn drop(&mut self) {
-        if !self.released.load(Ordering::Acquire) {
-            self.handle.close();
+        if let Ok(handle) = self.handle()
+            && !self.released.load(Ordering::Acquire)
+        {
+            handle.close();
         }
     }
 }

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use ioth_core::fork::Owned;
 use ioth_core::reactor::Reactor;
 use ioth_core::registry::{Factory, StackError};
 use ioth_core::{Domain, Errno, MacAddr, Result, Socket, SocketType, Stack, StackSpec};
@@ -16,7 +17,8 @@ pub const NAME: &str = "smoltcp";
 /// A node in user space.
 #[derive(Debug)]
 pub struct Smoltcp {
-    node: Arc<Node>,
+    /// A forked child has a copy that nobody hears of, and leaves it alone.
+    node: Owned<Arc<Node>>,
 }
 
 impl Smoltcp {
@@ -46,7 +48,7 @@ impl Smoltcp {
                 StackError::Os { what: format!("interface \"{name}\""), errno }
             }
         })?;
-        Ok(Smoltcp { node })
+        Ok(Smoltcp { node: Owned::new(node) })
     }
 }
 
@@ -61,11 +63,13 @@ impl Stack for Smoltcp {
     }
 
     fn socket(&self, domain: Domain, kind: SocketType, protocol: i32) -> Result<Arc<dyn Socket>> {
+        self.node.check()?;
         let (id, readiness) = self.node.open(|engine| engine.socket(domain, kind, protocol))?;
-        Ok(Arc::new(NodeSocket::new(self.node.clone(), id, readiness, kind)))
+        Ok(Arc::new(NodeSocket::new(Arc::clone(&self.node), id, readiness, kind)))
     }
 
     fn delete(&self) -> Result<()> {
+        self.node.check()?;
         self.node.delete()
     }
 }
@@ -73,7 +77,7 @@ impl Stack for Smoltcp {
 impl Drop for Smoltcp {
     fn drop(&mut self) {
         // With sockets left the node goes with the last of them. The reactor's thread can't wait for its own timers.
-        if !Reactor::is_current_thread() {
+        if self.node.check().is_ok() && !Reactor::is_current_thread() {
             let _ = self.node.delete();
         }
     }

@@ -8,6 +8,7 @@
 use std::num::NonZeroUsize;
 use std::ptr::NonNull;
 
+use ioth_core::fork::PerProcess;
 use nix::sys::mman::{MapFlags, MmapAdvise, ProtFlags, madvise, mmap_anonymous};
 use parking_lot::Mutex;
 use smoltcp::iface::{SocketHandle, SocketSet};
@@ -24,8 +25,10 @@ const SLOTS_PER_CHUNK: usize = 256;
 /// A freed slot that moved more than this gives its memory back to the system; others stay warm.
 const WARM_BYTES: usize = 16 << 10;
 
-static ARENA: Mutex<Arena> = Mutex::new(Arena { free: Vec::new() });
+/// A forked child leaves its parent's sockets alone, and takes slots of its own.
+static ARENA: PerProcess<Mutex<Arena>> = PerProcess::new();
 
+#[derive(Default)]
 struct Arena {
     free: Vec<Slot>,
 }
@@ -41,7 +44,7 @@ unsafe impl Sync for Slot {}
 impl Slot {
     /// The most recently freed slot, or a fresh one. `None` when the address space is used up.
     fn take() -> Option<Slot> {
-        let mut arena = ARENA.lock();
+        let mut arena = ARENA.get_or_init(Mutex::default).lock();
         if arena.free.is_empty() {
             arena.reserve()?;
         }
@@ -128,7 +131,7 @@ impl Drop for TcpCell {
             // SAFETY: nobody refers to the slot any more; its content may become zero.
             let _ = unsafe { madvise(slot.0.cast(), SLOT, MmapAdvise::MADV_DONTNEED) };
         }
-        ARENA.lock().free.push(slot);
+        ARENA.get_or_init(Mutex::default).lock().free.push(slot);
     }
 }
 

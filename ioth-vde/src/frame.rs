@@ -5,6 +5,7 @@ use std::collections::VecDeque;
 use std::fmt;
 use std::num::NonZeroU16;
 
+use ioth_core::fork::PerProcess;
 use parking_lot::Mutex;
 
 /// A batch of frames in the order in which they travel.
@@ -135,7 +136,10 @@ impl fmt::Debug for Frame {
     }
 }
 
-static POOL: [Mutex<Vec<Box<[u8]>>>; CLASSES.len()] = [const { Mutex::new(Vec::new()) }; CLASSES.len()];
+/// For all threads, by class.
+type Pool = [Mutex<Vec<Box<[u8]>>>; CLASSES.len()];
+
+static POOL: PerProcess<Pool> = PerProcess::new();
 
 thread_local! {
     static LOCAL_POOL: RefCell<[Vec<Box<[u8]>>; CLASSES.len()]> = const { RefCell::new([const { Vec::new() }; CLASSES.len()]) };
@@ -150,7 +154,7 @@ fn take(len: usize) -> Box<[u8]> {
     let recycled = LOCAL_POOL.try_with(|local| {
         let local = &mut local.borrow_mut()[class];
         if local.is_empty() {
-            let mut global = POOL[class].lock();
+            let mut global = POOL.get_or_init(Pool::default)[class].lock();
             let from = global.len().saturating_sub(CHUNK);
             local.extend(global.drain(from..));
         }
@@ -166,7 +170,7 @@ fn give(buffer: Box<[u8]>) {
         let local = &mut local.borrow_mut()[class];
         local.push(buffer);
         if local.len() >= LOCAL {
-            let mut global = POOL[class].lock();
+            let mut global = POOL.get_or_init(Pool::default)[class].lock();
             let room = (GLOBAL_BYTES / CLASSES[class]).saturating_sub(global.len()).min(CHUNK);
             let from = local.len() - CHUNK;
             global.extend(local.drain(from..from + room));
@@ -197,7 +201,7 @@ mod tests {
     fn pool_is_bounded() {
         let frames: Vec<_> = (0..20_000).map(|_| Frame::new(1514)).collect();
         drop(frames);
-        assert!(POOL[0].lock().len() <= GLOBAL_BYTES / CLASSES[0]);
+        assert!(POOL.get_or_init(Pool::default)[0].lock().len() <= GLOBAL_BYTES / CLASSES[0]);
     }
 
     #[test]

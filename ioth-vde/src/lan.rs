@@ -27,7 +27,8 @@ use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Weak};
 use std::time::Instant;
 
-use parking_lot::{Mutex, RwLock};
+use ioth_core::fork::PerProcess;
+use parking_lot::{Mutex, MutexGuard, RwLock};
 
 use crate::schemes::Spec;
 use crate::vnl::{Keys, syntax};
@@ -104,7 +105,7 @@ impl Lan {
 impl Drop for Lan {
     fn drop(&mut self) {
         let Some(key) = &self.name else { return };
-        let mut names = NAMES.lock();
+        let mut names = names();
         // A LAN of the same name may have taken the place already.
         if names.get(key).is_some_and(|lan| lan.strong_count() == 0) {
             names.remove(key);
@@ -116,7 +117,11 @@ impl Drop for Lan {
 type Key = (String, String);
 
 /// The process's named LANs.
-static NAMES: Mutex<BTreeMap<Key, Weak<Lan>>> = Mutex::new(BTreeMap::new());
+static NAMES: PerProcess<Mutex<BTreeMap<Key, Weak<Lan>>>> = PerProcess::new();
+
+fn names() -> MutexGuard<'static, BTreeMap<Key, Weak<Lan>>> {
+    NAMES.get_or_init(Mutex::default).lock()
+}
 
 /// Smallest and largest MTU: RFC 791 §3.2 "Every internet module must be able to forward a datagram of
 /// 68 octets without further fragmentation"; an IP packet's length field.
@@ -167,7 +172,7 @@ pub(crate) fn open(spec: &Spec<'_>) -> Result<Arc<dyn Link>, LinkError> {
 
 /// The LAN of that name; made when there is none.
 fn named(key: Key, config: Config) -> Arc<Lan> {
-    let mut names = NAMES.lock();
+    let mut names = names();
     if let Some(lan) = names.get(&key).and_then(Weak::upgrade) {
         return lan;
     }

@@ -1,12 +1,10 @@
 //! The table of backends.
 
-use std::sync::LazyLock;
-
 use ioth_core::Registry;
+use ioth_core::fork::Inherited;
 use ioth_core::registry::Factory;
-use parking_lot::RwLock;
 
-static BACKENDS: LazyLock<RwLock<Registry>> = LazyLock::new(|| RwLock::new(builtin()));
+static BACKENDS: Inherited<Registry> = Inherited::new(builtin, builtin);
 
 /// The backends that this crate's features bring, by name. The empty name stands for the kernel's stack, as upstream.
 pub fn builtin() -> Registry {

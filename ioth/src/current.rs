@@ -4,13 +4,17 @@ use std::cell::RefCell;
 use std::marker::PhantomData;
 use std::sync::{Arc, LazyLock, Weak};
 
+use ioth_core::fork::Inherited;
 use ioth_core::{Errno, Stack as Backend};
-use parking_lot::RwLock;
 
 use crate::{Error, Result, Stack};
 
 /// The process's choice; `None` is the kernel's stack.
-static PROCESS: RwLock<Option<Weak<dyn Backend>>> = RwLock::new(None);
+///
+/// A forked child has the same: on the parent's node its sockets fail with `ENODEV`, until it chooses another. One that
+/// could not take the choice over has a stack that is no more, for traffic must not turn up elsewhere by itself.
+static PROCESS: Inherited<Option<Weak<dyn Backend>>> =
+    Inherited::new(|| None, || Some(Weak::<ioth_kernel::KernelStack>::new() as Weak<dyn Backend>));
 
 /// What there is without a choice: the node that the process is anyway.
 static NATIVE: LazyLock<Stack> =

@@ -9,23 +9,26 @@
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
 use std::os::fd::{BorrowedFd, RawFd};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, LazyLock};
 
+use ioth_core::fork::Inherited;
 use ioth_core::{Errno, Result, Socket};
 use ioth_kernel::calls;
 use nix::sys::resource::{Resource, getrlimit};
-use parking_lot::RwLock;
 
-pub(crate) static TABLE: LazyLock<Table> = LazyLock::new(Table::new);
+pub(crate) static TABLE: Table = Table::new();
 
 /// All sockets of the process that have a descriptor.
+///
+/// A forked child takes it over: its duplicates of the descriptors are the same sockets. Those of the kernel it goes on
+/// to use; the others say that they are the parent's.
 ///
 /// A dead entry (all descriptors closed by the system call) is found by [`sweep`](Self::sweep), which runs
 /// when the table has doubled since the last time: its cost is spread over the insertions.
 #[derive(Debug)]
 pub(crate) struct Table {
-    shards: [RwLock<Shard>; SHARDS],
+    shards: [Inherited<Shard>; SHARDS],
     len: AtomicUsize,
     sweep_at: AtomicUsize,
 }
@@ -38,16 +41,17 @@ const SHARDS: usize = 16;
 const SWEEP_MIN: usize = 64;
 
 impl Table {
-    fn new() -> Self {
+    const fn new() -> Self {
         Table {
-            shards: std::array::from_fn(|_| RwLock::default()),
+            // A child that could not take its part over knows none of the descriptors.
+            shards: [const { Inherited::new(Shard::default, Shard::default) }; SHARDS],
             len: AtomicUsize::new(0),
             sweep_at: AtomicUsize::new(SWEEP_MIN),
         }
     }
 
     /// Makes `fd` and all its duplicates known as `socket`.
-    pub(crate) fn insert(&self, fd: BorrowedFd<'_>, socket: Arc<dyn Socket>) -> Result<()> {
+    pub(crate) fn insert(&'static self, fd: BorrowedFd<'_>, socket: Arc<dyn Socket>) -> Result<()> {
         let cookie = calls::cookie(fd)?;
         if self.shard(cookie).write().insert(cookie, socket).is_none() {
             let len = self.len.fetch_add(1, Ordering::Relaxed) + 1;
@@ -64,13 +68,13 @@ impl Table {
     ///
     /// # Errors
     /// `EBADF` when the descriptor is closed or not one of ours.
-    pub(crate) fn find(&self, fd: BorrowedFd<'_>) -> Result<(u64, Arc<dyn Socket>)> {
+    pub(crate) fn find(&'static self, fd: BorrowedFd<'_>) -> Result<(u64, Arc<dyn Socket>)> {
         let cookie = calls::cookie(fd).map_err(|_| Errno::EBADF)?;
         let socket = self.shard(cookie).read().get(&cookie).cloned().ok_or(Errno::EBADF)?;
         Ok((cookie, socket))
     }
 
-    pub(crate) fn remove(&self, cookie: u64) {
+    pub(crate) fn remove(&'static self, cookie: u64) {
         let removed = self.shard(cookie).write().remove(&cookie);
         if removed.is_some() {
             self.len.fetch_sub(1, Ordering::Relaxed);
@@ -81,41 +85,42 @@ impl Table {
 
     /// Takes out the entries whose descriptors are all closed.
     ///
-    /// A stack of ours knows that by itself, in whatever process the last one was. A native socket is looked
-    /// for among the process's descriptors.
-    pub(crate) fn sweep(&self) {
-        let mut native = Vec::new();
+    /// A stack of ours knows that by itself, in whatever process the last one was. A native socket, and one of a
+    /// process that this one was forked from, are looked for among the process's descriptors.
+    pub(crate) fn sweep(&'static self) {
+        let mut foreign = Vec::new();
         let mut dead = Vec::new();
         for shard in &self.shards {
             // Cloned, so that the stacks are asked with no lock held.
             let entries: Vec<_> =
                 shard.read().iter().map(|(cookie, socket)| (*cookie, socket.clone())).collect();
             for (cookie, socket) in entries {
-                match socket.native() {
-                    true => native.push(cookie),
-                    false if socket.local_addr() == Err(Errno::EBADF) => dead.push(cookie),
-                    false => {}
+                match socket.local_addr() {
+                    _ if socket.native() => foreign.push(cookie),
+                    Err(Errno::ENODEV) => foreign.push(cookie),
+                    Err(Errno::EBADF) => dead.push(cookie),
+                    _ => {}
                 }
             }
         }
         // A descriptor moved to another number between two looks at /proc could be missed once: look twice.
         for _ in 0..2 {
-            if native.is_empty() {
+            if foreign.is_empty() {
                 break;
             }
             let mut open: Vec<u64> = Vec::new();
             for_each_descriptor(|fd| open.extend(calls::with_number(fd, calls::cookie).ok()));
             open.sort_unstable();
-            native.retain(|cookie| open.binary_search(cookie).is_err());
+            foreign.retain(|cookie| open.binary_search(cookie).is_err());
         }
-        for cookie in dead.into_iter().chain(native) {
+        for cookie in dead.into_iter().chain(foreign) {
             self.remove(cookie);
         }
         let sweep_at = (2 * self.len.load(Ordering::Relaxed)).max(SWEEP_MIN);
         self.sweep_at.store(sweep_at, Ordering::Relaxed);
     }
 
-    fn shard(&self, cookie: u64) -> &RwLock<Shard> {
+    fn shard(&'static self, cookie: u64) -> &'static Inherited<Shard> {
         &self.shards[cookie as usize % SHARDS]
     }
 }
@@ -172,7 +177,7 @@ mod tests {
 
     #[test]
     fn every_duplicate_is_the_same_socket() {
-        let table = Table::new();
+        let table: &'static Table = Box::leak(Box::new(Table::new()));
         let (socket, fd) = udp(&ioth_kernel::KernelStack::new());
         assert_eq!(table.find(fd.as_fd()).err(), Some(Errno::EBADF));
         table.insert(fd.as_fd(), socket.clone()).unwrap();
@@ -186,7 +191,7 @@ mod tests {
 
     #[test]
     fn a_sweep_takes_the_dead_and_only_them() {
-        let table = Table::new();
+        let table: &'static Table = Box::leak(Box::new(Table::new()));
         let stack = ioth_kernel::KernelStack::new();
         let kept: Vec<_> = (0..5).map(|_| udp(&stack)).collect();
         for (socket, fd) in &kept {
@@ -205,7 +210,7 @@ mod tests {
 
     #[test]
     fn other_files_are_not_ours() {
-        let table = Table::new();
+        let table: &'static Table = Box::leak(Box::new(Table::new()));
         let file = std::fs::File::open("/dev/null").unwrap();
         assert_eq!(table.find(file.as_fd()).err(), Some(Errno::EBADF));
         let (unix, _peer) = std::os::unix::net::UnixStream::pair().unwrap();

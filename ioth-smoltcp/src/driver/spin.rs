@@ -12,6 +12,8 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
+use ioth_core::fork::PerProcess;
+
 use super::Node;
 
 /// How long a look takes as a rule, and after a short sleep.
@@ -25,7 +27,8 @@ const LOOKS: usize = 16;
 const PATIENCE: usize = 8;
 const RETRY: usize = 16;
 
-static SPINNING: AtomicUsize = AtomicUsize::new(0);
+/// Spinners of the process that a child was forked from are not in the child.
+static SPINNING: PerProcess<AtomicUsize> = PerProcess::new();
 
 /// Looks until `done`, doing the node's work meanwhile. False when it has to sleep.
 pub(crate) fn until(done: impl Fn() -> bool, node: &Node) -> bool {
@@ -95,7 +98,7 @@ struct Spinner;
 
 impl Spinner {
     fn new() -> Option<Spinner> {
-        let others = SPINNING.fetch_add(1, Ordering::Relaxed);
+        let others = spinners().fetch_add(1, Ordering::Relaxed);
         let spinner = Spinner;
         (others < cores()).then_some(spinner)
     }
@@ -103,7 +106,7 @@ impl Spinner {
 
 impl Drop for Spinner {
     fn drop(&mut self) {
-        SPINNING.fetch_sub(1, Ordering::Relaxed);
+        spinners().fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -126,6 +129,10 @@ impl Drop for Watching<'_> {
     }
 }
 
+fn spinners() -> &'static AtomicUsize {
+    SPINNING.get_or_init(AtomicUsize::default)
+}
+
 fn cores() -> usize {
     static CORES: OnceLock<usize> = OnceLock::new();
     *CORES.get_or_init(|| std::thread::available_parallelism().map_or(1, usize::from))
@@ -133,5 +140,5 @@ fn cores() -> usize {
 
 #[cfg(all(test, not(loom)))]
 pub(crate) fn spinning() -> usize {
-    SPINNING.load(Ordering::Relaxed)
+    spinners().load(Ordering::Relaxed)
 }

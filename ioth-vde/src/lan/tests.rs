@@ -269,7 +269,7 @@ fn names() {
     assert_eq!(open("hub://names").unwrap().properties().mtu, 1500);
     drop((first, second));
     // The LAN ended with its last port.
-    assert!(!NAMES.lock().contains_key(&("switch".to_owned(), "names".to_owned())));
+    assert!(!super::names().contains_key(&("switch".to_owned(), "names".to_owned())));
     assert_eq!(open("switch://names[checksum]").unwrap().properties().mtu, 1500);
 
     for (wrong, what) in [
