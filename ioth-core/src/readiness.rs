@@ -55,9 +55,9 @@ bitflags! {
 /// ```
 ///
 /// Three rules for what is set, because the signal fd cannot take everything back:
-/// * `RDHUP`, and `HUP`, and `ERR` together with `HUP`, are for good. A fresh stream socket, which Linux polls as
-///   `OUT|HUP`, must leave `HUP` out.
-/// * `ERR` without `HUP` is an error that the next call takes away (a datagram socket's); the signal fd shows `IN`.
+/// * `RDHUP`, and `HUP` and `ERR` together with it, are for good. `HUP` without `RDHUP`, which is how Linux polls a
+///   fresh stream socket, is not shown.
+/// * `ERR` without `RDHUP` is an error that the next call takes away (a datagram socket's); the signal fd shows `IN`.
 /// * `IN` goes with `RDHUP`, `HUP` and `ERR`, as on Linux: a read does not wait then.
 #[derive(Debug)]
 pub struct Readiness {

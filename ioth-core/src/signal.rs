@@ -187,10 +187,11 @@ enum Phase {
 }
 
 impl Phase {
+    /// `HUP` without `RDHUP` is a fresh socket's, which is not for good: it is not shown.
     fn of(events: Events) -> Phase {
         match events {
-            _ if events.contains(Events::HUP | Events::ERR) => Phase::Failed,
-            _ if events.contains(Events::HUP) => Phase::HungUp,
+            _ if events.contains(Events::RDHUP | Events::HUP | Events::ERR) => Phase::Failed,
+            _ if events.contains(Events::RDHUP | Events::HUP) => Phase::HungUp,
             _ if events.contains(Events::RDHUP) => Phase::ReadShut,
             _ => Phase::Live,
         }

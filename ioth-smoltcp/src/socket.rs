@@ -3,8 +3,9 @@
 use std::io::{IoSlice, IoSliceMut};
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::task::{Poll, Waker};
+use std::thread::ThreadId;
 use std::time::{Duration, Instant};
 
 use ioth_core::fork::Owned;
@@ -26,6 +27,8 @@ pub(crate) struct NodeSocket {
     /// SO_RCVTIMEO and SO_SNDTIMEO in microseconds; 0 waits for ever.
     receive_timeout: AtomicU64,
     send_timeout: AtomicU64,
+    /// SO_RCVLOWAT of a stream.
+    receive_low: AtomicUsize,
     /// The descriptor was made: the socket lives as long as that does.
     released: AtomicBool,
 }
@@ -36,10 +39,28 @@ struct Handle {
     node: Arc<Node>,
     id: SocketId,
     readiness: Arc<Readiness>,
+    /// The thread that closes the last duplicate of the descriptor by a call of ours: it may wait for SO_LINGER's time.
+    closing: parking_lot::Mutex<Option<ThreadId>>,
 }
 
 impl Handle {
+    /// The descriptor's last duplicate is closed. Nobody waits in the reactor's thread.
+    fn closed(&self) {
+        if *self.closing.lock() == Some(std::thread::current().id()) { self.close() } else { self.end() }
+    }
+
+    /// close(2), which waits where SO_LINGER says so.
     fn close(&self) {
+        let begun =
+            self.node.call_socket(self.id, &self.readiness, |engine| Ok(engine.begin_lingering(self.id)));
+        if let Ok(Some(seconds)) = begun {
+            let deadline = Instant::now().checked_add(Duration::from_secs(u64::from(seconds)));
+            self.node.wait(&self.readiness, Events::HUP, deadline);
+        }
+        self.end();
+    }
+
+    fn end(&self) {
         self.node.close(self.id, &self.readiness);
     }
 }
@@ -47,11 +68,17 @@ impl Handle {
 impl NodeSocket {
     pub(crate) fn new(node: Arc<Node>, id: SocketId, readiness: Arc<Readiness>, kind: SocketType) -> Self {
         NodeSocket {
-            handle: Owned::new(Arc::new(Handle { node, id, readiness })),
+            handle: Owned::new(Arc::new(Handle {
+                node,
+                id,
+                readiness,
+                closing: parking_lot::Mutex::new(None),
+            })),
             stream: kind == SocketType::STREAM,
             nonblocking: AtomicBool::new(false),
             receive_timeout: AtomicU64::new(0),
             send_timeout: AtomicU64::new(0),
+            receive_low: AtomicUsize::new(1),
             released: AtomicBool::new(false),
         }
     }
@@ -64,7 +91,7 @@ impl NodeSocket {
     }
 
     fn call<R>(&self, f: impl FnOnce(&mut Engine, SocketId) -> Result<R>) -> Result<R> {
-        let Handle { node, id, readiness } = self.handle()?;
+        let Handle { node, id, readiness, .. } = self.handle()?;
         node.call_socket(*id, readiness, |engine| f(engine, *id))
     }
 
@@ -129,35 +156,66 @@ impl NodeSocket {
         Ok(sent)
     }
 
+    /// A waiting recv(2) of a stream that is not content with one byte: `wanted`, or what there is at the end, at an
+    /// error or after SO_RCVTIMEO.
+    fn recv_wanted(&self, message: &mut RecvMsg<'_, '_>, flags: MsgFlags, wanted: usize) -> Result<usize> {
+        let wait = self.reading();
+        let there = self.repeat(Some(&wait), || {
+            self.call(|engine, id| {
+                let enough =
+                    unread(engine, id) >= wanted || engine.events(id).intersects(Events::RDHUP | Events::ERR);
+                engine.want_received(id, (!enough).then_some(wanted))?;
+                if enough { Ok(()) } else { Err(Errno::EAGAIN) }
+            })
+        });
+        self.call(|engine, id| {
+            engine.want_received(id, None)?;
+            match engine.recv(id, message, flags) {
+                Err(Errno::EAGAIN) => there.and(Err(Errno::EAGAIN)),
+                received => received,
+            }
+        })
+    }
+
     /// recv(2) with MSG_WAITALL: until the buffers are full, the stream ends, or an error comes.
     fn recv_all(&self, message: &mut RecvMsg<'_, '_>, flags: MsgFlags) -> Result<usize> {
-        let wait = self.reading();
         let flags = flags - MsgFlags::WAITALL;
+        let capacity = message.capacity();
+        if flags.contains(MsgFlags::PEEK) {
+            return self.recv_wanted(message, flags, capacity);
+        }
+        let wait = self.reading();
         let mut received = 0;
-        let mut buffer = vec![0; message.capacity().min(1 << 20)];
-        loop {
-            let want = (message.capacity() - received).min(buffer.len());
+        let mut buffer = vec![0; capacity.min(1 << 20)];
+        let outcome = loop {
+            let want = (capacity - received).min(buffer.len());
             let mut part = [IoSliceMut::new(&mut buffer[..want])];
             let mut part = RecvMsg::new(&mut part);
             let n = self.repeat(Some(&wait), || {
                 self.call(|engine, id| {
-                    if received > 0 && !has_unread(engine, id) {
+                    if received > 0 && unread(engine, id) == 0 {
                         keep_error(engine, id)?;
                     }
+                    // SO_RCVLOWAT is not what this one waits for.
+                    engine.want_received(id, Some(1))?;
                     engine.recv(id, &mut part, flags)
                 })
             });
             let n = match n {
                 Ok(n) => n,
-                Err(error) if received == 0 => return Err(error),
-                Err(_) => return Ok(received),
+                Err(error) if received == 0 => break Err(error),
+                Err(_) => break Ok(received),
             };
-            put_at(message.data, received, &buffer[..n]);
-            received += n;
-            if n == 0 || received == message.capacity() {
-                return Ok(received);
+            if !flags.contains(MsgFlags::TRUNC) {
+                put_at(message.data, received, &buffer[..n]);
             }
-        }
+            received += n;
+            if n == 0 || received == capacity {
+                break Ok(received);
+            }
+        };
+        self.call(|engine, id| engine.want_received(id, None))?;
+        outcome
     }
 }
 
@@ -170,9 +228,13 @@ fn is_unbound(engine: &Engine, id: SocketId) -> bool {
     matches!(engine.local_addr(id), Ok(SockAddr::Ip(addr)) if addr.port() == 0)
 }
 
-fn has_unread(engine: &mut Engine, id: SocketId) -> bool {
-    let mut unread = [0; 4];
-    engine.ioctl(id, libc::FIONREAD, &mut unread).is_ok() && unread != [0; 4]
+/// Bytes received and not read.
+fn unread(engine: &mut Engine, id: SocketId) -> usize {
+    let mut bytes = [0; 4];
+    match engine.ioctl(id, libc::FIONREAD, &mut bytes) {
+        Ok(_) => u32::from_ne_bytes(bytes) as usize,
+        Err(_) => 0,
+    }
 }
 
 impl Socket for NodeSocket {
@@ -181,24 +243,18 @@ impl Socket for NodeSocket {
     }
 
     fn connect(&self, addr: &SockAddr) -> Result<()> {
-        match self.call(|engine, id| engine.connect(id, addr)) {
-            Err(Errno::EINPROGRESS) if self.may_wait(MsgFlags::empty()) => {}
+        let begun = match self.call(|engine, id| engine.connect(id, addr)) {
             // connect(2) on a blocking socket joins an attempt that is under way.
-            Err(Errno::EALREADY) if self.may_wait(MsgFlags::empty()) => {}
+            Err(error @ (Errno::EINPROGRESS | Errno::EALREADY)) if self.may_wait(MsgFlags::empty()) => error,
             result => return result,
-        }
+        };
         let wait = self.writing();
         let Handle { node, readiness, .. } = self.handle()?;
         if !node.wait(readiness, wait.interest, wait.deadline()) {
             // socket(7): "if no data has been transferred and the timeout has been reached, then [...] EINPROGRESS".
-            return Err(Errno::EINPROGRESS);
+            return Err(begun);
         }
-        self.call(|engine, id| match (engine.take_error(id), engine.peer_addr(id)) {
-            (Some(error), _) => Err(error),
-            (None, Ok(_)) => Ok(()),
-            // Another call was told why it failed. inet_stream_connect() has this for it.
-            (None, Err(_)) => Err(Errno::ECONNABORTED),
-        })
+        self.call(Engine::connect_result)
     }
 
     fn listen(&self, backlog: i32) -> Result<()> {
@@ -206,12 +262,19 @@ impl Socket for NodeSocket {
     }
 
     fn accept(&self) -> Result<(Arc<dyn Socket>, SockAddr)> {
-        let Handle { node, id, readiness } = self.handle()?;
+        let Handle { node, id, readiness, .. } = self.handle()?;
         // A listener that another thread shuts down is a fresh socket again, which shows OUT.
         let wait = Wait::new(Events::IN | Events::RDHUP | Events::OUT, &self.receive_timeout);
         let wait = self.may_wait(MsgFlags::empty()).then_some(&wait);
         let (child, child_readiness, peer) = self.repeat(wait, || node.accept(*id, readiness))?;
         let socket = NodeSocket::new(node.clone(), child, child_readiness, SocketType::STREAM);
+        // Linux: an accepted socket has its listener's options, but not its O_NONBLOCK.
+        for (own, inherited) in
+            [(&socket.receive_timeout, &self.receive_timeout), (&socket.send_timeout, &self.send_timeout)]
+        {
+            own.store(inherited.load(Ordering::Relaxed), Ordering::Relaxed);
+        }
+        socket.receive_low.store(self.receive_low.load(Ordering::Relaxed), Ordering::Relaxed);
         Ok((Arc::new(socket), peer))
     }
 
@@ -247,8 +310,16 @@ impl Socket for NodeSocket {
 
     fn recv(&self, message: &mut RecvMsg<'_, '_>, flags: MsgFlags) -> Result<usize> {
         let waiting = self.may_wait(flags);
-        if waiting && self.stream && flags.contains(MsgFlags::WAITALL) && !flags.contains(MsgFlags::PEEK) {
-            return self.recv_all(message, flags);
+        if waiting && self.stream {
+            let low = self.receive_low.load(Ordering::Relaxed);
+            let capacity = message.capacity();
+            match flags.contains(MsgFlags::WAITALL) {
+                true if capacity > 1 => return self.recv_all(message, flags),
+                false if low > 1 && capacity > 1 => {
+                    return self.recv_wanted(message, flags, low.min(capacity));
+                }
+                _ => {}
+            }
         }
         let wait = self.reading();
         let flags = self.told(flags);
@@ -346,7 +417,15 @@ impl Socket for NodeSocket {
             timeout.store(timeval_micros(value)?, Ordering::Relaxed);
             return Ok(());
         }
-        self.call(|engine, id| engine.set_option(id, level, name, value))
+        self.call(|engine, id| {
+            engine.set_option(id, level, name, value)?;
+            if (level, name) == (libc::SOL_SOCKET, libc::SO_RCVLOWAT) {
+                let mut low = [0; 4];
+                engine.option(id, level, name, &mut low)?;
+                self.receive_low.store(u32::from_ne_bytes(low) as usize, Ordering::Relaxed);
+            }
+            Ok(())
+        })
     }
 
     fn option(&self, level: i32, name: i32, value: &mut [u8]) -> Result<usize> {
@@ -397,7 +476,7 @@ impl Socket for NodeSocket {
     fn release_fd(&self) -> Result<OwnedFd> {
         self.handle()?;
         let handle = Arc::clone(&self.handle);
-        let fd = self.handle.readiness.make_signal_fd(Box::new(move || handle.close()))?;
+        let fd = self.handle.readiness.make_signal_fd(Box::new(move || handle.closed()))?;
         self.released.store(true, Ordering::Release);
         Ok(fd)
     }
@@ -410,7 +489,9 @@ impl Socket for NodeSocket {
 
     fn fd_closed(&self) {
         if let Ok(handle) = self.handle() {
+            *handle.closing.lock() = Some(std::thread::current().id());
             handle.readiness.check_closed();
+            *handle.closing.lock() = None;
         }
     }
 

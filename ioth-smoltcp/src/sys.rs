@@ -85,14 +85,15 @@ pub(crate) struct TcpCell {
 }
 
 impl TcpCell {
-    /// A closed socket. `None` when the address space is used up.
-    pub(crate) fn new() -> Option<TcpCell> {
+    /// A closed socket that takes `receive` bytes, at most [`RECEIVE_BUFFER`]. `None` when the address space is used up.
+    pub(crate) fn new(receive: usize) -> Option<TcpCell> {
+        let receive = receive.clamp(1, RECEIVE_BUFFER);
         let slot = Slot::take()?;
         // Needed: smoltcp takes slices, the arena has addresses.
         // SAFETY: the slot is SLOT bytes of mapped, initialised (zero or used) memory that only this cell owns,
-        // the two ranges do not overlap, and `set`, which holds them, is dropped before the slot is freed.
+        // the two ranges do not overlap (`receive` is at most RECEIVE_BUFFER), and `set`, which holds them, is dropped before the slot is freed.
         let (receive, send) = unsafe {
-            let receive = std::slice::from_raw_parts_mut(slot.0.as_ptr(), RECEIVE_BUFFER);
+            let receive = std::slice::from_raw_parts_mut(slot.0.as_ptr(), receive);
             let send = std::slice::from_raw_parts_mut(slot.0.as_ptr().add(RECEIVE_BUFFER), SEND_BUFFER);
             (receive, send)
         };
@@ -147,7 +148,7 @@ mod tests {
 
     #[test]
     fn cells_have_buffers_of_their_own() {
-        let cells: Vec<_> = (0..SLOTS_PER_CHUNK + 2).map(|_| TcpCell::new().unwrap()).collect();
+        let cells: Vec<_> = (0..SLOTS_PER_CHUNK + 2).map(|_| TcpCell::new(RECEIVE_BUFFER).unwrap()).collect();
         let mut slots: Vec<_> =
             cells.iter().map(|cell| cell.slot.as_ref().unwrap().0.as_ptr() as usize).collect();
         slots.sort_unstable();

@@ -83,7 +83,7 @@ impl Engine {
         match (&self.sock(id)?.kind, addr) {
             (Kind::Netlink(_), _) => self.netlink_connect(id, addr),
             (Kind::Datagrams(_), SockAddr::Unspecified) => self.udp_disconnect(id),
-            (Kind::Stream(_), SockAddr::Unspecified) => Err(Errno::EAFNOSUPPORT),
+            (Kind::Stream(_), SockAddr::Unspecified) => self.tcp_disconnect(id),
             (Kind::Stream(_), _) => {
                 let remote = self.destination(id, addr)?;
                 self.tcp_connect(id, remote)
@@ -118,7 +118,7 @@ impl Engine {
     pub fn send(&mut self, id: SocketId, message: &SendMsg<'_>, flags: MsgFlags) -> Result<usize> {
         match self.sock(id)?.kind {
             // tcp(7), send(2): a destination is ignored or EISCONN; Linux ignores it.
-            Kind::Stream(_) => self.tcp_send(id, message.data),
+            Kind::Stream(_) => self.tcp_send(id, message.data, flags.contains(MsgFlags::MORE)),
             Kind::Datagrams(_) => self.udp_send(id, message, flags),
             Kind::Netlink(_) => self.netlink_send(id, message),
         }
@@ -137,7 +137,7 @@ impl Engine {
             return Err(Errno::EAGAIN);
         }
         match kind {
-            Kind::Stream(_) => self.tcp_recv(id, message.data, flags.contains(MsgFlags::PEEK)),
+            Kind::Stream(_) => self.tcp_recv(id, message.data, flags),
             Kind::Datagrams(_) => self.udp_recv(id, message, flags),
             Kind::Netlink(_) => self.netlink_recv(id, message, flags),
         }

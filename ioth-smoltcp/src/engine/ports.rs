@@ -55,12 +55,24 @@ impl Binding {
     }
 }
 
+/// What a connection keeps of the port that its listener had, and what TIME_WAIT keeps of any.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Held {
+    pub(crate) addr: IpAddr,
+    /// SO_REUSEADDR
+    pub(crate) reuse_addr: bool,
+    /// SO_REUSEPORT
+    pub(crate) reuse_port: bool,
+}
+
 /// Every port in use.
 #[derive(Debug)]
 pub(crate) struct Ports {
     bound: HashMap<(Space, u16), Vec<Binding>, FixedState>,
     /// Local ports of connections that no bind(2) chose, and how many share each.
     chosen: HashMap<u16, u32, FixedState>,
+    /// TCP ports that connections hold without a binding, and how many each way.
+    held: HashMap<u16, Vec<(Held, u32)>, FixedState>,
     next: u32,
 }
 
@@ -69,6 +81,7 @@ impl Ports {
         Ports {
             bound: HashMap::with_hasher(FixedState::with_seed(seed)),
             chosen: HashMap::with_hasher(FixedState::with_seed(seed)),
+            held: HashMap::with_hasher(FixedState::with_seed(seed)),
             next: seed as u32,
         }
     }
@@ -117,6 +130,32 @@ impl Ports {
         }
     }
 
+    /// A connection keeps a port from those who don't share it.
+    pub(crate) fn hold(&mut self, port: u16, held: Held) {
+        let list = self.held.entry(port).or_default();
+        match list.iter_mut().find(|(other, _)| *other == held) {
+            Some((_, count)) => *count += 1,
+            None => list.push((held, 1)),
+        }
+    }
+
+    /// The opposite of [`hold`](Self::hold).
+    pub(crate) fn let_go(&mut self, port: u16, held: Held) {
+        let Some(list) = self.held.get_mut(&port) else { return };
+        if let Some((_, count)) = list.iter_mut().find(|(other, _)| *other == held) {
+            *count -= 1;
+        }
+        list.retain(|(_, count)| *count > 0);
+        if list.is_empty() {
+            self.held.remove(&port);
+        }
+    }
+
+    #[cfg(test)]
+    pub(crate) fn is_held(&self, port: u16) -> bool {
+        self.held.contains_key(&port)
+    }
+
     pub(crate) fn unbind(&mut self, space: Space, port: u16, id: SocketId) {
         if let Some(bindings) = self.bound.get_mut(&(space, port)) {
             bindings.retain(|binding| binding.id != id);
@@ -141,6 +180,11 @@ impl Ports {
         !excluded
     }
 
+    /// The opposite of [`listen`](Self::listen).
+    pub(crate) fn unlisten(&mut self, port: u16, id: SocketId) {
+        self.update(Space::Tcp, port, id, |binding| binding.listening = false);
+    }
+
     /// Changes a binding in place: its address after connect(2), its options.
     pub(crate) fn update(
         &mut self,
@@ -157,6 +201,16 @@ impl Ports {
 
     fn conflicts(&self, space: Space, port: u16, new: &Binding) -> bool {
         if space == Space::Tcp && self.chosen.contains_key(&port) && !new.reuse_addr {
+            return true;
+        }
+        // Linux's inet_csk_bind_conflict(): both need SO_REUSEADDR, and the connection's time is what it had then.
+        let held = self.held.get(&port).filter(|_| space == Space::Tcp);
+        let excluded = held.into_iter().flatten().any(|(held, _)| {
+            let other = Binding { addr: held.addr, dual: false, ..*new };
+            let shared = (held.reuse_addr && new.reuse_addr) || (held.reuse_port && new.reuse_port);
+            other.overlaps(new) && !shared
+        });
+        if excluded {
             return true;
         }
         self.bindings(space, port).iter().any(|old| {

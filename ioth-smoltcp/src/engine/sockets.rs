@@ -6,7 +6,7 @@ use ioth_core::{Domain, Errno, Events};
 
 use super::datagram::{Report, TimeStamp};
 use super::netlink_socket::Netlink;
-use super::tcp::Stream;
+use super::tcp::{Stream, TcpOptions};
 use super::udp::Datagrams;
 
 /// A socket of the engine.
@@ -70,15 +70,10 @@ pub(crate) struct Options {
     pub(crate) reuse_port: bool,
     pub(crate) broadcast: bool,
     pub(crate) keep_alive: bool,
-    /// TCP_KEEPIDLE in seconds.
-    pub(crate) keep_idle: u32,
-    /// TCP_KEEPINTVL in seconds.
-    pub(crate) keep_interval: u32,
-    /// TCP_KEEPCNT
-    pub(crate) keep_count: u32,
     /// SO_LINGER's seconds, when it is on.
     pub(crate) linger: Option<u32>,
-    pub(crate) no_delay: bool,
+    /// tcp(7)
+    pub(crate) tcp: TcpOptions,
     pub(crate) v6_only: bool,
     /// SO_BINDTODEVICE
     pub(crate) device: Option<u32>,
@@ -98,6 +93,8 @@ pub(crate) struct Options {
     pub(crate) receive_buffer: Option<usize>,
     /// SO_SNDBUF as it was set: bytes of a stream that may wait for their acknowledgement.
     pub(crate) send_buffer: Option<usize>,
+    /// SO_RCVLOWAT: bytes that make a stream readable.
+    pub(crate) receive_low: usize,
 }
 
 /// Linux's net.core.rmem_default and wmem_default.
@@ -112,11 +109,8 @@ impl Default for Options {
             reuse_port: false,
             broadcast: false,
             keep_alive: false,
-            keep_idle: 7200,
-            keep_interval: 75,
-            keep_count: 9,
             linger: None,
-            no_delay: false,
+            tcp: TcpOptions::default(),
             v6_only: false,
             device: None,
             ttl: None,
@@ -127,6 +121,7 @@ impl Default for Options {
             report: Report::default(),
             receive_buffer: None,
             send_buffer: None,
+            receive_low: 1,
         }
     }
 }

@@ -250,6 +250,16 @@ fn wait_for(fd: &Fd, wanted: Events, done: impl Fn(Events) -> bool) {
     }
 }
 
+/// Waits for what no descriptor tells.
+#[track_caller]
+pub(crate) fn until(mut done: impl FnMut() -> bool) {
+    let deadline = Instant::now() + LONG;
+    while !done() {
+        assert!(Instant::now() < deadline, "it does not come");
+        thread::yield_now();
+    }
+}
+
 /// An edge-triggered epoll(7) over one descriptor.
 pub(crate) struct Edges(Epoll);
 

@@ -7,6 +7,7 @@ mod control;
 mod datagram;
 mod descriptor;
 mod fixture;
+mod listen;
 mod mmsg;
 mod namespaces;
 mod net;
@@ -15,6 +16,8 @@ mod poll;
 mod stream;
 #[cfg(feature = "smoltcp")]
 mod table;
+mod tcp_options;
+mod tcp_states;
 mod transfer;
 
 /// One test for each function, fixture and family.
@@ -90,6 +93,20 @@ on_every_pair! {
         several_datagrams wait_for_one time_out later_errors sent_until_one_fails too_many nothing whole_streams
     }
     options { types levels reuse buffers unknown }
+    tcp_options {
+        congestion_control info_by_state segment_size cork more_to_come low_water receive_buffer_bounds_the_window
+        inherited deferred_accept close_waits_for_delivery
+    }
+    tcp_states {
+        connected_to_itself disconnected disconnected_listener bound_port_survives_disconnecting outcome_is_told_once
+        shut_for_reading_still_takes_data data_for_both_ways_shut_is_a_reset the_end_comes_before_the_error
+        truncation_discards peek_waits_for_all a_destination_is_ignored connections_keep_their_port
+        a_reset_frees_the_port
+    }
+    listen {
+        backlog_of_nothing another_backlog shut_down shut_down_and_opened_again shutting_down_ends_a_waiting_accept
+        a_reset_one_is_accepted a_finished_one_is_accepted a_shared_port_is_balanced
+    }
     transfer { both_ways blocking_write_takes_all many_connections }
 }
 

@@ -35,6 +35,7 @@ impl Engine {
             libc::SO_SNDBUF => options.send_buffer = Some(doubled(number)),
             libc::SO_TIMESTAMP | SO_TIMESTAMP_NEW => options.time_stamp = TimeStamp::micros(name, on),
             libc::SO_TIMESTAMPNS | SO_TIMESTAMPNS_NEW => options.time_stamp = TimeStamp::nanos(name, on),
+            libc::SO_RCVLOWAT => options.receive_low = low_water(number, options.receive_buffer),
             // SO_TYPE, SO_ERROR, SO_DOMAIN, SO_PROTOCOL and SO_ACCEPTCONN are read only.
             _ => return Err(Errno::ENOPROTOOPT),
         }
@@ -78,6 +79,9 @@ impl Engine {
                 let default = if stream.is_some() { tcp::send_buffer() } else { DEFAULT_BUFFER };
                 options.send_buffer.unwrap_or(default) as i32
             }
+            libc::SO_RCVLOWAT => options.receive_low as i32,
+            // socket(7): fixed at one byte.
+            libc::SO_SNDLOWAT => 1,
             libc::SO_LINGER => {
                 let mut linger = [0; 8];
                 linger[..4].copy_from_slice(&flag(options.linger.is_some()).to_ne_bytes());
@@ -117,4 +121,11 @@ impl Engine {
 
 fn doubled(bytes: i32) -> usize {
     (bytes.max(0) as usize).saturating_mul(2).clamp(MIN_BUFFER, MAX_BUFFER)
+}
+
+/// Linux's tcp_set_rcvlowat(): more than half of the buffer would never come.
+fn low_water(number: i32, buffer: Option<usize>) -> usize {
+    let most = buffer.unwrap_or(tcp::receive_buffer()) / 2;
+    // A negative number stands for the largest one.
+    usize::try_from(number).unwrap_or(usize::MAX).clamp(1, most)
 }

@@ -2,34 +2,38 @@
 
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
-use ioth_core::{Domain, Errno, Result};
+use ioth_core::{Domain, Errno, MsgFlags, Result};
 use smoltcp::socket::tcp::State;
 
 use super::Role;
-use super::conn::Stage;
+use super::conn::{Conn, Stage};
 use crate::engine::ports::{Binding, Space};
 use crate::engine::sockets::Kind;
-use crate::engine::{Engine, SocketId};
+use crate::engine::{Engine, SocketId, scatter};
 
 impl Engine {
     pub(in crate::engine) fn tcp_bind(&mut self, id: SocketId, addr: SocketAddr) -> Result<()> {
         let sock = &self.sockets[id.0];
         let Kind::Stream(stream) = &sock.kind else { return Err(Errno::EINVAL) };
-        if stream.bound.is_some() || !matches!(stream.role, Role::Idle) {
+        if stream.bound.is_some() || !stream.is_closed() {
             return Err(Errno::EINVAL);
         }
         let port = self.bind_port(Space::Tcp, id, addr)?;
-        let Kind::Stream(stream) = &mut self.sockets[id.0].kind else { return Err(Errno::EINVAL) };
+        let stream = self.stream_mut(id)?;
         stream.bound = Some(SocketAddr::new(addr.ip(), port));
+        stream.name = stream.bound;
+        stream.port_locked = addr.port() != 0;
         Ok(())
     }
 
-    /// Appends to the stream from several buffers: the number of bytes that found room.
+    /// Appends to the stream from several buffers: the number of bytes that found room. `more` follows soon (MSG_MORE).
     pub(in crate::engine) fn tcp_send(
         &mut self,
         id: SocketId,
         data: &[std::io::IoSlice<'_>],
+        more: bool,
     ) -> Result<usize> {
+        let now = self.net.now;
         let sock = &mut self.sockets[id.0];
         if let Some(error) = sock.error.take() {
             self.touch(id);
@@ -44,11 +48,11 @@ impl Engine {
             Stage::Open if shut || !conn.may_send() => return Err(Errno::EPIPE),
             Stage::Open => {}
         }
-        let room = conn.send_room();
+        let mut left = data.iter().filter(|slice| !slice.is_empty()).count();
         let mut sent = 0;
-        for slice in data {
-            let fits = slice.len().min(room - sent);
-            let n = conn.send(&slice[..fits]);
+        for slice in data.iter().filter(|slice| !slice.is_empty()) {
+            left -= 1;
+            let n = conn.send(now, slice, more || left > 0);
             sent += n;
             if n < slice.len() {
                 break;
@@ -66,31 +70,45 @@ impl Engine {
         &mut self,
         id: SocketId,
         data: &mut [std::io::IoSliceMut<'_>],
-        peek: bool,
+        flags: MsgFlags,
     ) -> Result<usize> {
+        let (peek, discard) = (flags.contains(MsgFlags::PEEK), flags.contains(MsgFlags::TRUNC));
         let sock = &mut self.sockets[id.0];
         let Kind::Stream(stream) = &mut sock.kind else { return Err(Errno::EINVAL) };
         let shut = stream.shut_read;
-        let Some(conn) = stream.conn_mut() else { return Err(Errno::ENOTCONN) };
-        let mut received = 0;
-        for slice in data.iter_mut() {
-            let n = if peek { conn.peek(received, slice) } else { conn.recv(slice) };
-            received += n;
-            if n < slice.len() {
-                break;
-            }
-        }
+        let Some(conn) = stream.conn_mut() else {
+            return match (stream.listening(), sock.error.take()) {
+                (false, Some(error)) => {
+                    self.touch(id);
+                    Err(error)
+                }
+                (false, None) if shut => Ok(0),
+                (_, error) => {
+                    sock.error = error;
+                    Err(Errno::ENOTCONN)
+                }
+            };
+        };
+        let capacity = data.iter().map(|slice| slice.len()).sum::<usize>();
+        let received = match (discard, peek) {
+            // tcp(7), MSG_TRUNC: "causes the received bytes of data to be discarded, rather than passed back".
+            (true, true) => capacity.min(conn.received()),
+            (true, false) => conn.discard(capacity),
+            (false, true) => peek_into(conn, data, capacity),
+            (false, false) => recv_into(conn, data),
+        };
         if received > 0 {
             if !peek {
                 self.mark_dirty(id);
             }
             return Ok(received);
         }
-        if data.iter().all(|slice| slice.is_empty()) && conn.received() > 0 {
+        if capacity == 0 && conn.received() > 0 {
             return Ok(0);
         }
-        let finished = conn.peer_finished();
-        if let Some(error) = sock.error.take() {
+        let (finished, saw_end) = (conn.peer_finished(), conn.saw_end());
+        // Linux's tcp_recvmsg(): SOCK_DONE comes before the error, which is left to others.
+        if !saw_end && let Some(error) = sock.error.take() {
             self.touch(id);
             return Err(error);
         }
@@ -100,36 +118,103 @@ impl Engine {
         Err(Errno::EAGAIN)
     }
 
+    /// What a waiting call needs to be received before its socket is readable for it; `None`: SO_RCVLOWAT again.
+    pub(crate) fn want_received(&mut self, id: SocketId, wanted: Option<usize>) -> Result<()> {
+        self.stream_mut(id)?.wanted = wanted;
+        self.touch(id);
+        Ok(())
+    }
+
     pub(in crate::engine) fn tcp_shutdown(&mut self, id: SocketId, read: bool, write: bool) -> Result<()> {
+        let now = self.net.now;
         let stream = self.stream_mut(id)?;
         match &mut stream.role {
-            Role::Idle => return Err(Errno::ENOTCONN),
             Role::Listener(_) => {
                 // Linux: shutting a listener down for reading ends it.
-                if read {
-                    self.drop_pending(id);
-                    self.reset_stream(id);
-                    self.touch(id);
-                }
-                return Ok(());
+                return if read { self.tcp_disconnect(id) } else { Ok(()) };
             }
-            Role::Connection(conn) if conn.stage == Stage::Done => return Err(Errno::ENOTCONN),
-            Role::Connection(conn) => {
+            // Linux's inet_shutdown(): the attempt is given up, in whatever direction.
+            Role::Connection(conn) if conn.state() == State::SynSent => return self.tcp_disconnect(id),
+            Role::Connection(conn) if conn.stage != Stage::Done => {
                 if write && !stream.shut_write {
-                    if conn.stage == Stage::Opening && conn.state() == State::SynSent {
-                        // Linux's tcp_disconnect() by way of inet_shutdown(): the attempt is given up.
-                        self.sockets[id.0].error = None;
-                        self.detach(id);
-                        return Ok(());
-                    }
-                    conn.finish();
+                    conn.finish(now);
                 }
                 stream.shut_read |= read;
                 stream.shut_write |= write;
+                stream.connecting = false;
+            }
+            // Linux shuts all the same.
+            Role::Idle | Role::Connection(_) => {
+                stream.shut_read |= read;
+                stream.shut_write |= write;
+                self.touch(id);
+                return Err(Errno::ENOTCONN);
             }
         }
         self.mark_dirty(id);
         Ok(())
+    }
+
+    /// connect(2) to AF_UNSPEC: back to a fresh socket, as Linux's tcp_disconnect() does. Its options stay, and its name
+    /// where bind(2) was given the port; what is pending as an error stays as well.
+    pub(in crate::engine) fn tcp_disconnect(&mut self, id: SocketId) -> Result<()> {
+        let mut reset = false;
+        match &mut self.stream_mut(id)?.role {
+            Role::Idle => return Ok(()),
+            Role::Listener(_) => self.drop_pending(id),
+            Role::Connection(conn) if conn.stage != Stage::Done => {
+                reset = true;
+                if conn.state() != State::SynSent {
+                    conn.abort();
+                }
+            }
+            Role::Connection(_) => {}
+        }
+        if reset {
+            self.pump(id);
+            // Linux: those who wait for the connection have to hear of its end.
+            self.sockets[id.0].error = Some(Errno::ECONNRESET);
+        }
+        self.reset_stream(id);
+        self.touch(id);
+        Ok(())
+    }
+
+    /// The end of an attempt to connect that was waited for: its error, which makes room for another attempt.
+    pub(crate) fn connect_result(&mut self, id: SocketId) -> Result<()> {
+        let stream = self.stream_mut(id)?;
+        match stream.conn().map(|conn| conn.stage) {
+            Some(Stage::Opening) => return Err(Errno::EALREADY),
+            Some(Stage::Open) => {
+                stream.connecting = false;
+                return Ok(());
+            }
+            Some(Stage::Done) => self.reset_stream(id),
+            None => {}
+        }
+        self.touch(id);
+        // Linux's __inet_stream_connect(): another call was told why it failed.
+        Err(self.take_error(id).unwrap_or(Errno::ECONNABORTED))
+    }
+
+    /// Whether close(2) has to wait for SO_LINGER's time, and how many seconds: until then
+    /// [`lingers`](Self::lingers) tells whether there is something left.
+    pub(crate) fn begin_lingering(&mut self, id: SocketId) -> Option<u32> {
+        let seconds = self.sockets.get(id.0)?.options.linger.filter(|seconds| *seconds > 0)?;
+        let now = self.net.now;
+        let stream = self.stream_mut(id).ok()?;
+        let conn = stream.conn_mut()?;
+        if conn.stage != Stage::Open || conn.received() > 0 {
+            return None;
+        }
+        if !std::mem::replace(&mut stream.shut_write, true)
+            && let Some(conn) = stream.conn_mut()
+        {
+            conn.finish(now);
+        }
+        stream.lingering = true;
+        self.mark_dirty(id);
+        Some(seconds)
     }
 
     /// The user is gone. `linger`: SO_LINGER's time-out, of which only 0 matters here: reset.
@@ -151,7 +236,7 @@ impl Engine {
                 if conn.received() > 0 || linger == Some(0) {
                     conn.abort();
                 } else {
-                    conn.finish();
+                    conn.finish(now);
                 }
                 conn.abandon(now);
             }
@@ -162,8 +247,9 @@ impl Engine {
     pub(in crate::engine) fn tcp_local(&self, id: SocketId) -> Option<SocketAddr> {
         let Kind::Stream(stream) = &self.sockets[id.0].kind else { return None };
         match stream.conn() {
+            Some(conn) if conn.stage == Stage::Done => stream.name.or(Some(conn.tuple.local())),
             Some(conn) => Some(conn.tuple.local()),
-            None => stream.bound,
+            None => stream.bound.or(stream.name),
         }
     }
 
@@ -193,10 +279,34 @@ impl Engine {
             reuse_port: sock.options.reuse_port,
             listening: false,
         };
+        // Those whose time is over let go of their ports.
+        self.tcp.time_wait.expire(self.net.now, &mut self.ports);
         if addr.port() == 0 {
             let random = self.net.random.next_u64() as u32;
             return self.ports.bind_ephemeral(space, random, binding).ok_or(Errno::EADDRINUSE);
         }
         if self.ports.bind(space, addr.port(), binding) { Ok(addr.port()) } else { Err(Errno::EADDRINUSE) }
     }
+}
+
+fn recv_into(conn: &mut Conn, data: &mut [std::io::IoSliceMut<'_>]) -> usize {
+    let mut received = 0;
+    for slice in data {
+        let n = conn.recv(slice);
+        received += n;
+        if n < slice.len() {
+            break;
+        }
+    }
+    received
+}
+
+/// smoltcp looks from the front only: several buffers are filled from one.
+fn peek_into(conn: &mut Conn, data: &mut [std::io::IoSliceMut<'_>], capacity: usize) -> usize {
+    if let [only] = data {
+        return conn.peek(only);
+    }
+    let mut front = vec![0; capacity.min(conn.received())];
+    let peeked = conn.peek(&mut front);
+    scatter(&front[..peeked], data)
 }

@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use ioth_core::{Errno, Result};
 
 use super::Role;
-use super::conn::{Conn, Stage, Tuple};
+use super::conn::{Conn, Setup, Stage, Tuple};
 use crate::engine::sockets::Kind;
 use crate::engine::{Engine, SocketId};
 
@@ -16,22 +16,17 @@ const FRESH_TRIES: usize = 32;
 impl Engine {
     /// Begins a connection; `EINPROGRESS` is success so far.
     pub(in crate::engine) fn tcp_connect(&mut self, id: SocketId, remote: SocketAddr) -> Result<()> {
-        let stage = match &self.stream_mut(id)?.role {
+        let stream = self.stream_mut(id)?;
+        let stage = match &stream.role {
             Role::Idle => None,
             Role::Listener(_) => return Err(Errno::EISCONN),
-            Role::Connection(conn) => Some((conn.stage, conn.state())),
+            Role::Connection(conn) => Some(conn.stage),
         };
         match stage {
             None => {}
-            Some((Stage::Opening, _)) => return Err(Errno::EALREADY),
-            Some((Stage::Done, _)) if !self.sockets[id.0].was_connected => {
-                // connect(2) reports a failed attempt once, and then tries again.
-                self.reset_stream(id);
-                if let Some(error) = self.sockets[id.0].error.take() {
-                    self.touch(id);
-                    return Err(error);
-                }
-            }
+            Some(Stage::Opening) => return Err(Errno::EALREADY),
+            // connect(2) tells once what came of it.
+            Some(_) if stream.connecting => return self.connect_result(id),
             Some(_) => return Err(Errno::EISCONN),
         }
         if remote.ip().is_multicast() || remote.ip() == IpAddr::V4(Ipv4Addr::BROADCAST) {
@@ -67,7 +62,9 @@ impl Engine {
             return Err(Errno::EADDRNOTAVAIL);
         }
         let sequence = self.initial_sequence(&tuple);
-        let Some(mut conn) = Conn::connect(&self.net, tuple, path, sequence) else {
+        let options = self.sockets[id.0].options;
+        let setup = Setup { tuple, path, sequence, options: &options };
+        let Some(mut conn) = Conn::connect(&self.net, &mut self.tcp.contexts, setup) else {
             if let Some(port) = chosen {
                 self.ports.release(port);
             }
@@ -76,9 +73,10 @@ impl Engine {
         conn.scope = scope;
         self.tcp.connections.insert(tuple, id);
         let sock = &mut self.sockets[id.0];
-        let options = sock.options;
         if let Kind::Stream(stream) = &mut sock.kind {
             stream.chosen = chosen;
+            stream.connecting = true;
+            stream.name = None;
             stream.role = Role::Connection(Box::new(conn));
             stream.apply(&options);
         }
@@ -102,7 +100,7 @@ impl Engine {
     /// RFC 6528, and beyond what the tuple's last connection used (RFC 1122 §4.2.2.13).
     pub(super) fn initial_sequence(&mut self, tuple: &Tuple) -> u32 {
         let sequence = self.net.random.initial_sequence(self.net.now, tuple.local(), tuple.remote());
-        match self.tcp.time_wait.remove(tuple) {
+        match self.tcp.time_wait.remove(tuple, &mut self.ports) {
             Some(remains) if sequence.wrapping_sub(remains.send_next) as i32 <= 0 => {
                 let gap = 64_000 + self.net.random.below(64_000) as u32;
                 remains.send_next.wrapping_add(gap)

@@ -4,16 +4,29 @@
 //! is a whole IP packet that [`Net`](crate::engine::net::Net) then routes. The segment size that smoltcp uses follows
 //! the context's MTU, so every packet size has its own.
 
+use std::net::IpAddr;
+
 use ioth_vde::Frame;
 use smoltcp::iface::{Config, Interface};
 use smoltcp::phy::{ChecksumCapabilities, Device, DeviceCapabilities, Medium, RxToken, TxToken};
 use smoltcp::time::Instant;
-use smoltcp::wire::{HardwareAddress, IpCidr, Ipv4Address, Ipv6Address};
+use smoltcp::wire::{
+    HardwareAddress, IpAddress, IpCidr, IpEndpoint, IpProtocol, Ipv4Address, Ipv6Address, TcpControl,
+    TcpPacket, TcpRepr, TcpSeqNumber,
+};
+
+use crate::engine::wire::{self, IPV4_HEADER, IpAttrs};
+use crate::sys::TcpCell;
 
 /// Packet sizes that have a context at the same time; the least recently made goes first.
 const MAX_CONTEXTS: usize = 16;
 /// smoltcp computes segment sizes by subtraction: below this it would underflow.
 const MIN_MTU: usize = 128;
+/// The congestion window that smoltcp begins with, in bytes, and the smallest segment size that it takes from a peer.
+const SMOLTCP_WINDOW: usize = 2048;
+const MIN_SEGMENT: usize = 48;
+/// The ports of the connection that is played, its own and the peer's.
+const REHEARSAL: [u16; 2] = [1, 2];
 
 /// The contexts in use, made when first asked for.
 #[derive(Default)]
@@ -34,6 +47,75 @@ impl Contexts {
         self.by_mtu.push((mtu, interface(mtu, now, 0)));
         &mut self.by_mtu.last_mut().expect("pushed just now").1
     }
+
+    /// Makes a fresh socket's congestion window begin with `window` bytes.
+    ///
+    /// smoltcp begins with 2048 and has no setting for it, but leaves its congestion control as it is from one connection
+    /// of a socket to the next. So a first connection is played to it: with nobody, on a wire that is not there, on
+    /// which one segment of just the missing size is acknowledged.
+    pub(crate) fn teach_initial_window(&mut self, cell: &mut TcpCell, now: Instant, window: usize) {
+        let missing = window.saturating_sub(SMOLTCP_WINDOW).min(usize::from(u16::MAX));
+        if missing < MIN_SEGMENT {
+            return;
+        }
+        let context = self.get(MIN_MTU, now);
+        let [local, remote] = REHEARSAL.map(|port| IpEndpoint::new(IpAddress::v4(127, 0, 0, 1), port));
+        if cell.socket_mut(|socket| socket.connect(context.context(), remote, local)).is_err() {
+            return;
+        }
+        let mut syn = Vec::new();
+        cell.with(|set, _| context.poll_egress(now, &mut Wire { mtu: MIN_MTU, rx: None, tx: &mut syn }, set));
+        let Some(syn) = syn.first() else { return };
+        let start = TcpPacket::new_unchecked(&syn[IPV4_HEADER..]).seq_number();
+        let mut replies = Vec::new();
+        let mut play = |cell: &mut TcpCell, control, acknowledged: usize, mss| {
+            let packet = rehearsal_packet(start + acknowledged, control, mss);
+            let mut wire = Wire { mtu: MIN_MTU, rx: Some(&packet), tx: &mut replies };
+            cell.with(|set, _| context.poll_ingress_single(now, &mut wire, set));
+        };
+        play(cell, TcpControl::Syn, 1, Some(missing as u16));
+        let filled = cell.socket_mut(|socket| {
+            let mut left = missing;
+            while left > 0 {
+                // The bytes are whatever is in the buffer: they are never read.
+                match socket.send(|room| (room.len().min(left), room.len().min(left))) {
+                    Ok(0) | Err(_) => return false,
+                    Ok(n) => left -= n,
+                }
+            }
+            true
+        });
+        if filled {
+            play(cell, TcpControl::None, 1 + missing, None);
+        }
+        play(cell, TcpControl::Rst, 1 + missing, None);
+    }
+}
+
+/// A segment of the connection that only serves to open the congestion window.
+fn rehearsal_packet(ack: TcpSeqNumber, control: TcpControl, mss: Option<u16>) -> Frame {
+    let syn = control == TcpControl::Syn;
+    let tcp = TcpRepr {
+        src_port: REHEARSAL[1],
+        dst_port: REHEARSAL[0],
+        control,
+        seq_number: TcpSeqNumber(0) + usize::from(!syn),
+        ack_number: Some(ack),
+        window_len: u16::MAX,
+        window_scale: None,
+        max_seg_size: mss,
+        sack_permitted: false,
+        sack_ranges: [None; 3],
+        timestamp: None,
+        payload: &[],
+    };
+    let mut packet = Frame::new(IPV4_HEADER + tcp.header_len());
+    let loopback = IpAddr::V4(std::net::Ipv4Addr::LOCALHOST);
+    wire::emit_ip(&mut packet, loopback, loopback, IpAttrs::new(IpProtocol::Tcp, 64));
+    let mut segment = TcpPacket::new_unchecked(&mut packet[IPV4_HEADER..]);
+    let address = IpAddress::v4(127, 0, 0, 1);
+    tcp.emit(&mut segment, &address, &address, &ChecksumCapabilities::ignored());
+    packet
 }
 
 impl std::fmt::Debug for Contexts {
@@ -175,12 +257,10 @@ mod tests {
 
     #[test]
     fn smoltcp_draws_the_number() {
-        use crate::sys::TcpCell;
-        use smoltcp::wire::{IpAddress, TcpPacket};
         for sequence in [0, 1, 0x7fff_ffff, 0x8000_0000, u32::MAX, 0x1234_5678] {
             let now = Instant::from_millis(1);
             let mut interface = with_sequence(1500, now, sequence);
-            let mut cell = TcpCell::new().unwrap();
+            let mut cell = TcpCell::new(crate::sys::RECEIVE_BUFFER).unwrap();
             cell.socket_mut(|socket| {
                 let remote = (IpAddress::v4(10, 0, 0, 2), 80);
                 socket.connect(interface.context(), remote, (IpAddress::v4(10, 0, 0, 1), 4000)).unwrap();

@@ -52,7 +52,7 @@ impl Engine {
                     let fin = tcp.fin();
                     self.reply(header, &tuple, remains.send_next, Some(remains.receive_next), false);
                     if fin {
-                        self.tcp.time_wait.restart(self.net.now, tuple);
+                        self.tcp.time_wait.restart(self.net.now, tuple, &mut self.ports);
                     }
                 }
                 return;
@@ -103,16 +103,30 @@ impl Engine {
             return self.park(parent, self.arrived_by, packet);
         }
         let now = self.net.now;
+        // tcp(7), TCP_DEFER_ACCEPT: "Allow a listener to be awakened only when data arrives on the socket".
+        if let Some(parent) = parent
+            && self.is_deferred(parent, id, &packet[tcp_at..])
+        {
+            return;
+        }
         let sock = &mut self.sockets[id.0];
-        let Kind::Stream(Stream { role: Role::Connection(conn), .. }) = &mut sock.kind else { return };
+        let Kind::Stream(Stream { role: Role::Connection(conn), shut_read, .. }) = &mut sock.kind else {
+            return;
+        };
+        let before = conn.received();
         let Tcp { contexts, out, .. } = &mut self.tcp;
         let fed = conn.feed(contexts, now, &mut packet, tcp_at, out);
         for reply in out.drain(..) {
             conn.transmit(&mut self.net, reply);
         }
-        // Data for a closed socket: nobody will ever read it (RFC 2525 §2.17).
-        if conn.orphan && conn.received() > 0 {
+        // Data for a closed socket: nobody will ever read it (RFC 2525 §2.17). Linux resets as well once both directions
+        // were shut down, and then tells its user.
+        let unwanted = conn.received() > before && *shut_read && conn.has_finished();
+        if (conn.orphan && conn.received() > 0) || unwanted {
             conn.abort();
+            if unwanted {
+                sock.error = Some(Errno::ECONNRESET);
+            }
         }
         match fed {
             Fed::Nothing => {}
@@ -129,6 +143,16 @@ impl Engine {
             Fed::Reaped => return self.detach(id),
         }
         self.mark_dirty(id);
+    }
+
+    /// Whether the last packet of a handshake has to wait for data.
+    fn is_deferred(&self, parent: SocketId, id: SocketId, segment: &[u8]) -> bool {
+        let Some(parent) = self.sockets.get(parent.0) else { return false };
+        let seconds = parent.options.tcp.defer_accept_seconds();
+        let tcp = TcpPacket::new_unchecked(segment);
+        let pure = segment.len() == usize::from(tcp.header_len()) && !(tcp.rst() || tcp.fin() || tcp.syn());
+        let Kind::Stream(stream) = &self.sockets[id.0].kind else { return false };
+        seconds > 0 && pure && stream.conn().is_some_and(|conn| conn.deferred(self.net.now, seconds))
     }
 
     /// Sends a segment without a connection: a RST, or the last ACK again.

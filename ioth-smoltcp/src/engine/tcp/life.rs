@@ -1,11 +1,13 @@
 //! The life and death of connections: pumped when something happened, looked after when a deadline comes.
 
+use std::net::SocketAddr;
+
 use ioth_core::Errno;
 use smoltcp::socket::tcp::State;
 
 use super::conn::{Conn, Stage};
 use super::{Role, Stream, Tcp};
-use crate::engine::ports::Space;
+use crate::engine::ports::{Held, Space};
 use crate::engine::sockets::Kind;
 use crate::engine::{Engine, SocketId};
 
@@ -22,32 +24,35 @@ impl Engine {
             if !std::mem::take(&mut conn.dirty) {
                 continue;
             }
-            let before = conn.state();
-            let Tcp { contexts, out, .. } = &mut self.tcp;
-            let mut stalled = false;
-            loop {
-                if self.net.congested(conn.ifindex()) {
-                    stalled = true;
-                    break;
-                }
-                conn.pump(contexts, self.net.now, PUMP_ROOM, out);
-                let more = out.len() >= PUMP_ROOM;
-                for packet in out.drain(..) {
-                    conn.transmit(&mut self.net, packet);
-                }
-                if !more {
-                    break;
-                }
-            }
-            if stalled && conn.stage != Stage::Done {
+            if self.pump(id)
+                && let Ok(Stream { role: Role::Connection(conn), .. }) = self.stream_mut(id)
+                && conn.stage != Stage::Done
+            {
                 conn.dirty = true;
                 self.stalled.push(id);
             }
-            // Only smoltcp's own time-out closes a connection while it is pumped.
-            if before != State::Closed && conn.state() == State::Closed && before != State::TimeWait {
-                sock.error = Some(Errno::ETIMEDOUT);
-            }
             self.after(id);
+        }
+    }
+
+    /// Sends what a connection has to send. True when its link takes no more for now.
+    pub(super) fn pump(&mut self, id: SocketId) -> bool {
+        let now = self.net.now;
+        let Some(sock) = self.sockets.get_mut(id.0) else { return false };
+        let Kind::Stream(Stream { role: Role::Connection(conn), .. }) = &mut sock.kind else { return false };
+        let Tcp { contexts, out, .. } = &mut self.tcp;
+        loop {
+            if self.net.congested(conn.ifindex()) {
+                return true;
+            }
+            conn.pump(contexts, now, PUMP_ROOM, out);
+            let more = out.len() >= PUMP_ROOM;
+            for packet in out.drain(..) {
+                conn.transmit(&mut self.net, packet);
+            }
+            if !more {
+                return false;
+            }
         }
     }
 
@@ -70,7 +75,12 @@ impl Engine {
             }
             if conn.state() == State::TimeWait && !conn.dirty && !conn.owes_ack(&mut self.tcp.contexts, now) {
                 let (tuple, (send_next, receive_next)) = (conn.tuple, conn.sent);
-                self.tcp.time_wait.insert(now, tuple, send_next, receive_next);
+                let held = Held {
+                    addr: tuple.local_ip,
+                    reuse_addr: sock.options.reuse_addr,
+                    reuse_port: sock.options.reuse_port,
+                };
+                self.tcp.time_wait.insert(now, tuple, send_next, receive_next, held, &mut self.ports);
                 return self.detach(id);
             }
             conn.watch_orphan(now);
@@ -111,12 +121,20 @@ impl Engine {
         }
         conn.stage = Stage::Done;
         let (tuple, orphan, parent) = (conn.tuple, conn.orphan, conn.parent);
-        let chosen = stream.chosen.take();
+        let (chosen, held) = (stream.chosen.take(), stream.held.take());
+        // Linux: a port that bind(2) was not given goes with the connection.
+        let bound = if stream.port_locked { None } else { stream.bound.take() };
+        if let Some(bound) = bound {
+            self.ports.unbind(Space::Tcp, bound.port(), id);
+        }
         if self.tcp.connections.get(&tuple) == Some(&id) {
             self.tcp.connections.remove(&tuple);
         }
         if let Some(port) = chosen {
             self.ports.release(port);
+        }
+        if let Some(held) = held {
+            self.ports.let_go(tuple.local_port, held);
         }
         let embryo = parent.is_some_and(|parent| self.forget_embryo(parent, id));
         if orphan || embryo {
@@ -124,26 +142,47 @@ impl Engine {
         }
     }
 
-    /// Back to a fresh socket, which keeps its options.
+    /// Back to a fresh socket, which keeps its options, and its port if bind(2) was given that.
     pub(super) fn reset_stream(&mut self, id: SocketId) {
-        self.release(id);
-        let fresh = Stream::default();
-        if let Ok(stream) = self.stream_mut(id) {
-            *stream = fresh;
+        let any = self.sockets[id.0].wildcard();
+        let Ok(stream) = self.stream_mut(id) else { return };
+        let kept = stream.bound.filter(|_| stream.port_locked);
+        // Linux lets getsockname(2) tell a port that was given back, and the address where bind(2) chose it.
+        let name = match stream.conn() {
+            Some(conn) => {
+                Some(SocketAddr::new(stream.bound.map_or(any, |addr| addr.ip()), conn.tuple.local_port))
+            }
+            None => stream.bound,
+        };
+        if kept.is_some() {
+            stream.bound = None;
         }
+        self.release(id);
+        if let Some(kept) = kept {
+            self.ports.unlisten(kept.port(), id);
+        }
+        let options = self.sockets[id.0].options;
+        if let Ok(stream) = self.stream_mut(id) {
+            *stream = Stream { bound: kept, name, port_locked: kept.is_some(), ..Stream::default() };
+            stream.apply(&options);
+        }
+        self.sockets[id.0].was_connected = false;
     }
 
     /// Gives back ports and the place in the demultiplexer.
     pub(in crate::engine) fn tcp_release(&mut self, id: SocketId) {
         let Ok(stream) = self.stream_mut(id) else { return };
         let bound = stream.bound.take();
-        let chosen = stream.chosen.take();
+        let (chosen, held) = (stream.chosen.take(), stream.held.take());
         let tuple = stream.conn().map(|conn| conn.tuple);
         if let Some(bound) = bound {
             self.ports.unbind(Space::Tcp, bound.port(), id);
         }
         if let Some(port) = chosen {
             self.ports.release(port);
+        }
+        if let (Some(tuple), Some(held)) = (tuple, held) {
+            self.ports.let_go(tuple.local_port, held);
         }
         if let Some(tuple) = tuple
             && self.tcp.connections.get(&tuple) == Some(&id)

@@ -9,10 +9,10 @@ use ioth_core::{Errno, Result};
 use ioth_vde::Frame;
 use smoltcp::time::{Duration, Instant};
 
-use super::conn::{Conn, Stage, Tuple};
+use super::conn::{Conn, Setup, Stage, Tuple};
 use super::{Role, Stream};
 use crate::engine::addr::is_link_local;
-use crate::engine::ports::Space;
+use crate::engine::ports::{Held, Space};
 use crate::engine::sockets::Kind;
 use crate::engine::{Engine, SocketId, wire};
 
@@ -104,12 +104,19 @@ impl Engine {
         }
     }
 
-    /// The listener for a SYN: bound to the address itself, or to a wildcard.
+    /// The listener for a SYN: bound to the address itself, or to a wildcard. Of several that share the port by
+    /// SO_REUSEPORT each has its part of the peers.
     pub(super) fn listener_for(&self, tuple: &Tuple) -> Option<SocketId> {
         let bindings = self.ports.bindings(Space::Tcp, tuple.local_port).iter();
         let fitting = bindings.filter(|binding| binding.listening);
-        let fitting = fitting.filter_map(|binding| Some((binding.fits(tuple.local_ip)?, binding.id)));
-        fitting.max_by_key(|(score, _)| *score).map(|(_, id)| id)
+        let fitting =
+            || fitting.clone().filter_map(|binding| Some((binding.fits(tuple.local_ip)?, binding.id)));
+        let best = fitting().map(|(score, _)| score).max()?;
+        let mut equals = fitting().filter(|(score, _)| *score == best).map(|(_, id)| id);
+        match equals.clone().count() {
+            1 => equals.next(),
+            count => equals.nth(self.net.random.port_offset(tuple.local_ip, tuple.remote()) as usize % count),
+        }
     }
 
     /// A SYN for a listener: a connection of its own from the start.
@@ -126,12 +133,18 @@ impl Engine {
         self.evict_embryo(listener);
         let sequence = self.initial_sequence(&tuple);
         let mut out = std::mem::take(&mut self.tcp.out);
-        let conn = Conn::answer(&mut self.net, tuple, path, sequence, listener, &mut syn, &mut out);
+        let options = self.sockets[listener.0].options;
+        let setup = Setup { tuple, path, sequence, options: &options };
+        let conn = Conn::answer(&self.net, &mut self.tcp.contexts, setup, listener, &mut syn, &mut out);
         if let Some(mut conn) = conn {
             conn.scope = scope;
-            let parent = &self.sockets[listener.0];
-            let (domain, options) = (parent.domain, parent.options);
-            let mut stream = Stream { role: Role::Connection(Box::new(conn)), ..Stream::default() };
+            let domain = self.sockets[listener.0].domain;
+            // Linux: an accepted connection shares the listener's port, also when that is closed.
+            let held =
+                Held { addr: tuple.local_ip, reuse_addr: options.reuse_addr, reuse_port: options.reuse_port };
+            self.ports.hold(tuple.local_port, held);
+            let mut stream =
+                Stream { role: Role::Connection(Box::new(conn)), held: Some(held), ..Stream::default() };
             stream.apply(&options);
             let id = self.insert(domain, Kind::Stream(stream), options);
             self.tcp.connections.insert(tuple, id);

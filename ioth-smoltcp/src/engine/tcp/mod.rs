@@ -9,9 +9,11 @@ mod calls;
 mod conn;
 mod connect;
 mod context;
+mod info;
 mod input;
 mod life;
 mod listen;
+mod options;
 mod recovery;
 mod timewait;
 
@@ -21,14 +23,16 @@ use foldhash::fast::FixedState;
 use hashbrown::HashMap;
 use ioth_core::{Errno, Events, Result};
 use ioth_vde::Frame;
-use smoltcp::time::Duration;
+use smoltcp::time::{Duration, Instant};
 
+use super::ports::Held;
 use super::sockets::{Kind, Options};
 use super::{Engine, SocketId};
-use conn::{Conn, KeepAlive, Tuple};
+use conn::{Conn, KeepAlive, Stage, Tuple};
 pub(crate) use conn::{receive_buffer, send_buffer};
 use context::Contexts;
 use listen::Listener;
+pub(crate) use options::{Congestion, TcpOptions};
 use timewait::TimeWait;
 
 /// What all connections share.
@@ -59,8 +63,22 @@ pub(crate) struct Stream {
     bound: Option<SocketAddr>,
     /// The local port that connect(2) chose.
     chosen: Option<u16>,
+    /// What getsockname(2) still tells of a connection that is over.
+    name: Option<SocketAddr>,
+    /// bind(2) was given the port: it stays the socket's when its connection is over.
+    port_locked: bool,
+    /// Linux's SS_CONNECTING: connect(2) has begun, and nobody was told yet what came of it.
+    connecting: bool,
     shut_read: bool,
     shut_write: bool,
+    /// SO_RCVLOWAT
+    receive_low: usize,
+    /// The place that an accepted connection has in the port table.
+    held: Option<Held>,
+    /// close(2) waits for SO_LINGER's time.
+    lingering: bool,
+    /// What a waiting call needs, where that is not SO_RCVLOWAT.
+    wanted: Option<usize>,
 }
 
 #[derive(Debug, Default)]
@@ -89,11 +107,50 @@ impl Stream {
     /// The poll bits, as Linux's tcp_poll() has them, without a pending error.
     pub(crate) fn events(&self) -> Events {
         match &self.role {
-            // Linux adds HUP for a socket that was never connected. A signal fd can't take HUP back, so it is left out.
-            Role::Idle => Events::OUT,
+            // A signal fd can't take HUP back; it shows it together with RDHUP only.
+            Role::Idle if self.shut_read => Events::IN | Events::OUT | Events::RDHUP | Events::HUP,
+            Role::Idle => Events::OUT | Events::HUP,
             Role::Listener(listener) if listener.ready.is_empty() => Events::empty(),
             Role::Listener(_) => Events::IN,
-            Role::Connection(conn) => conn.events(self.shut_read, self.shut_write),
+            Role::Connection(conn) if self.lingering => {
+                if conn.is_finishing() {
+                    Events::empty()
+                } else {
+                    Events::HUP
+                }
+            }
+            Role::Connection(conn) => {
+                let low = self.wanted.unwrap_or(self.receive_low);
+                conn.events(self.shut_read, self.shut_write, low.max(1))
+            }
+        }
+    }
+
+    /// Neither listening nor connected: TCP_CLOSE.
+    pub(crate) fn is_closed(&self) -> bool {
+        match &self.role {
+            Role::Idle => true,
+            Role::Listener(_) => false,
+            Role::Connection(conn) => conn.stage == Stage::Done,
+        }
+    }
+
+    /// TCP_INFO
+    pub(crate) fn info(&self, now: Instant) -> [u8; info::LEN] {
+        info::of(self, now)
+    }
+
+    /// Lets go of what TCP_CORK or MSG_MORE holds back.
+    pub(crate) fn uncork(&mut self) {
+        if let Some(conn) = self.conn_mut() {
+            conn.uncork();
+        }
+    }
+
+    /// TCP_QUICKACK
+    pub(crate) fn quick_ack(&mut self, on: bool) {
+        if let Some(conn) = self.conn_mut() {
+            conn.quick_ack(on);
         }
     }
 
@@ -108,24 +165,28 @@ impl Stream {
 
     /// Bytes given and not acknowledged: SIOCOUTQ.
     pub(crate) fn unacknowledged(&self) -> usize {
-        self.conn().map_or(0, Conn::unacknowledged)
+        self.conn().map_or(0, Conn::outstanding)
     }
 
-    /// TCP_MAXSEG of a connection, Linux's default of a fresh socket.
-    pub(crate) fn mss(&self) -> usize {
-        self.conn().map_or(536, Conn::mss)
+    /// TCP_MAXSEG: a connection's segment size, else what was set, else Linux's default.
+    pub(crate) fn max_segment(&self, options: &TcpOptions) -> usize {
+        match self.conn() {
+            Some(conn) if conn.stage == Stage::Open => conn.mss(),
+            _ => options.max_segment.map_or(536, usize::from),
+        }
     }
 
     /// Brings a connection in line with the socket's options.
     pub(crate) fn apply(&mut self, options: &Options) {
+        self.receive_low = options.receive_low;
         if let Some(conn) = self.conn_mut() {
             conn.send_limit = options.send_buffer;
-            conn.set_nagle(!options.no_delay);
+            conn.configure(&options.tcp);
             let seconds = |seconds: u32| Duration::from_secs(u64::from(seconds));
             conn.set_keep_alive(options.keep_alive.then_some(KeepAlive {
-                idle: seconds(options.keep_idle),
-                interval: seconds(options.keep_interval),
-                count: options.keep_count,
+                idle: seconds(options.tcp.keep_idle),
+                interval: seconds(options.tcp.keep_interval),
+                count: options.tcp.keep_count,
             }));
             conn.set_hop_limit(options.hop_limit(conn.tuple.remote_ip.is_ipv4()));
         }

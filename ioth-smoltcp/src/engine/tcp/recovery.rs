@@ -10,15 +10,24 @@
 /// Duplicate acknowledgements that make smoltcp retransmit (RFC 5681 §3.2).
 pub(crate) const FAST_RETRANSMIT: usize = 3;
 
-/// What an acknowledgement without data means.
+/// What an acknowledgement means.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Ack {
-    /// It moves on, or tells a new window.
+    /// It says nothing new, unless it tells a new window.
     Plain,
+    /// It moves on.
+    New,
     /// It says the same as before; this often.
     Duplicate(usize),
     /// It moves on, but not to the end of what was sent when the recovery began.
     Partial,
+}
+
+impl Ack {
+    /// Whether something was acknowledged that was not before.
+    pub(crate) fn moves_on(self) -> bool {
+        matches!(self, Ack::New | Ack::Partial)
+    }
 }
 
 /// What has been acknowledged, and up to where the current recovery goes.
@@ -32,14 +41,17 @@ pub(crate) struct Recovery {
 }
 
 impl Recovery {
-    /// An acknowledgement without data arrived; `sent` is the highest sequence number sent.
-    pub(crate) fn on_ack(&mut self, ack: u32, window: u16, sent: u32) -> Ack {
+    /// An acknowledgement arrived; `sent` is the highest sequence number sent. `pure`: without data, SYN or FIN.
+    pub(crate) fn on_ack(&mut self, ack: u32, window: u16, sent: u32, pure: bool) -> Ack {
+        if is_newer(ack, sent) {
+            return Ack::Plain;
+        }
         let Some(before) = self.acknowledged else {
             (self.acknowledged, self.window) = (Some(ack), window);
-            return Ack::Plain;
+            return Ack::New;
         };
         if ack == before {
-            let duplicate = window == self.window && ack != sent;
+            let duplicate = pure && window == self.window && ack != sent;
             self.window = window;
             if !duplicate {
                 return Ack::Plain;
@@ -59,7 +71,17 @@ impl Recovery {
             return Ack::Partial;
         }
         self.point = None;
-        Ack::Plain
+        Ack::New
+    }
+
+    /// RFC 9293's SND.UNA, once the peer has acknowledged our SYN.
+    pub(crate) fn acknowledged(&self) -> Option<u32> {
+        self.acknowledged
+    }
+
+    /// Whether a loss is being made good.
+    pub(crate) fn is_under_way(&self) -> bool {
+        self.point.is_some()
     }
 
     /// Bytes that were sent and not acknowledged.
@@ -94,32 +116,37 @@ mod tests {
         let start = u32::MAX - 1000;
         let at = |n: u32| start.wrapping_add(n);
         let mut recovery = Recovery::default();
-        assert_eq!(recovery.on_ack(at(0), 10, at(5000)), Ack::Plain);
+        assert_eq!(recovery.on_ack(at(0), 10, at(5000), true), Ack::New);
         for n in 1..=3 {
-            assert_eq!(recovery.on_ack(at(0), 10, at(5000)), Ack::Duplicate(n));
+            assert_eq!(recovery.on_ack(at(0), 10, at(5000), false), Ack::Plain, "data is no duplicate");
+            assert_eq!(recovery.on_ack(at(0), 10, at(5000), true), Ack::Duplicate(n));
         }
         recovery.on_retransmit(at(0));
-        assert_eq!(recovery.on_ack(at(1000), 10, at(6000)), Ack::Partial);
-        assert_eq!(recovery.on_ack(at(3000), 10, at(7000)), Ack::Partial);
+        assert_eq!(recovery.on_ack(at(1000), 10, at(6000), true), Ack::Partial);
+        assert_eq!(recovery.on_ack(at(3000), 10, at(7000), false), Ack::Partial);
+        assert!(recovery.is_under_way());
         assert_eq!(
-            recovery.on_ack(at(5000), 10, at(7000)),
-            Ack::Plain,
+            recovery.on_ack(at(5000), 10, at(7000), true),
+            Ack::New,
             "everything that was out when it began"
         );
-        assert_eq!(recovery.on_ack(at(6000), 10, at(7000)), Ack::Plain);
+        assert_eq!(recovery.on_ack(at(6000), 10, at(7000), true), Ack::New);
+        assert_eq!(recovery.on_ack(at(7001), 10, at(7000), true), Ack::Plain, "never sent");
+        assert_eq!(recovery.acknowledged(), Some(at(6000)));
     }
 
     #[test]
     fn window_updates_and_time_outs() {
         let mut recovery = Recovery::default();
-        for window in 1..9 {
-            assert_eq!(recovery.on_ack(0, window, 5000), Ack::Plain, "no duplicates");
+        assert_eq!(recovery.on_ack(0, 1, 5000, true), Ack::New);
+        for window in 2..9 {
+            assert_eq!(recovery.on_ack(0, window, 5000, true), Ack::Plain, "no duplicates");
         }
-        assert_eq!(recovery.on_ack(1000, 9, 5000), Ack::Plain);
+        assert_eq!(recovery.on_ack(1000, 9, 5000, true), Ack::New);
         for _ in 0..3 {
-            recovery.on_ack(1000, 9, 5000);
+            recovery.on_ack(1000, 9, 5000, true);
         }
         recovery.on_retransmit(2000);
-        assert_eq!(recovery.on_ack(2000, 9, 5000), Ack::Plain, "a time-out sends all of it");
+        assert_eq!(recovery.on_ack(2000, 9, 5000, true), Ack::New, "a time-out sends all of it");
     }
 }

@@ -7,6 +7,7 @@ use hashbrown::HashMap;
 use smoltcp::time::{Duration, Instant};
 
 use super::conn::Tuple;
+use crate::engine::ports::{Held, Ports};
 
 /// Linux's TCP_TIMEWAIT_LEN.
 const TIME_WAIT: Duration = Duration::from_secs(60);
@@ -20,6 +21,8 @@ pub(crate) struct Remains {
     pub(crate) send_next: u32,
     /// The sequence number behind the peer's FIN.
     pub(crate) receive_next: u32,
+    /// Its part in the local port.
+    held: Held,
     until: Instant,
 }
 
@@ -36,13 +39,25 @@ impl TimeWait {
         TimeWait { entries: HashMap::with_hasher(FixedState::with_seed(seed)), order: VecDeque::new() }
     }
 
-    pub(crate) fn insert(&mut self, now: Instant, tuple: Tuple, send_next: u32, receive_next: u32) {
-        self.expire(now);
+    pub(crate) fn insert(
+        &mut self,
+        now: Instant,
+        tuple: Tuple,
+        send_next: u32,
+        receive_next: u32,
+        held: Held,
+        ports: &mut Ports,
+    ) {
+        self.expire(now, ports);
         if self.entries.len() >= MAX_ENTRIES || self.order.len() >= 2 * MAX_ENTRIES {
-            self.drop_oldest();
+            self.drop_oldest(ports);
         }
         let until = now + TIME_WAIT;
-        self.entries.insert(tuple, Remains { send_next, receive_next, until });
+        ports.hold(tuple.local_port, held);
+        let remains = Remains { send_next, receive_next, held, until };
+        if let Some(before) = self.entries.insert(tuple, remains) {
+            ports.let_go(tuple.local_port, before.held);
+        }
         self.order.push_back((until, tuple));
     }
 
@@ -51,28 +66,30 @@ impl TimeWait {
         self.entries.get(tuple).copied().filter(|remains| now < remains.until)
     }
 
-    pub(crate) fn remove(&mut self, tuple: &Tuple) -> Option<Remains> {
-        self.entries.remove(tuple)
+    pub(crate) fn remove(&mut self, tuple: &Tuple, ports: &mut Ports) -> Option<Remains> {
+        let remains = self.entries.remove(tuple)?;
+        ports.let_go(tuple.local_port, remains.held);
+        Some(remains)
     }
 
     /// RFC 9293 §3.10.7.8: a retransmitted FIN restarts the time-out.
-    pub(crate) fn restart(&mut self, now: Instant, tuple: Tuple) {
+    pub(crate) fn restart(&mut self, now: Instant, tuple: Tuple, ports: &mut Ports) {
         if let Some(remains) = self.entries.get(&tuple).copied() {
-            self.insert(now, tuple, remains.send_next, remains.receive_next);
+            self.insert(now, tuple, remains.send_next, remains.receive_next, remains.held, ports);
         }
     }
 
     /// Forgets what is over. No timer is needed for it: a lookup asks the time as well.
-    fn expire(&mut self, now: Instant) {
+    pub(crate) fn expire(&mut self, now: Instant, ports: &mut Ports) {
         while self.order.front().is_some_and(|(until, _)| *until <= now) {
-            self.drop_oldest();
+            self.drop_oldest(ports);
         }
     }
 
-    fn drop_oldest(&mut self) {
+    fn drop_oldest(&mut self, ports: &mut Ports) {
         let Some((until, tuple)) = self.order.pop_front() else { return };
         if self.entries.get(&tuple).is_some_and(|remains| remains.until == until) {
-            self.entries.remove(&tuple);
+            self.remove(&tuple, ports);
         }
     }
 }
@@ -87,27 +104,35 @@ mod tests {
         Tuple { remote_port: port, ..Tuple::new(local, remote) }
     }
 
+    fn held() -> Held {
+        Held { addr: tuple(1).local_ip, reuse_addr: false, reuse_port: false }
+    }
+
     #[test]
     fn a_minute() {
-        let mut table = TimeWait::new(1);
-        table.insert(Instant::ZERO, tuple(1), 5, 6);
+        let (mut table, mut ports) = (TimeWait::new(1), Ports::new(1));
+        table.insert(Instant::ZERO, tuple(1), 5, 6, held(), &mut ports);
         assert_eq!(table.get(Instant::from_secs(59), &tuple(1)).unwrap().send_next, 5);
         assert!(table.get(Instant::from_secs(60), &tuple(1)).is_none());
-        table.restart(Instant::from_secs(59), tuple(1));
+        table.restart(Instant::from_secs(59), tuple(1), &mut ports);
         assert!(table.get(Instant::from_secs(100), &tuple(1)).is_some());
-        table.insert(Instant::from_secs(200), tuple(2), 0, 0);
+        table.insert(Instant::from_secs(200), tuple(2), 0, 0, held(), &mut ports);
         assert_eq!((table.entries.len(), table.order.len()), (1, 1));
+        table.remove(&tuple(2), &mut ports);
+        assert!(!ports.is_held(80), "every one let go of its port");
     }
 
     #[test]
     fn bounded() {
-        let mut table = TimeWait::new(1);
+        let (mut table, mut ports) = (TimeWait::new(1), Ports::new(1));
         for _ in 0..4 {
             for port in 0..=u16::MAX {
-                table.insert(Instant::ZERO, tuple(port), 0, 0);
+                table.insert(Instant::ZERO, tuple(port), 0, 0, held(), &mut ports);
             }
         }
-        table.insert(Instant::ZERO, Tuple { local_port: 81, ..tuple(0) }, 0, 0);
+        table.insert(Instant::ZERO, Tuple { local_port: 81, ..tuple(0) }, 0, 0, held(), &mut ports);
         assert!(table.entries.len() <= MAX_ENTRIES && table.order.len() <= 2 * MAX_ENTRIES + 1);
+        table.expire(Instant::from_secs(3600), &mut ports);
+        assert!(!ports.is_held(80) && !ports.is_held(81));
     }
 }

@@ -38,6 +38,8 @@ pub(super) fn socket() -> Vec<Row> {
         SO_KEEPALIVE BOTH, SWITCH;
         SO_TIMESTAMP BOTH, SWITCH;
         SO_TIMESTAMPNS BOTH, SWITCH;
+        SO_RCVLOWAT &[Stream], &[1, 5, 0];
+        SO_SNDLOWAT &[Stream], &[1];
     }
 }
 
@@ -47,6 +49,14 @@ pub(super) fn tcp() -> Vec<Row> {
         TCP_KEEPIDLE BOTH, &[1, 32_767, 0, 32_768, -1];
         TCP_KEEPINTVL BOTH, &[1, 32_767, 0, 32_768, -1];
         TCP_KEEPCNT BOTH, &[1, 127, 0, 128, -1];
+        TCP_CORK BOTH, SWITCH;
+        TCP_QUICKACK BOTH, SWITCH;
+        TCP_MAXSEG &[Stream], &[88, 32_767, 0, 87, 32_768, -1];
+        TCP_SYNCNT &[Stream], &[1, 127, 0, 128, -1];
+        TCP_USER_TIMEOUT &[Stream], &[1, 2_147_483_647, 0, -1];
+        TCP_DEFER_ACCEPT &[Stream], &[1, 2, 4, 10, 100, 1000, 0, -1];
+        TCP_LINGER2 &[Stream], &[1, 120, 121, 0, -1, -5];
+        TCP_WINDOW_CLAMP &[Stream], &[1, 1152, 5000, 0, -1];
     }
 }
 

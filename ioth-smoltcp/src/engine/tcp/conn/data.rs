@@ -1,13 +1,55 @@
 //! The stream's data: what was received, and what is to be sent.
 
 use smoltcp::socket::tcp::State;
+use smoltcp::time::{Duration, Instant};
 
 use super::{Conn, Stage};
 use crate::sys::{RECEIVE_BUFFER, SEND_BUFFER};
 
+/// tcp(7), TCP_CORK: "there is a 200 millisecond ceiling on the time for which output is corked".
+const CORK_TIME: Duration = Duration::from_millis(200);
+
 impl Conn {
-    /// Appends data to what is to be sent: the number of bytes that found room.
-    pub(crate) fn send(&mut self, data: &[u8]) -> usize {
+    /// Appends data to what is to be sent: the number of bytes that found room. `more` follows soon (MSG_MORE).
+    pub(crate) fn send(&mut self, now: Instant, data: &[u8], more: bool) -> usize {
+        let data = &data[..data.len().min(self.send_room())];
+        self.flight.begin(now, self.unacknowledged());
+        let hold = more || self.cork;
+        if !hold && self.held.is_empty() {
+            return self.give(data);
+        }
+        // Whole segments go, what is less than one stays.
+        let waiting = self.held.len() + data.len();
+        let pass = if hold { waiting - waiting % self.mss() } else { waiting };
+        if pass < self.held.len() {
+            // Segments became shorter while something was held back.
+            self.uncork();
+            return self.give(data);
+        }
+        let (first, rest) = data.split_at(pass - self.held.len());
+        if pass > 0 {
+            let held = std::mem::take(&mut self.held);
+            self.give(&held);
+            self.give(first);
+            self.held_until = None;
+        }
+        self.held.extend_from_slice(rest);
+        if !self.held.is_empty() && self.held_until.is_none() {
+            self.held_until = Some(now + CORK_TIME);
+        }
+        data.len()
+    }
+
+    /// Lets go of what TCP_CORK or MSG_MORE holds back.
+    pub(crate) fn uncork(&mut self) {
+        self.held_until = None;
+        let held = std::mem::take(&mut self.held);
+        if !held.is_empty() {
+            self.give(&held);
+        }
+    }
+
+    fn give(&mut self, data: &[u8]) -> usize {
         let mut sent = 0;
         while sent < data.len() {
             let n = self.cell.socket_mut(|socket| {
@@ -46,20 +88,33 @@ impl Conn {
         received
     }
 
-    /// Looks at received data from `offset` on: the number of bytes.
-    pub(crate) fn peek(&mut self, offset: usize, data: &mut [u8]) -> usize {
-        self.cell.socket_mut(|socket| {
-            let queued = socket.recv_queue();
-            if offset >= queued {
-                return 0;
+    /// Throws received data away: the number of bytes.
+    pub(crate) fn discard(&mut self, len: usize) -> usize {
+        let mut discarded = 0;
+        while discarded < len {
+            let n = self.cell.socket_mut(|socket| {
+                socket.recv(|queued| {
+                    let n = queued.len().min(len - discarded);
+                    (n, n)
+                })
+            });
+            match n {
+                Ok(n) if n > 0 => discarded += n,
+                _ => break,
             }
-            // smoltcp peeks from the front only, so what was copied already is copied over.
-            let mut front = vec![0; (offset + data.len()).min(queued)];
-            let peeked = socket.peek_slice(&mut front).unwrap_or(0);
-            let fresh = peeked.saturating_sub(offset);
-            data[..fresh].copy_from_slice(&front[offset..offset + fresh]);
-            fresh
-        })
+        }
+        discarded
+    }
+
+    /// Looks at received data, from the front: the number of bytes.
+    pub(crate) fn peek(&mut self, data: &mut [u8]) -> usize {
+        self.cell.socket_mut(|socket| socket.peek_slice(data).unwrap_or(0))
+    }
+
+    /// Whether so much was received that a reader is told. Linux tells as well when the peer may send hardly more.
+    pub(super) fn is_readable(&self, low: usize) -> bool {
+        let received = self.received();
+        received >= low || (received > 0 && received + self.mss() > self.receive_size)
     }
 
     /// Bytes received and not read.
@@ -69,13 +124,24 @@ impl Conn {
 
     /// Bytes given and not acknowledged.
     pub(crate) fn unacknowledged(&self) -> usize {
-        self.cell.socket().send_queue()
+        self.cell.socket().send_queue() + self.held.len()
+    }
+
+    /// SIOCOUTQ: the same with our FIN, and a SYN that was never answered, as Linux counts them.
+    pub(crate) fn outstanding(&self) -> usize {
+        let fin = matches!(self.state(), State::FinWait1 | State::Closing | State::LastAck);
+        let never = self.stage == Stage::Done && self.recovery.acknowledged().is_none();
+        self.unacknowledged() + usize::from(fin || never)
     }
 
     /// Whether the peer's FIN has arrived, after all its data.
     pub(crate) fn peer_finished(&self) -> bool {
-        matches!(self.state(), State::CloseWait | State::LastAck | State::Closing | State::TimeWait)
-            || (self.stage == Stage::Done)
+        self.peer_finished || self.stage == Stage::Done
+    }
+
+    /// Whether the peer's FIN has arrived: Linux's SOCK_DONE, for which a reader sees the end before an error.
+    pub(crate) fn saw_end(&self) -> bool {
+        self.peer_finished
     }
 
     /// Whether data may still be given.

@@ -13,8 +13,8 @@ pub(super) fn lower_window(packet: &mut [u8], tcp_at: usize) {
     window.copy_from_slice(&lower.to_be_bytes());
 }
 
-/// Where the value of a segment's MSS option is (RFC 9293 §3.7.1).
-fn mss_at(packet: &[u8], tcp_at: usize) -> Option<usize> {
+/// Where the value of a segment's option is, by its kind and whole length (RFC 9293 §3.2).
+fn option_at(packet: &[u8], tcp_at: usize, wanted: u8, wanted_len: usize) -> Option<usize> {
     let header_len = usize::from(packet.get(tcp_at + 12)? >> 4) * 4;
     let options = packet.get(tcp_at + TCP_HEADER..tcp_at + header_len)?;
     let mut at = 0;
@@ -24,7 +24,7 @@ fn mss_at(packet: &[u8], tcp_at: usize) -> Option<usize> {
             1 => at += 1,
             _ => {
                 let len = usize::from(*options.get(at + 1)?);
-                if kind == 2 && len == 4 && options.len() >= at + 4 {
+                if kind == wanted && len == wanted_len && options.len() >= at + len {
                     return Some(tcp_at + TCP_HEADER + at + 2);
                 }
                 at += len.max(2);
@@ -34,13 +34,28 @@ fn mss_at(packet: &[u8], tcp_at: usize) -> Option<usize> {
     None
 }
 
-pub(super) fn mss_of(packet: &[u8], tcp_at: usize) -> Option<u16> {
-    let at = mss_at(packet, tcp_at)?;
-    Some(u16::from_be_bytes([packet[at], packet[at + 1]])).filter(|&mss| mss != 0)
+/// What matters of a SYN's options.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct SynOptions {
+    /// A size of 0 is none, as on Linux.
+    pub(super) mss: Option<u16>,
+    /// RFC 7323 §2.2
+    pub(super) scale: Option<u8>,
+    /// RFC 2018 §2
+    pub(super) sack: bool,
+}
+
+pub(super) fn syn_options(packet: &[u8], tcp_at: usize) -> SynOptions {
+    let value = |kind, len| option_at(packet, tcp_at, kind, len);
+    SynOptions {
+        mss: value(2, 4).map(|at| u16::from_be_bytes([packet[at], packet[at + 1]])).filter(|mss| *mss != 0),
+        scale: value(3, 3).map(|at| packet[at]),
+        sack: value(4, 2).is_some(),
+    }
 }
 
 pub(super) fn set_mss(packet: &mut [u8], tcp_at: usize, mss: usize) {
-    if let Some(at) = mss_at(packet, tcp_at) {
+    if let Some(at) = option_at(packet, tcp_at, 2, 4) {
         packet[at..at + 2].copy_from_slice(&(mss.min(usize::from(u16::MAX)) as u16).to_be_bytes());
     }
 }

@@ -4,6 +4,8 @@
 
 mod data;
 mod header;
+mod retransmit;
+mod rtt;
 mod timers;
 mod transmit;
 
@@ -18,15 +20,17 @@ use smoltcp::wire::{IpEndpoint, IpListenEndpoint, TcpPacket};
 pub(crate) use data::{receive_buffer, send_buffer};
 
 use super::context::{Contexts, Wire, with_sequence};
+use super::options::{Congestion, TcpOptions};
 use super::recovery::{Ack, FAST_RETRANSMIT, Recovery};
 use crate::engine::SocketId;
 use crate::engine::net::Net;
 use crate::engine::route::Path;
+use crate::engine::sockets::Options;
 use crate::engine::wire::TCP_HEADER;
-use crate::sys::TcpCell;
+use crate::sys::{RECEIVE_BUFFER, TcpCell};
+use retransmit::Flight;
+use rtt::Rtt;
 
-/// tcp(7), tcp_syn_retries = 6: "approximately 127 seconds".
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(127);
 /// tcp(7), tcp_synack_retries = 5: "31 seconds" and the wait after the last.
 const ACCEPT_TIMEOUT: Duration = Duration::from_secs(63);
 /// Segments with data that are acknowledged at once when a connection begins, so that the peer's slow start does not
@@ -90,25 +94,60 @@ pub(crate) struct Conn {
     pub(crate) armed: Option<Instant>,
     /// It has to be over by then.
     give_up_at: Option<Instant>,
+    /// When it began, and TCP_DEFER_ACCEPT's time from then on.
+    began: Instant,
     /// Bound to an interface by the user or by a link-local address.
     pub(crate) scope: Option<u32>,
     route: Route,
     /// Largest TCP payload that the peer takes on a wire.
     peer_mss: usize,
+    /// TCP_MAXSEG as it was when the connection began: what we announce, and use.
+    mss_limit: Option<u16>,
+    /// Of our own receive buffer, in bytes.
+    receive_size: usize,
+    /// Window scales, ours and the peer's, where both use them (RFC 7323 §2), and SACK (RFC 2018).
+    scale_offered: bool,
+    peer_scale: Option<u8>,
+    peer_sack: bool,
     /// Behind the last byte sent, and the next one expected: what TIME_WAIT has to remember.
     pub(crate) sent: (u32, u32),
     /// The sequence number behind all the data that was given.
     given: u32,
     /// A FIN has to follow, once all that was given is sent.
     finishing: bool,
+    /// The peer's FIN arrived, after all its data.
+    peer_finished: bool,
+    /// TCP_CORK
+    cork: bool,
+    /// The end of what was given, less than a segment, which TCP_CORK or MSG_MORE keeps from leaving; and until when.
+    held: Vec<u8>,
+    held_until: Option<Instant>,
     /// SO_SNDBUF, where it was set.
     pub(crate) send_limit: Option<usize>,
     recovery: Recovery,
+    flight: Flight,
+    rtt: Rtt,
     quick_acks: u8,
+    congestion: Congestion,
+    /// TCP_USER_TIMEOUT, and how long an orphan waits in FIN-WAIT-2.
+    user_timeout: Option<Duration>,
+    fin_timeout: Option<Duration>,
     keep_alive: Option<KeepAlive>,
     /// The peer was silent for too long and is being asked.
     probing: bool,
     heard: Instant,
+    data_sent: Instant,
+    data_received: Instant,
+}
+
+/// What a connection begins with.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Setup<'a> {
+    pub(crate) tuple: Tuple,
+    pub(crate) path: Path,
+    /// The initial sequence number.
+    pub(crate) sequence: u32,
+    pub(crate) options: &'a Options,
 }
 
 /// Where a connection stands beside smoltcp's state.
@@ -146,10 +185,11 @@ pub(crate) enum Fed {
 }
 
 impl Conn {
-    /// A connection towards `tuple`'s remote end, its SYN still to be sent.
-    pub(crate) fn connect(net: &Net, tuple: Tuple, path: Path, sequence: u32) -> Option<Conn> {
-        let mut conn = Conn::new(net, tuple, path, None)?;
-        let mut context = with_sequence(conn.route.context_mtu, net.now, sequence);
+    /// A connection towards the tuple's remote end, its SYN still to be sent.
+    pub(crate) fn connect(net: &Net, contexts: &mut Contexts, setup: Setup<'_>) -> Option<Conn> {
+        let tuple = setup.tuple;
+        let mut conn = Conn::new(net, contexts, setup, None)?;
+        let mut context = with_sequence(conn.route.context_mtu, net.now, setup.sequence);
         let connected = conn.cell.socket_mut(|socket| {
             socket.connect(
                 context.context(),
@@ -157,41 +197,42 @@ impl Conn {
                 IpEndpoint::from(tuple.local()),
             )
         });
-        conn.give_up_at = Some(net.now + CONNECT_TIMEOUT);
+        conn.give_up_at = Some(net.now + setup.options.tcp.connect_timeout());
         connected.ok().map(|()| conn)
     }
 
     /// A connection that answers a SYN, which is processed at once.
     pub(crate) fn answer(
-        net: &mut Net,
-        tuple: Tuple,
-        path: Path,
-        sequence: u32,
+        net: &Net,
+        contexts: &mut Contexts,
+        setup: Setup<'_>,
         parent: SocketId,
         syn: &mut Frame,
         out: &mut Vec<Frame>,
     ) -> Option<Conn> {
-        let mut conn = Conn::new(net, tuple, path, Some(parent))?;
-        let local = tuple.local();
+        let mut conn = Conn::new(net, contexts, setup, Some(parent))?;
+        let local = setup.tuple.local();
         let endpoint = IpListenEndpoint { addr: Some(local.ip().into()), port: local.port() };
         conn.cell.socket_mut(|socket| socket.listen(endpoint)).ok()?;
-        conn.give_up_at = Some(net.now + ACCEPT_TIMEOUT);
-        conn.rewrite_mss(syn);
+        let deferral = Duration::from_secs(u64::from(setup.options.tcp.defer_accept_seconds()));
+        conn.give_up_at = Some(net.now + ACCEPT_TIMEOUT + deferral);
+        conn.hear_syn(syn);
         let mtu = conn.route.context_mtu;
-        let mut context = with_sequence(mtu, net.now, sequence);
+        let mut context = with_sequence(mtu, net.now, setup.sequence);
         conn.cell.with(|set, _| {
             context.poll_ingress_single(net.now, &mut Wire { mtu, rx: Some(syn), tx: out }, set)
         });
         (conn.state() == State::SynReceived).then_some(conn)
     }
 
-    fn new(net: &Net, tuple: Tuple, path: Path, parent: Option<SocketId>) -> Option<Conn> {
-        let mut cell = TcpCell::new()?;
+    fn new(net: &Net, contexts: &mut Contexts, setup: Setup<'_>, parent: Option<SocketId>) -> Option<Conn> {
+        let Setup { tuple, path, options, .. } = setup;
+        let receive_size = receive_size(options);
+        let mut cell = TcpCell::new(receive_size)?;
         cell.socket_mut(|socket| {
             socket.set_ack_delay(None);
-            socket.set_congestion_control(smoltcp::socket::tcp::CongestionControl::Cubic)
+            socket.set_congestion_control(options.tcp.congestion.control());
         });
-        let scope = None;
         let mut conn = Conn {
             cell,
             tuple,
@@ -201,22 +242,41 @@ impl Conn {
             dirty: false,
             armed: None,
             give_up_at: None,
-            scope,
+            began: net.now,
+            scope: None,
             route: Route { path, generation: 0, mac: None, context_mtu: 0 },
             // RFC 9293 §3.7.1: "If an MSS Option is not received at connection setup, TCP implementations MUST
             // assume a default send MSS of 536 (576 - 40) for IPv4 or 1220 (1280 - 60) for IPv6".
             peer_mss: if tuple.remote_ip.is_ipv4() { 536 } else { 1220 },
+            mss_limit: options.tcp.max_segment,
+            receive_size,
+            scale_offered: parent.is_none(),
+            peer_scale: None,
+            peer_sack: false,
             sent: (0, 0),
             given: 0,
             finishing: false,
+            peer_finished: false,
+            cork: false,
+            held: Vec::new(),
+            held_until: None,
             send_limit: None,
             recovery: Recovery::default(),
+            flight: Flight::new(net.now),
+            rtt: Rtt::default(),
             quick_acks: QUICK_ACKS,
+            congestion: options.tcp.congestion,
+            user_timeout: None,
+            fin_timeout: None,
             keep_alive: None,
             probing: false,
             heard: net.now,
+            data_sent: net.now,
+            data_received: net.now,
         };
         conn.use_path(net, path);
+        let window = initial_window(conn.announced_mss());
+        contexts.teach_initial_window(&mut conn.cell, net.now, window);
         Some(conn)
     }
 
@@ -237,33 +297,30 @@ impl Conn {
         let (syn, rst, payload, ack) = {
             let tcp = TcpPacket::new_unchecked(&packet[tcp_at..]);
             let payload = packet.len() - tcp_at - usize::from(tcp.header_len());
-            let pure_ack = payload == 0 && tcp.ack() && !(tcp.syn() || tcp.fin() || tcp.rst());
-            let ack = match pure_ack {
-                true => self.recovery.on_ack(tcp.ack_number().0 as u32, tcp.window_len(), self.sent.0),
-                false => Ack::Plain,
-            };
-            (tcp.syn(), tcp.rst(), payload, ack)
+            (tcp.syn(), tcp.rst(), payload, self.take_ack(now, &tcp, payload))
         };
+        if let Some(window) = self.flight.stale_window(packet, tcp_at, ack) {
+            packet[tcp_at + 14..tcp_at + 16].copy_from_slice(&window.to_be_bytes());
+        }
         // smoltcp would go for a fast retransmission, which needs data, and forget the time-out that resends the FIN.
         if matches!(ack, Ack::Duplicate(n) if n >= FAST_RETRANSMIT) && self.unacknowledged() == 0 {
             return Fed::Nothing;
         }
         if syn {
-            self.rewrite_mss(packet);
+            self.hear_syn(packet);
         }
         self.cell.moved += payload;
         self.hear(now);
-        if payload > 0 && self.quick_acks > 0 {
-            self.quick_acks -= 1;
-            if self.quick_acks == 0 {
-                self.cell.socket_mut(|socket| socket.set_ack_delay(Some(ACK_DELAY)));
+        if payload > 0 {
+            self.data_received = now;
+            if self.quick_acks > 0 {
+                self.quick_acks -= 1;
+                if self.quick_acks == 0 {
+                    self.cell.socket_mut(|socket| socket.set_ack_delay(Some(ACK_DELAY)));
+                }
             }
         }
-        let mtu = self.route.context_mtu;
-        let context = contexts.get(mtu, now);
-        self.cell.with(|set, _| {
-            context.poll_ingress_single(now, &mut Wire { mtu, rx: Some(packet), tx: out }, set)
-        });
+        self.process(contexts, now, packet, out);
         let missing = match ack {
             Ack::Partial => FAST_RETRANSMIT,
             Ack::Duplicate(n) if n + 1 >= self.segments_in_flight() => FAST_RETRANSMIT.saturating_sub(n),
@@ -271,16 +328,14 @@ impl Conn {
         };
         if missing > 0 && self.unacknowledged() > 0 {
             self.recovery.begin(self.sent.0);
-            for _ in 0..missing {
-                self.cell.with(|set, _| {
-                    context.poll_ingress_single(now, &mut Wire { mtu, rx: Some(packet), tx: out }, set)
-                });
-            }
+            self.repeat_ack(contexts, now, missing, out);
         }
         let after = self.state();
         if after == before {
             return Fed::Nothing;
         }
+        self.peer_finished |=
+            matches!(after, State::CloseWait | State::LastAck | State::Closing | State::TimeWait);
         match (before, after) {
             (State::SynReceived, State::Listen) => Fed::Reaped,
             (_, State::Closed) if rst => Fed::Reset(match before {
@@ -298,6 +353,15 @@ impl Conn {
         }
     }
 
+    /// Lets smoltcp have a packet.
+    fn process(&mut self, contexts: &mut Contexts, now: Instant, packet: &[u8], out: &mut Vec<Frame>) {
+        let (mtu, now) = (self.route.context_mtu, self.flight.clock(now));
+        let context = contexts.get(mtu, now);
+        self.cell.with(|set, _| {
+            context.poll_ingress_single(now, &mut Wire { mtu, rx: Some(packet), tx: out }, set)
+        });
+    }
+
     /// Segments that were sent and not acknowledged.
     fn segments_in_flight(&self) -> usize {
         self.recovery.in_flight(self.sent.0).div_ceil(self.wire_mss(TCP_HEADER))
@@ -312,8 +376,11 @@ impl Conn {
             self.finishing = false;
             self.cell.socket_mut(|socket| socket.close());
         }
-        self.arm_timeout();
-        let mtu = self.route.context_mtu;
+        if self.held_until.is_some_and(|at| now >= at) {
+            self.uncork();
+        }
+        self.retransmit_due(contexts, now, out);
+        let (mtu, now) = (self.route.context_mtu, self.flight.clock(now));
         let context = contexts.get(mtu, now);
         let until = out.len() + room;
         self.cell.with(|set, _| {
@@ -330,7 +397,9 @@ impl Conn {
     }
 
     /// Ends the sending direction with a FIN.
-    pub(crate) fn finish(&mut self) {
+    pub(crate) fn finish(&mut self, now: Instant) {
+        self.uncork();
+        self.flight.begin(now, self.unacknowledged());
         // smoltcp 0.14 takes no window updates in LAST-ACK: data that the window does not let out would wait there for
         // a probe. So that state is entered when all is sent.
         if self.state() == State::CloseWait && !self.all_sent() {
@@ -345,6 +414,11 @@ impl Conn {
         self.given.wrapping_sub(self.sent.0) as i32 <= 0
     }
 
+    /// Whether our FIN is on its way or there, and the peer's is not here.
+    pub(crate) fn has_finished(&self) -> bool {
+        matches!(self.state(), State::FinWait1 | State::FinWait2)
+    }
+
     /// Ends both directions with a RST, which the next pump sends.
     pub(crate) fn abort(&mut self) {
         self.cell.socket_mut(|socket| socket.abort());
@@ -355,7 +429,26 @@ impl Conn {
         self.state() == State::Closed && self.cell.socket().remote_endpoint().is_none()
     }
 
-    pub(crate) fn set_nagle(&mut self, on: bool) {
+    /// Brings it in line with what tcp(7) sets. What belongs to the handshake was taken when the connection began.
+    pub(crate) fn configure(&mut self, options: &TcpOptions) {
+        self.set_nagle(!options.no_delay);
+        self.user_timeout = options.user_timeout();
+        self.fin_timeout = options.fin_timeout();
+        if std::mem::replace(&mut self.cork, options.cork) && !options.cork {
+            self.uncork();
+        }
+        if std::mem::replace(&mut self.congestion, options.congestion) != options.congestion {
+            self.cell.socket_mut(|socket| socket.set_congestion_control(options.congestion.control()));
+        }
+    }
+
+    /// TCP_QUICKACK: whether the next segments are acknowledged at once.
+    pub(crate) fn quick_ack(&mut self, on: bool) {
+        self.quick_acks = if on { QUICK_ACKS } else { 0 };
+        self.cell.socket_mut(|socket| socket.set_ack_delay((!on).then_some(ACK_DELAY)));
+    }
+
+    fn set_nagle(&mut self, on: bool) {
         self.cell.socket_mut(|socket| socket.set_nagle_enabled(on));
     }
 
@@ -364,7 +457,9 @@ impl Conn {
     }
 
     /// The poll bits of a connection, as Linux's tcp_poll() has them.
-    pub(crate) fn events(&self, shut_read: bool, shut_write: bool) -> Events {
+    ///
+    /// `low`: how many bytes make it readable.
+    pub(crate) fn events(&self, shut_read: bool, shut_write: bool, low: usize) -> Events {
         let state = self.state();
         let mut events = Events::empty();
         let over = self.stage == Stage::Done;
@@ -377,7 +472,7 @@ impl Conn {
         if self.stage == Stage::Opening {
             return events;
         }
-        if self.received() > 0 {
+        if self.is_readable(low) {
             events |= Events::IN;
         }
         if shut_write || over || !self.may_send() || self.writable() {
@@ -385,4 +480,18 @@ impl Conn {
         }
         events
     }
+}
+
+/// The receive buffer in bytes. SO_RCVBUF is twice the window that it stands for (tcp(7), tcp_adv_win_scale).
+fn receive_size(options: &Options) -> usize {
+    let size = options.receive_buffer.map_or(RECEIVE_BUFFER, |buffer| buffer / 2);
+    match options.tcp.window_clamp() {
+        0 => size,
+        clamp => size.min(clamp as usize),
+    }
+}
+
+/// RFC 6928 §2: "min (10*MSS, max (2*MSS, 14600))", which Linux rounds to 10 segments.
+fn initial_window(mss: usize) -> usize {
+    10 * mss
 }

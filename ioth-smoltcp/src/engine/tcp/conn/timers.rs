@@ -12,8 +12,6 @@ use crate::engine::tcp::context::Contexts;
 const DATA_TIMEOUT: Duration = Duration::from_secs(924);
 /// tcp(7), tcp_orphan_retries = 8: how long data of a closed socket is still tried.
 const ORPHAN_TIMEOUT: Duration = Duration::from_secs(100);
-/// tcp(7), tcp_fin_timeout: how long a closed socket waits for the peer's FIN.
-const FIN_TIMEOUT: Duration = Duration::from_secs(60);
 
 impl Conn {
     /// When it has to be pumped again, however quiet the network is.
@@ -21,9 +19,13 @@ impl Conn {
         if self.stage == Stage::Done {
             return None;
         }
-        let context = contexts.get(self.route.context_mtu, now);
-        let timer = self.cell.with(|set, _| context.poll_at(now, set));
-        [timer, self.give_up_at, self.probe_at()].into_iter().flatten().min()
+        let clock = self.flight.clock(now);
+        let context = contexts.get(self.route.context_mtu, clock);
+        let timer = self.cell.with(|set, _| context.poll_at(clock, set)).map(|at| self.flight.real(at));
+        [timer, self.give_up_at, self.stuck_at(), self.probe_at(), self.retransmit_at(), self.held_until]
+            .into_iter()
+            .flatten()
+            .min()
     }
 
     /// Starts to ask a peer that was silent for too long. smoltcp sends the probes, the first one at once.
@@ -32,7 +34,12 @@ impl Conn {
             && self.probe_at().is_some_and(|at| now >= at)
         {
             self.probing = true;
-            self.give_up_at = Some(now + keep_alive.interval * keep_alive.count);
+            let patience = match self.user_timeout {
+                // tcp(7): "TCP_USER_TIMEOUT will override keepalive to determine when to close a connection".
+                Some(timeout) => timeout.max(keep_alive.idle) - keep_alive.idle,
+                None => keep_alive.interval * keep_alive.count,
+            };
+            self.give_up_at = Some(now + patience.max(keep_alive.interval));
             self.cell.socket_mut(|socket| socket.set_keep_alive(Some(keep_alive.interval)));
         }
     }
@@ -53,28 +60,56 @@ impl Conn {
 
     /// Whether its time is over: nobody answered.
     pub(crate) fn expired(&self, now: Instant) -> bool {
-        self.give_up_at.is_some_and(|at| now >= at)
+        [self.give_up_at, self.stuck_at()].into_iter().flatten().any(|at| now >= at)
+    }
+
+    /// When data or a FIN will have been tried for too long. The handshake has a deadline of its own.
+    fn stuck_at(&self) -> Option<Instant> {
+        let closing = matches!(self.state(), State::FinWait1 | State::Closing | State::LastAck);
+        if self.stage != Stage::Open || !(closing || self.unacknowledged() > 0) {
+            return None;
+        }
+        Some(match self.user_timeout {
+            // RFC 5482 §1: "the maximum amount of time that transmitted data may remain unacknowledged".
+            Some(timeout) => self.flight.stuck_since + timeout,
+            None => {
+                let timeout = if self.orphan { ORPHAN_TIMEOUT } else { DATA_TIMEOUT };
+                self.heard.max(self.flight.stuck_since) + timeout
+            }
+        })
     }
 
     /// The user is gone; what was given is still delivered.
     pub(crate) fn abandon(&mut self, now: Instant) {
         self.orphan = true;
-        if self.state() == State::FinWait2 {
-            self.give_up_at = Some(now + FIN_TIMEOUT);
-        }
+        self.watch_orphan(now);
     }
 
     /// For an orphan: not everything that was given is acknowledged, the FIN included.
     pub(crate) fn is_delivering(&self) -> bool {
-        let closing = matches!(self.state(), State::FinWait1 | State::Closing | State::LastAck);
-        self.orphan && self.stage != Stage::Done && (closing || self.unacknowledged() > 0)
+        self.orphan && self.is_finishing()
     }
 
-    /// For an orphan: the peer has acknowledged everything, and gets a minute for its FIN.
+    /// Not everything that was given is acknowledged, the FIN included.
+    pub(crate) fn is_finishing(&self) -> bool {
+        let closing = matches!(self.state(), State::FinWait1 | State::Closing | State::LastAck);
+        self.stage != Stage::Done && (closing || self.unacknowledged() > 0)
+    }
+
+    /// For an orphan: the peer has acknowledged everything, and gets a minute, or TCP_LINGER2's time, for its FIN.
     pub(crate) fn watch_orphan(&mut self, now: Instant) {
-        if self.orphan && self.state() == State::FinWait2 && self.give_up_at.is_none() {
-            self.give_up_at = Some(now + FIN_TIMEOUT);
+        if !self.orphan || self.state() != State::FinWait2 || self.give_up_at.is_some() {
+            return;
         }
+        match self.fin_timeout {
+            Some(timeout) => self.give_up_at = Some(now + timeout),
+            None => self.abort(),
+        }
+    }
+
+    /// TCP_DEFER_ACCEPT: whether the handshake's last acknowledgement is still left out of account.
+    pub(crate) fn deferred(&self, now: Instant, seconds: u32) -> bool {
+        now < self.began + Duration::from_secs(u64::from(seconds))
     }
 
     /// Whether an acknowledgement is still held back: nothing else that TIME_WAIT waits for comes this soon.
@@ -88,21 +123,5 @@ impl Conn {
             self.hear(heard);
             self.keep_alive = keep_alive;
         }
-    }
-
-    /// smoltcp's time-out kills idle connections too: it is only on while something is outstanding.
-    pub(super) fn arm_timeout(&mut self) {
-        let orphan = self.orphan;
-        self.cell.socket_mut(|socket| {
-            let closing = matches!(socket.state(), State::FinWait1 | State::Closing | State::LastAck);
-            let timeout = match socket.state() {
-                // The handshake has a deadline of ours, after which no RST is sent.
-                State::SynSent | State::SynReceived => None,
-                _ if orphan && (closing || socket.send_queue() > 0) => Some(ORPHAN_TIMEOUT),
-                _ if closing || socket.send_queue() > 0 => Some(DATA_TIMEOUT),
-                _ => None,
-            };
-            socket.set_timeout(timeout);
-        });
     }
 }

@@ -3,9 +3,10 @@
 use std::num::NonZeroU16;
 
 use ioth_vde::{Checksum, Frame};
+use smoltcp::time::Instant;
 use smoltcp::wire::TcpPacket;
 
-use super::header::{lower_window, mss_of, set_mss};
+use super::header::{self, lower_window, set_mss};
 use super::{Conn, Route};
 use crate::engine::iface::LOOPBACK;
 use crate::engine::neigh::Resolution;
@@ -13,29 +14,70 @@ use crate::engine::net::Net;
 use crate::engine::route::Path;
 use crate::engine::wire::{TCP_HEADER, ip_header_len};
 
+/// RTTVAR in microseconds before there was a measurement, as Linux tells it.
+const INITIAL_RTTVAR: u64 = 250_000;
+
+/// What TCP_INFO tells of a connection. Times in microseconds, or milliseconds since something happened.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Facts {
+    pub(crate) rto: u32,
+    pub(crate) rtt: u32,
+    pub(crate) rttvar: u32,
+    /// Bytes.
+    pub(crate) in_flight: usize,
+    /// After a loss, until all that was under way then has arrived.
+    pub(crate) recovering: bool,
+    /// In a row.
+    pub(crate) timeouts: u32,
+    /// Segments, ever.
+    pub(crate) retransmits: u32,
+    /// The most segments that were under way at a time: smoltcp does not tell its congestion window.
+    pub(crate) window_segments: u32,
+    pub(crate) last_sent: u32,
+    pub(crate) last_received: u32,
+    pub(crate) last_heard: u32,
+    pub(crate) path_mtu: u32,
+    pub(crate) announced_mss: usize,
+    /// Bytes that we offer.
+    pub(crate) receive_window: u32,
+    /// The peer's window scale and ours, where both have one.
+    pub(crate) scales: Option<(u8, u8)>,
+    pub(crate) sack: bool,
+}
+
 impl Conn {
     /// Sends a packet that smoltcp built on its way.
     pub(crate) fn transmit(&mut self, net: &mut Net, mut packet: Frame) {
         let ip = ip_header_len(self.tuple.remote_ip);
-        let (sequence, segment_len, header_len, acknowledged) = {
+        let (sequence, segment_len, header_len, acknowledged, window) = {
             let tcp = TcpPacket::new_unchecked(&packet[ip..]);
             (
                 tcp.seq_number().0 as u32,
                 tcp.segment_len(),
                 usize::from(tcp.header_len()),
                 tcp.ack_number().0 as u32,
+                tcp.window_len(),
             )
         };
         let syn = packet[ip + 13] & 0x02 != 0;
         let end = sequence.wrapping_add(segment_len as u32);
-        if end.wrapping_sub(self.sent.0) as i32 > 0 || syn {
+        let in_flight = self.recovery.in_flight(self.sent.0);
+        if end.wrapping_sub(self.sent.0) as i32 > 0 || (syn && self.sent.0 != end) {
+            self.flight.on_send(net.now, in_flight == 0);
+            self.rtt.on_send(net.now, end);
             self.sent.0 = end;
-        } else if segment_len > 0 {
+            self.data_sent = net.now;
+            self.flight.most = self.flight.most.max(self.segments_in_flight() as u32);
+        } else if segment_len > 0 && (in_flight > 0 || syn) {
             self.recovery.on_retransmit(sequence);
+            self.rtt.on_retransmit();
+            self.flight.retransmits = self.flight.retransmits.saturating_add(1);
         }
+        let scale = if syn { 0 } else { self.scale() };
+        self.flight.edge = acknowledged.wrapping_add(u32::from(window) << scale);
         if syn {
             self.given = end;
-        } else {
+        } else if scale > 0 {
             lower_window(&mut packet, ip);
         }
         self.sent.1 = acknowledged;
@@ -50,8 +92,7 @@ impl Conn {
         }
         packet.checksum = Checksum::Trusted;
         if syn {
-            let mss = self.route.path.mtu.min(usize::from(u16::MAX)).saturating_sub(ip + TCP_HEADER);
-            set_mss(&mut packet, ip, mss);
+            set_mss(&mut packet, ip, self.announced_mss());
         }
         let mss = self.wire_mss(header_len);
         if packet.len() - ip - header_len > mss {
@@ -92,19 +133,66 @@ impl Conn {
         };
     }
 
-    /// The peer's segment size is kept; smoltcp is told one of its own packet size, so that it builds super-frames.
-    pub(super) fn rewrite_mss(&mut self, packet: &mut Frame) {
-        let ip = if packet[0] >> 4 == 4 {
-            usize::from(packet[0] & 0x0f) * 4
-        } else {
-            crate::engine::wire::IPV6_HEADER
-        };
-        if let Some(mss) = mss_of(packet, ip) {
+    /// What a SYN says of its sender. The peer's segment size is kept; smoltcp is told one of its own packet size, so that
+    /// it builds super-frames.
+    pub(super) fn hear_syn(&mut self, packet: &mut Frame) {
+        let ip = ip_header_len(self.tuple.remote_ip);
+        let ip = if packet[0] >> 4 == 4 { usize::from(packet[0] & 0x0f) * 4 } else { ip };
+        let syn = header::syn_options(packet, ip);
+        self.peer_scale = syn.scale;
+        self.scale_offered |= syn.scale.is_some();
+        self.peer_sack = syn.sack;
+        if let Some(mss) = syn.mss {
             self.peer_mss = usize::from(mss).max(48);
         }
+        // Linux: TCP_MAXSEG holds both ways.
+        if let Some(limit) = self.mss_limit.map(usize::from).filter(|limit| *limit < self.peer_mss) {
+            self.peer_mss = limit;
+            set_mss(packet, ip, limit);
+        }
         let path_mss = self.route.path.mtu.saturating_sub(ip_header_len(self.tuple.remote_ip) + TCP_HEADER);
-        if self.route.context_mtu > self.route.path.mtu && self.peer_mss >= 536.min(path_mss) {
+        let coalesces = self.peer_mss >= 536.min(path_mss) || self.mss_limit.is_some();
+        if self.route.context_mtu > self.route.path.mtu && coalesces {
             set_mss(packet, ip, self.route.context_mtu - ip_header_len(self.tuple.remote_ip) - TCP_HEADER);
+        }
+    }
+
+    /// The segment size that our SYN tells.
+    pub(super) fn announced_mss(&self) -> usize {
+        let path = self.route.path.mtu.min(usize::from(u16::MAX));
+        let mss = path.saturating_sub(ip_header_len(self.tuple.remote_ip) + TCP_HEADER);
+        self.mss_limit.map_or(mss, |limit| mss.min(usize::from(limit)))
+    }
+
+    /// By how many bits our window is shifted (RFC 7323 §2.3): smoltcp takes as many as its buffer needs.
+    fn scale(&self) -> u8 {
+        match self.peer_scale {
+            Some(_) => (usize::BITS - self.receive_size.leading_zeros()).saturating_sub(16) as u8,
+            None => 0,
+        }
+    }
+
+    /// What TCP_INFO tells.
+    pub(crate) fn facts(&self, now: Instant) -> Facts {
+        let millis = |since: Instant| u32::try_from((now - since).total_millis()).unwrap_or(u32::MAX);
+        let micros = |micros: u64| u32::try_from(micros).unwrap_or(u32::MAX);
+        Facts {
+            rto: micros(self.rtt.timeout().total_micros()),
+            rtt: micros(self.rtt.smoothed().unwrap_or(0)),
+            rttvar: micros(self.rtt.variation().unwrap_or(INITIAL_RTTVAR)),
+            in_flight: self.recovery.in_flight(self.sent.0),
+            recovering: self.recovery.is_under_way(),
+            timeouts: self.flight.timeouts,
+            retransmits: self.flight.retransmits,
+            window_segments: self.flight.most,
+            last_sent: millis(self.data_sent),
+            last_received: millis(self.data_received),
+            last_heard: millis(self.heard),
+            path_mtu: self.route.path.mtu as u32,
+            announced_mss: self.announced_mss(),
+            receive_window: self.receive_size.saturating_sub(self.received()) as u32,
+            scales: self.peer_scale.map(|peer| (peer.min(14), self.scale())),
+            sack: self.peer_sack,
         }
     }
 

@@ -124,17 +124,9 @@ pub(in crate::table) fn rows() -> Vec<Row> {
     rows
 }
 
-/// Why a signal fd, or smoltcp, differs here.
-fn remark(call: &str, state: &str) -> &'static str {
-    match (call, state) {
-        ("poll", _) => "a signal fd: see \"Poll bits\"",
-        ("bind", _) => "Linux gives up the port that connect(2) chose, and with it the EINVAL",
-        ("connect", _) => "Linux keeps the outcome for one more connect(2)",
-        ("SIOCOUTQ", _) => "Linux counts the SYN",
-        (_, "a connecting stream") => "Linux says that the attempt was given up",
-        ("shutdown SHUT_RD, recv", _) => "Linux shuts although it says ENOTCONN",
-        _ => "",
-    }
+/// Why smoltcp differs here.
+fn remark(call: &str, _: &str) -> &'static str {
+    if call == "poll" { "a signal fd: see \"Poll bits\"" } else { "" }
 }
 
 fn refused(pair: &Pair) -> Fd {

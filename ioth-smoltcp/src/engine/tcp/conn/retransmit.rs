@@ -1,0 +1,264 @@
+//! When data that was not acknowledged is sent again, sooner than smoltcp would.
+//!
+//! smoltcp waits a second at least (RFC 6298 §2.4) and looks at nothing but its clock; Linux waits 200 ms at least and
+//! probes the end of a flight after two round trips. Both need nothing from smoltcp but what it does anyway:
+//!
+//! * Each connection has a clock of its own. When our time-out is over, the clock is put forward to smoltcp's, which
+//!   then sends everything again, with a congestion window of one segment.
+//! * Three duplicate acknowledgements make it send the first missing segment again. What smoltcp shall take for an
+//!   acknowledgement of the peer's is built here.
+//!
+//! Read first: RFC 6298, RFC 8985 §7 (tail loss probe), RFC 9293 §3.10.7.4.
+
+use ioth_vde::Frame;
+use smoltcp::time::{Duration, Instant};
+use smoltcp::wire::{IpProtocol, TcpPacket, TcpSeqNumber};
+
+use super::{Conn, Stage};
+use crate::engine::tcp::context::{Contexts, Wire};
+use crate::engine::tcp::recovery::{Ack, FAST_RETRANSMIT};
+use crate::engine::wire::{self, IpAttrs, TCP_HEADER, ip_header_len};
+
+/// Linux's TCP_RTO_MAX.
+const MAX_TIMEOUT: Duration = Duration::from_secs(120);
+/// RFC 8985 §7.2: a lone segment may meet a receiver that delays its acknowledgement ("TLP.max_ack_delay"), others need
+/// a little for what the timers are worth (Linux's TCP_TIMEOUT_MIN).
+const MAX_ACK_DELAY: Duration = Duration::from_millis(200);
+const TIMER_SLACK: Duration = Duration::from_millis(2);
+/// Timers of smoltcp's that may be in front of its time-out: delayed acknowledgements and the like.
+const MAX_STEPS: usize = 3;
+
+/// What is under way, and since when.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Flight {
+    /// How far smoltcp's clock was put forward.
+    skew: Duration,
+    /// The last time that something new was sent or acknowledged.
+    moved_at: Instant,
+    /// The last time that everything was sent again, or `moved_at`.
+    waiting_since: Instant,
+    /// Since when there is something that is not acknowledged, without any progress.
+    pub(super) stuck_since: Instant,
+    /// Time-outs in a row.
+    pub(super) timeouts: u32,
+    /// The end of this flight was probed.
+    probed: bool,
+    /// Segments that were sent again, ever.
+    pub(super) retransmits: u32,
+    /// The most segments that were under way at a time.
+    pub(super) most: u32,
+    /// RFC 9293's SND.WND in the form that it had on the wire, and SND.WL1.
+    window: u16,
+    window_from: Option<u32>,
+    /// The end of the window that smoltcp offered last.
+    pub(super) edge: u32,
+}
+
+impl Flight {
+    pub(super) fn new(now: Instant) -> Self {
+        Flight {
+            skew: Duration::ZERO,
+            moved_at: now,
+            waiting_since: now,
+            stuck_since: now,
+            timeouts: 0,
+            probed: false,
+            retransmits: 0,
+            most: 0,
+            window: 0,
+            window_from: None,
+            edge: 0,
+        }
+    }
+
+    /// smoltcp's time.
+    pub(super) fn clock(&self, now: Instant) -> Instant {
+        now + self.skew
+    }
+
+    /// A moment of smoltcp's time in ours.
+    pub(super) fn real(&self, at: Instant) -> Instant {
+        at - self.skew
+    }
+
+    /// The user gives something to send; so much was there already.
+    pub(super) fn begin(&mut self, now: Instant, before: usize) {
+        if before == 0 {
+            self.stuck_since = now;
+        }
+    }
+
+    pub(super) fn on_send(&mut self, now: Instant, first: bool) {
+        self.moved_at = now;
+        self.probed = false;
+        if first {
+            self.waiting_since = now;
+        }
+    }
+
+    fn on_progress(&mut self, now: Instant) {
+        self.moved_at = now;
+        self.waiting_since = now;
+        self.stuck_since = now;
+        self.timeouts = 0;
+        self.probed = false;
+    }
+
+    /// The window that a segment should have told: `None` when its own is good.
+    ///
+    /// RFC 9293 §3.10.7.4: "If SND.WL1 < SEG.SEQ or (SND.WL1 = SEG.SEQ and SND.WL2 =< SEG.ACK), set SND.WND"; of several
+    /// with equal numbers Linux believes the largest, and one that is closed. An older segment that was overtaken
+    /// must not shrink the window.
+    pub(super) fn stale_window(&mut self, packet: &[u8], tcp_at: usize, ack: Ack) -> Option<u16> {
+        let tcp = TcpPacket::new_unchecked(&packet[tcp_at..]);
+        if !tcp.ack() || tcp.rst() {
+            return None;
+        }
+        let (sequence, window) = (tcp.seq_number().0 as u32, tcp.window_len());
+        let newer = match self.window_from {
+            Some(from) if !tcp.syn() => match sequence.wrapping_sub(from) as i32 {
+                0 => ack.moves_on() || window > self.window || window == 0,
+                difference => difference > 0 || ack.moves_on(),
+            },
+            _ => true,
+        };
+        if !newer {
+            return Some(self.window).filter(|known| *known != window);
+        }
+        // A handshake's window is not scaled: it is compared with nothing.
+        if !tcp.syn() {
+            (self.window, self.window_from) = (window, Some(sequence));
+        }
+        None
+    }
+}
+
+impl Conn {
+    /// Looks at what a segment acknowledges, before smoltcp does.
+    pub(super) fn take_ack(&mut self, now: Instant, tcp: &TcpPacket<&[u8]>, payload: usize) -> Ack {
+        if !tcp.ack() || tcp.rst() {
+            return Ack::Plain;
+        }
+        let ack = tcp.ack_number().0 as u32;
+        let pure = payload == 0 && !(tcp.syn() || tcp.fin());
+        let before = self.recovery.acknowledged();
+        let said = self.recovery.on_ack(ack, tcp.window_len(), self.sent.0, pure);
+        if self.recovery.acknowledged() != before {
+            self.flight.on_progress(now);
+            self.rtt.on_ack(now, ack);
+        }
+        said
+    }
+
+    /// When data is sent again if nothing arrives until then.
+    pub(super) fn retransmit_at(&self) -> Option<Instant> {
+        [self.probe_flight_at(), self.timeout_at()].into_iter().flatten().min()
+    }
+
+    fn timeout_at(&self) -> Option<Instant> {
+        if self.stage != Stage::Open || self.recovery.in_flight(self.sent.0) == 0 {
+            return None;
+        }
+        let timeout = self.rtt.timeout() * 2u32.saturating_pow(self.flight.timeouts.min(16));
+        Some(self.flight.waiting_since + timeout.min(MAX_TIMEOUT))
+    }
+
+    /// RFC 8985 §7.2: when the end of a flight is probed. Without SACK the first missing segment says as much as the last.
+    fn probe_flight_at(&self) -> Option<Instant> {
+        let smoothed = self.rtt.smoothed()?;
+        let in_flight = self.recovery.in_flight(self.sent.0);
+        let quiet = self.flight.probed || self.flight.timeouts > 0;
+        if self.stage != Stage::Open || in_flight == 0 || self.unacknowledged() == 0 || quiet {
+            return None;
+        }
+        let alone = in_flight <= self.mss();
+        let slack = if alone { MAX_ACK_DELAY } else { TIMER_SLACK };
+        Some(self.flight.moved_at + Duration::from_micros(2 * smoothed) + slack)
+    }
+
+    /// Has smoltcp send again what is due.
+    pub(super) fn retransmit_due(&mut self, contexts: &mut Contexts, now: Instant, out: &mut Vec<Frame>) {
+        if self.timeout_at().is_some_and(|at| now >= at) {
+            self.flight.timeouts += 1;
+            self.flight.waiting_since = now;
+            self.put_clock_forward(contexts, now, out);
+        } else if self.probe_flight_at().is_some_and(|at| now >= at) {
+            self.flight.probed = true;
+            self.recovery.begin(self.sent.0);
+            self.repeat_ack(contexts, now, FAST_RETRANSMIT, out);
+        }
+    }
+
+    /// smoltcp's next timer is due now. Its time-out may have others in front of it.
+    fn put_clock_forward(&mut self, contexts: &mut Contexts, now: Instant, out: &mut Vec<Frame>) {
+        let mtu = self.route.context_mtu;
+        for _ in 0..MAX_STEPS {
+            let clock = self.flight.clock(now);
+            let context = contexts.get(mtu, clock);
+            let Some(at) = self.cell.with(|set, _| context.poll_at(clock, set)) else { return };
+            if at > clock {
+                self.flight.skew += at - clock;
+            }
+            let clock = self.flight.clock(now);
+            let (before, una) = (out.len(), self.recovery.acknowledged());
+            self.cell.with(|set, _| context.poll_egress(clock, &mut Wire { mtu, rx: None, tx: out }, set));
+            let ip = ip_header_len(self.tuple.remote_ip);
+            let again = out[before..].iter().any(|packet| {
+                let tcp = TcpPacket::new_unchecked(&packet[ip..]);
+                Some(tcp.seq_number().0 as u32) == una && tcp.segment_len() > 0
+            });
+            if again {
+                return;
+            }
+        }
+    }
+
+    /// The peer's last acknowledgement comes once more, `count` times.
+    ///
+    /// smoltcp counts duplicates that tell the same window, up to 255 of them, and acts on the third: a different
+    /// window before makes it begin anew.
+    pub(super) fn repeat_ack(
+        &mut self,
+        contexts: &mut Contexts,
+        now: Instant,
+        count: usize,
+        out: &mut Vec<Frame>,
+    ) {
+        let Some(ack) = self.recovery.acknowledged() else { return };
+        let window = self.flight.window;
+        if window == 0 {
+            return;
+        }
+        if count >= FAST_RETRANSMIT {
+            let other = if window > 1 { window - 1 } else { window + 1 };
+            let packet = self.peer_ack(ack, other);
+            self.process(contexts, now, &packet, out);
+            // That one's acknowledgement number is not new either: but the next window is.
+            let packet = self.peer_ack(ack, window);
+            self.process(contexts, now, &packet, out);
+        }
+        let packet = self.peer_ack(ack, window);
+        for _ in 0..count {
+            self.process(contexts, now, &packet, out);
+        }
+    }
+
+    /// What the peer would send to acknowledge everything before `ack`.
+    fn peer_ack(&self, ack: u32, window: u16) -> Frame {
+        let ip = ip_header_len(self.tuple.remote_ip);
+        let mut packet = Frame::new(ip + TCP_HEADER);
+        packet.fill(0);
+        let attrs = IpAttrs::new(IpProtocol::Tcp, 64);
+        wire::emit_ip(&mut packet, self.tuple.remote_ip, self.tuple.local_ip, attrs);
+        let mut tcp = TcpPacket::new_unchecked(&mut packet[ip..]);
+        tcp.set_src_port(self.tuple.remote_port);
+        tcp.set_dst_port(self.tuple.local_port);
+        tcp.set_header_len(TCP_HEADER as u8);
+        // Within the window, wherever the data that arrived meanwhile has got to.
+        tcp.set_seq_number(TcpSeqNumber(self.flight.edge.wrapping_sub(1) as i32));
+        tcp.set_ack_number(TcpSeqNumber(ack as i32));
+        tcp.set_ack(true);
+        tcp.set_window_len(window);
+        packet
+    }
+}
