@@ -289,7 +289,7 @@ pub(crate) enum Selected {
 }
 
 impl Selected {
-    fn find(&self, route: &Route) -> Result<(u32, String), ConfigError> {
+    pub(crate) fn find(&self, route: &Route) -> Result<(u32, String), ConfigError> {
         let found = match self {
             Selected::Name(name) => route.link_index(name).map(|index| (index, name.clone())),
             Selected::Index(index) => route.link_name(*index).map(|name| (*index, name)),

@@ -78,6 +78,12 @@ pub enum ConfigError {
         /// The word.
         word: &'static str,
     },
+    /// A word where only an interface can be selected.
+    #[error("config: {word} does not select an interface (iface=NAME, ifindex=N)")]
+    NotASelection {
+        /// The word and its value.
+        word: String,
+    },
     /// The stack could not be made.
     #[error(transparent)]
     Stack(#[from] StackError),
@@ -116,7 +122,8 @@ impl ConfigError {
             | ConfigError::Value { .. }
             | ConfigError::Repeated { .. }
             | ConfigError::Quote { .. }
-            | ConfigError::Misplaced { .. } => Errno::EINVAL,
+            | ConfigError::Misplaced { .. }
+            | ConfigError::NotASelection { .. } => Errno::EINVAL,
             ConfigError::NotSupported { .. } => Errno::ENOTSUP,
             ConfigError::Stack(error) => error.errno(),
             ConfigError::NoInterface { .. } => Errno::ENODEV,

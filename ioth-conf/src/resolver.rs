@@ -3,9 +3,12 @@
 use std::fmt;
 use std::net::IpAddr;
 
-use crate::Config;
+use ioth_core::Stack;
+use ioth_core::netlink::Route;
+
 use crate::apply::{Section, Selected, sections};
 use crate::words::Word;
+use crate::{Config, ConfigError};
 
 /// What a resolver of a node has to know: the outcome of its `dns=` and `domain=` words.
 ///
@@ -52,6 +55,34 @@ impl Resolver {
                 }
             }
         }
+    }
+
+    /// The part for the interface that `selection` selects (`iface=`, `ifindex=`); all of it when it selects none.
+    ///
+    /// An interface may have been configured by its name and by its index: the stack knows which are the same.
+    ///
+    /// # Errors
+    /// [`ConfigError::NotASelection`] for other words, [`ConfigError::NoInterface`], and what the stack's netlink gives.
+    pub fn select(&self, stack: &dyn Stack, selection: &Config) -> Result<Resolver, ConfigError> {
+        let mut wanted = None;
+        for word in selection.words() {
+            match word {
+                Word::Iface(name) => wanted = Some(Selected::Name(name.clone())),
+                Word::IfIndex(index) => wanted = Some(Selected::Index(*index)),
+                word => return Err(ConfigError::NotASelection { word: word.to_string() }),
+            }
+        }
+        let Some(wanted) = wanted else { return Ok(self.clone()) };
+        let step = || "netlink socket".to_owned();
+        let route = Route::new(stack).map_err(|source| ConfigError::Step { step: step(), source })?;
+        let (index, _) = wanted.find(&route)?;
+        // What belongs to an interface that is gone belongs to none.
+        let is_wanted =
+            |of: &Selected| *of == wanted || of.find(&route).is_ok_and(|(found, _)| found == index);
+        Ok(Resolver {
+            servers: self.servers.iter().filter(|(of, _)| is_wanted(of)).cloned().collect(),
+            domains: self.domains.iter().filter(|(of, _)| is_wanted(of)).cloned().collect(),
+        })
     }
 
     /// The name servers, IPv6 first, each once.

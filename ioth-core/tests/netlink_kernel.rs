@@ -4,7 +4,7 @@ mod support;
 
 use std::net::IpAddr;
 
-use ioth_core::netlink::{Error, Route};
+use ioth_core::netlink::{AddressDetails, Error, NewLink, Route, RouteDetails};
 use ioth_core::{Cidr, Errno, MacAddr, SockAddr};
 use support::{KernelStack, in_namespace, veth};
 
@@ -141,6 +141,67 @@ fn routes() {
             errno(route.add_route(Some(cidr("10.0.0.0/8")), Some(ip("fd00::1")), link)),
             Errno::EINVAL
         );
+    });
+}
+
+#[test]
+fn links_come_and_go() {
+    in_namespace("links_come_and_go", || {
+        let route = Route::new(&KernelStack).unwrap();
+        let new = NewLink { kind: "veth", name: Some("new0"), ..NewLink::default() };
+        let index = route.add_link(&new).unwrap().unwrap();
+        assert_eq!(route.link_index("new0").unwrap(), index);
+        assert_eq!(errno(route.add_link(&new)), Errno::EEXIST);
+        assert_eq!(errno(route.del_link(0, Some("nosuchlink"))), Errno::ENODEV);
+        route.del_link(0, Some("new0")).unwrap();
+        assert_eq!(errno(route.del_link(index, None)), Errno::ENODEV);
+
+        assert_eq!(route.add_link(&NewLink { index: 77, ..new }).unwrap(), Some(77));
+        assert_eq!(route.link_name(77).unwrap(), "new0");
+        route.del_link(77, None).unwrap();
+        route.add_link(&NewLink { name: None, ..new }).unwrap();
+        assert!(route.links().unwrap().iter().any(|link| link.name == "veth0"));
+
+        assert_eq!(errno(route.add_link(&NewLink { kind: "nosuchkind", ..new })), Errno::EOPNOTSUPP);
+        for name in ["", "a name of more than 15 bytes", "a\0b"] {
+            assert_eq!(
+                errno(route.add_link(&NewLink { name: Some(name), ..new })),
+                Errno::EINVAL,
+                "{name:?}"
+            );
+            assert_eq!(errno(route.del_link(0, Some(name))), Errno::EINVAL, "{name:?}");
+        }
+        let long = "x".repeat(70_000);
+        assert_eq!(errno(route.add_link(&NewLink { vnl: Some(&long), ..new })), Errno::EINVAL);
+        assert_eq!(errno(route.del_link(0, None)), Errno::EINVAL);
+        assert_eq!(errno(route.del_link(route.link_index("lo").unwrap(), None)), Errno::EOPNOTSUPP);
+    });
+}
+
+#[test]
+fn details() {
+    in_namespace("details", || {
+        let route = Route::new(&KernelStack).unwrap();
+        let index = veth(&route);
+        // IFA_F_NODAD and RT_SCOPE_LINK
+        let quick = AddressDetails { flags: 2, scope: 253 };
+        route.add_address_with(index, cidr("fd00::1/64"), quick).unwrap();
+        route.add_address_with(index, cidr("10.0.0.1/24"), quick).unwrap();
+        let all = route.addresses().unwrap();
+        let found = |address| all.iter().find(|entry| entry.address == cidr(address)).unwrap();
+        assert_eq!(found("fd00::1/64").flags & 2, 2);
+        assert_eq!(found("10.0.0.1/24").scope, 253);
+
+        // RTN_BLACKHOLE in RT_SCOPE_UNIVERSE
+        let hole = RouteDetails { kind: 6, scope: 0 };
+        let net = Some(cidr("10.9.0.0/16"));
+        route.add_route_with(net, None, 0, hole).unwrap();
+        let there = |dst| route.routes().unwrap().into_iter().find(|entry| Some(entry.dst) == dst);
+        assert_eq!(there(net).unwrap().kind, 6);
+        let other = RouteDetails { kind: 7, ..hole };
+        assert_eq!(errno(route.del_route_with(net, None, 0, other)), Errno::ESRCH);
+        route.del_route_with(net, None, 0, hole).unwrap();
+        assert_eq!(there(net), None);
     });
 }
 

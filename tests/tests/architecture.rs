@@ -13,6 +13,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("ioth-kernel", &["ioth-core", "ioth-vde"]),
     ("ioth-conf", &["ioth-core"]),
     ("ioth", &["ioth-conf", "ioth-core", "ioth-kernel", "ioth-smoltcp", "ioth-vde"]),
+    ("ioth-capi", &["ioth"]),
 ];
 
 /// Crates that are tests, benches and tools themselves: they may use everything, nothing may use them.

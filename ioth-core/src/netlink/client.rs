@@ -46,6 +46,26 @@ impl Client {
         self.replies(|reply| Ok(matches!(reply, Reply::Acknowledged)))
     }
 
+    /// Sends a request and waits for its acknowledgement; `take` gets the payloads of `kind` that come before it.
+    pub(super) fn request_with(
+        &mut self,
+        message: RouteNetlinkMessage,
+        flags: u16,
+        kind: u16,
+        mut take: impl FnMut(&[u8]),
+    ) -> Result<()> {
+        self.send(message, flags | NLM_F_ACK)?;
+        self.replies(|reply| {
+            if let Reply::Object { kind: given, payload, .. } = reply {
+                if given == kind {
+                    take(payload);
+                }
+                return Ok(false);
+            }
+            Ok(true)
+        })
+    }
+
     /// Sends a request for one object and gives the payload of the first reply of `kind` to `take`.
     pub(super) fn get(
         &mut self,

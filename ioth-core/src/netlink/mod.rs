@@ -21,6 +21,7 @@
 //! asked and attributes of the wrong size end in an error or are left out, never in a panic.
 
 mod client;
+mod create;
 mod entry;
 mod ifaddrs;
 
@@ -37,6 +38,7 @@ use parking_lot::Mutex;
 
 use crate::{Cidr, Errno, MacAddr, Stack};
 
+pub use create::{AddressDetails, NewLink, RouteDetails};
 pub use entry::{Address, Link, LinkFlags, LinkStats, RouteEntry};
 pub use ifaddrs::InterfaceAddress;
 

@@ -1,0 +1,48 @@
+//! The program's exit(3), of which the library is told.
+
+use std::ffi::c_int;
+use std::os::fd::RawFd;
+use std::process;
+use std::sync::Once;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use crate::outcome::run;
+
+/// The process that has the nodes: a child of fork(2) has copies that are nobody's.
+static OWNER: AtomicU32 = AtomicU32::new(0);
+
+/// Has the nodes ended when the program ends by exit(3) or returns from `main`.
+pub(crate) fn register() {
+    static REGISTERED: Once = Once::new();
+    REGISTERED.call_once(|| {
+        OWNER.store(process::id(), Ordering::Relaxed);
+        // Without memory for the entry there is no time for what was sent last, which is not worth a failure.
+        // SAFETY: a function without arguments, which stays: the library is never unloaded.
+        unsafe { libc::atexit(at_exit) };
+    });
+}
+
+extern "C" fn at_exit() {
+    run(|| {
+        if process::id() == OWNER.load(Ordering::Relaxed) {
+            // The thread that ends has lost its thread-locals already; another has its own.
+            if let Ok(thread) = std::thread::Builder::new().spawn(crate::exit::finish) {
+                let _ = thread.join();
+            }
+        }
+        Ok(())
+    })
+}
+
+/// What the kernel takes a descriptor for: its socket's address family.
+pub(crate) fn kernel_domain(fd: RawFd) -> Option<c_int> {
+    let mut domain: c_int = 0;
+    let mut len = size_of::<c_int>() as libc::socklen_t;
+    // nix takes no descriptor by its number.
+    // SAFETY: both pointers are of live variables of the lengths that they say.
+    let got = unsafe {
+        let value = (&raw mut domain).cast();
+        libc::getsockopt(fd, libc::SOL_SOCKET, libc::SO_DOMAIN, value, &raw mut len)
+    };
+    (got == 0).then_some(domain)
+}

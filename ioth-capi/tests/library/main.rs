@@ -1,0 +1,5 @@
+//! The library as C programmers have it: compiled against by gcc, linked both ways, installed, looked into.
+
+mod headers;
+mod programs;
+mod support;
