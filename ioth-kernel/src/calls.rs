@@ -133,17 +133,34 @@ pub fn shutdown(fd: BorrowedFd<'_>, how: Shutdown) -> Result<()> {
     sys::shutdown(fd, how.as_raw())
 }
 
-/// ioctl(2), for the requests whose argument is one plain structure: the queue lengths (`FIONREAD`,
-/// `SIOCOUTQ`), `SIOCATMARK`, `FIONBIO`, and the interface requests over `struct ifreq`.
+/// ioctl(2), for the requests of sockets and interfaces: the queue lengths (`FIONREAD`, `SIOCOUTQ`), `SIOCATMARK`, what
+/// is the descriptor's (`FIONBIO`, `FIOASYNC`, `FIOCLEX`, the owner), netdevice(7), and routes.
+///
+/// `argument` is the request's structure. Where that has a pointer, what it points to comes in its place: for
+/// `SIOCGIFCONF` the array of `struct ifreq`, whose used length in bytes is returned (without any room, the length that
+/// there is); for `SIOCADDRT` and `SIOCDELRT` of IPv4 the device's name (16 bytes) is behind the structure, if
+/// `rt_dev` is not null.
 ///
 /// # Errors
 /// As there; `ENOTTY` for other requests, `EINVAL` for an argument shorter than the request's structure.
 pub fn ioctl(fd: BorrowedFd<'_>, request: u64, argument: &mut [u8]) -> Result<i32> {
+    if request == libc::SIOCGIFCONF {
+        return sys::ifconf(fd, argument);
+    }
     let needed = argument_len(request).ok_or(Errno::ENOTTY)?;
     if argument.len() < needed {
         return Err(Errno::EINVAL);
     }
-    sys::ioctl(fd, request, argument)
+    // By the socket's family a request has structures of several lengths: the kernel finds room for the longest.
+    let mut longest = [0; sys::REQUEST_MAX];
+    let len = argument.len().min(longest.len());
+    longest[..len].copy_from_slice(&argument[..len]);
+    let routes = [libc::SIOCADDRT, libc::SIOCDELRT].contains(&request);
+    let result = sys::ioctl(fd, request, &mut longest, routes)?;
+    if !routes {
+        argument[..len].copy_from_slice(&longest[..len]);
+    }
+    Ok(result)
 }
 
 /// fcntl(2), for the commands whose argument is a number.
@@ -225,27 +242,46 @@ pub fn cookie(fd: BorrowedFd<'_>) -> Result<u64> {
 const F_SETSIG: i32 = 10;
 const F_GETSIG: i32 = 11;
 
-/// The size of a request's structure; `None` for requests that hold pointers or are unknown.
+/// The size of a request's structure, the shortest where the socket's family decides; `None` for requests that hold
+/// pointers or are unknown.
 fn argument_len(request: u64) -> Option<usize> {
     const SIOCOUTQ: u64 = libc::TIOCOUTQ as _;
     const FIONREAD: u64 = libc::FIONREAD as _;
     const FIONBIO: u64 = libc::FIONBIO as _;
+    const FIOASYNC: u64 = libc::FIOASYNC as _;
+    const FIOCLEX: u64 = libc::FIOCLEX as _;
+    const FIONCLEX: u64 = libc::FIONCLEX as _;
+    // The owner, asked for and set by two names each, and SIOCATMARK.
+    const FIOSETOWN: u64 = 0x8901;
     const SIOCATMARK: u64 = 0x8905;
+    const SIOCADDRT: u64 = 0x890B;
+    const SIOCDELRT: u64 = 0x890C;
     const SIOCGIFNAME: u64 = 0x8910;
-    // SIOCGIFFLAGS to SIOCSIFHWADDR, 0x8913 to 0x8924: all over struct ifreq, without pointers.
+    // SIOCGIFFLAGS to SIOCSIFNAME, 0x8913 to 0x8924: all over struct ifreq, without pointers.
     const SIOCGIFFLAGS: u64 = 0x8913;
+    const SIOCSIFADDR: u64 = 0x8916;
+    const SIOCSIFDSTADDR: u64 = 0x8918;
     const SIOCSIFHWADDR: u64 = 0x8924;
     const SIOCGIFHWADDR: u64 = 0x8927;
+    const SIOCGIFSLAVE: u64 = 0x8929;
     const SIOCGIFINDEX: u64 = 0x8933;
+    const SIOCDIFADDR: u64 = 0x8936;
     const SIOCGIFTXQLEN: u64 = 0x8942;
     const SIOCSIFTXQLEN: u64 = 0x8943;
     const SIOCGIFMAP: u64 = 0x8970;
     const SIOCSIFMAP: u64 = 0x8971;
+    /// linux/ipv6.h and linux/ipv6_route.h.
+    const IN6_IFREQ: usize = 24;
+    const IN6_RTMSG: usize = 80;
     match request {
-        SIOCOUTQ | FIONREAD | FIONBIO | SIOCATMARK => Some(size_of::<i32>()),
+        FIOCLEX | FIONCLEX => Some(0),
+        SIOCOUTQ | FIONREAD | FIONBIO | FIOASYNC | FIOSETOWN..=SIOCATMARK => Some(size_of::<i32>()),
+        SIOCADDRT | SIOCDELRT => Some(IN6_RTMSG),
+        SIOCSIFADDR | SIOCSIFDSTADDR | SIOCDIFADDR => Some(IN6_IFREQ),
         SIOCGIFNAME
         | SIOCGIFFLAGS..=SIOCSIFHWADDR
         | SIOCGIFHWADDR
+        | SIOCGIFSLAVE
         | SIOCGIFINDEX
         | SIOCGIFTXQLEN
         | SIOCSIFTXQLEN

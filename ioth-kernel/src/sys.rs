@@ -220,12 +220,43 @@ pub(crate) fn option(fd: BorrowedFd<'_>, level: i32, name: i32, value: &mut [u8]
     Ok((len as usize).min(value.len()))
 }
 
-/// The caller has made sure that `request` takes a structure of at most `argument.len()` bytes without
-/// pointers in it (see [`crate::calls`]).
-pub(crate) fn ioctl(fd: BorrowedFd<'_>, request: u64, argument: &mut [u8]) -> Result<i32> {
+/// Bytes of the longest structure of a request, `struct rtentry`, with a device's name behind it, and some more.
+pub(crate) const REQUEST_MAX: usize = 256;
+
+/// The caller has made sure that `request` takes a structure without pointers in it, or (with `routes`) at most
+/// a `struct rtentry`, whose device's name is behind it (see [`crate::calls`]).
+///
+/// # Errors
+/// As ioctl(2).
+pub(crate) fn ioctl(
+    fd: BorrowedFd<'_>,
+    request: u64,
+    argument: &mut [u8; REQUEST_MAX],
+    routes: bool,
+) -> Result<i32> {
+    const DEVICE: usize = std::mem::offset_of!(libc::rtentry, rt_dev);
+    let name = argument[size_of::<libc::rtentry>()..].as_ptr() as usize;
+    let device = &mut argument[DEVICE..DEVICE + size_of::<usize>()];
+    if routes && device.iter().any(|byte| *byte != 0) {
+        device.copy_from_slice(&name.to_ne_bytes());
+    }
     // Requests come by number.
-    // SAFETY: the kernel touches no more than `argument`, which is live and exclusive.
+    // SAFETY: the kernel touches no more than `argument`, which is live and exclusive; a name that it reads there ends
+    // within, as the last bytes are zero.
     Errno::result(unsafe { libc::ioctl(fd.as_raw_fd(), request as _, argument.as_mut_ptr()) })
+}
+
+/// `SIOCGIFCONF`: fills the array of `struct ifreq`, and gives its used length; without any room, the length it has.
+pub(crate) fn ifconf(fd: BorrowedFd<'_>, array: &mut [u8]) -> Result<i32> {
+    let buffer = if array.is_empty() { std::ptr::null_mut() } else { array.as_mut_ptr() };
+    let mut conf = libc::ifconf {
+        ifc_len: i32::try_from(array.len()).unwrap_or(i32::MAX),
+        ifc_ifcu: libc::__c_anonymous_ifc_ifcu { ifcu_buf: buffer.cast() },
+    };
+    // It has a pointer in its structure.
+    // SAFETY: the kernel writes at most `ifc_len` bytes to the array, which is live and exclusive, and the length to `conf`.
+    Errno::result(unsafe { libc::ioctl(fd.as_raw_fd(), libc::SIOCGIFCONF as _, &raw mut conf) })?;
+    Ok(conf.ifc_len)
 }
 
 /// poll(2) without waiting: which of `events` hold.

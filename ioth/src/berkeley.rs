@@ -334,19 +334,32 @@ pub fn setsockopt(fd: RawFd, level: i32, name: i32, value: &[u8]) -> io::Result<
     on(fd, |fd| calls::set_option(fd, level, name, value), |ours| ours.socket.set_option(level, name, value))
 }
 
-/// ioctl(2); `argument` is the C structure, changed in place.
+/// ioctl(2): queue lengths, what is the descriptor's (`FIONBIO`, `FIOASYNC`, the owner), and the requests of netdevice(7)
+/// and for routes, which do the same as netlink does.
+///
+/// `argument` is the C structure, changed in place. Where that has a pointer, what it points to comes in its place:
+/// for `SIOCGIFCONF` the array of `struct ifreq`, whose used length in bytes is returned (without any room, the length
+/// that there is); for `SIOCADDRT` and `SIOCDELRT` of IPv4 the device's name (16 bytes) is behind `struct rtentry`, if
+/// `rt_dev` is not null.
 ///
 /// # Errors
-/// As ioctl(2); `ENOTTY` for requests with pointers in their structure.
+/// As ioctl(2); `ENOTTY` for other requests, `EINVAL` for an argument shorter than the structure.
 pub fn ioctl(fd: RawFd, request: u64, argument: &mut [u8]) -> io::Result<i32> {
-    const FIONBIO: u64 = libc::FIONBIO as _;
     with(fd, |_, fd, socket| {
-        // O_NONBLOCK is the descriptor's, whatever is behind it.
-        if socket.native() || request == FIONBIO {
+        if socket.native() || is_descriptors(request) {
             return calls::ioctl(fd, request, argument);
         }
         socket.ioctl(request, argument)
     })
+}
+
+/// Whether a request is about the descriptor, whatever is behind it.
+fn is_descriptors(request: u64) -> bool {
+    // asm-generic/sockios.h
+    const FIOSETOWN: u64 = 0x8901;
+    const SIOCGPGRP: u64 = 0x8904;
+    let plain = [libc::FIONBIO, libc::FIOASYNC, libc::FIOCLEX, libc::FIONCLEX];
+    plain.contains(&(request as _)) || (FIOSETOWN..=SIOCGPGRP).contains(&request)
 }
 
 /// fcntl(2), with the commands that take a number: `F_GETFL`, `F_SETFL`, `F_GETFD`, `F_SETFD`, `F_DUPFD`,

@@ -28,6 +28,7 @@ mod datagram;
 mod icmp;
 pub mod iface;
 mod input;
+mod ioctl;
 mod limit;
 mod neigh;
 mod net;

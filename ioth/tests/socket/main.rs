@@ -7,6 +7,7 @@ mod control;
 mod datagram;
 mod descriptor;
 mod fixture;
+mod ioctl;
 mod listen;
 mod mmsg;
 mod namespaces;
@@ -112,5 +113,6 @@ on_every_pair! {
 
 #[cfg(feature = "smoltcp")]
 on_every_net! {
+    ioctl { devices addresses aliases address_list routes ipv6_addresses ipv6_routes descriptors_own unknown }
     net { reach }
 }

@@ -46,10 +46,11 @@ pub(crate) fn kernel_net(family: Family) -> Pair {
     let plug = |namespace: &Namespace, host: &str| {
         let addr = match family {
             Family::V4 => format!("10.9.0.{host}/24"),
-            Family::V6 => format!("fd09::{host}/64"),
+            // Without duplicate address detection, which ends in another thread even where it is turned off.
+            Family::V6 => format!("fd09::{host}/64 nodad"),
         };
         namespace.run(|| {
-            ip(&format!("addr add {addr} dev eth0"));
+            ip(&format!("addr add dev eth0 {addr}"));
             ip("link set eth0 up");
         });
         addr.split_once('/').unwrap().0.parse().unwrap()

@@ -50,10 +50,15 @@ impl Engine {
         }
     }
 
-    /// ioctl(2) requests that need no interface name: FIONREAD and SIOCOUTQ.
+    /// ioctl(2): FIONREAD and SIOCOUTQ, and the requests of netdevice(7) and for routes.
+    ///
+    /// `argument` is the request's structure. Where that has a pointer, what it points to comes in its place: for
+    /// SIOCGIFCONF the array of `struct ifreq`, whose used length in bytes is returned (without any room, the length that
+    /// there is); for SIOCADDRT and SIOCDELRT of IPv4 the device's name (16 bytes) is behind the structure, if
+    /// `rt_dev` is not null.
     ///
     /// # Errors
-    /// `ENOTTY` for what is not known; `EINVAL` for FIONREAD on a listening socket.
+    /// `ENOTTY` for what is not known; `EINVAL` for FIONREAD on a listening socket; those of netdevice(7).
     pub fn ioctl(&mut self, id: SocketId, request: u64, argument: &mut [u8]) -> Result<i32> {
         let number = match (request, &self.sock(id)?.kind) {
             (libc::FIONREAD, Kind::Stream(stream)) if stream.listening() => return Err(Errno::EINVAL),
@@ -62,7 +67,7 @@ impl Engine {
             (libc::TIOCOUTQ, Kind::Stream(stream)) if stream.listening() => return Err(Errno::EINVAL),
             (libc::TIOCOUTQ, Kind::Stream(stream)) => stream.unacknowledged(),
             (libc::TIOCOUTQ, Kind::Datagrams(_)) => 0,
-            _ => return Err(Errno::ENOTTY),
+            _ => return self.configure(id, request, argument),
         };
         let target = argument.get_mut(..4).ok_or(Errno::EFAULT)?;
         target.copy_from_slice(&(number as i32).to_ne_bytes());
