@@ -41,7 +41,10 @@ impl Engine {
         if self.sockets.len() >= MAX_SOCKETS {
             return Err(Errno::ENFILE);
         }
-        Ok(self.insert(domain, kind, Options::default()))
+        let mut options = Options::default();
+        // Linux: inet6_create() leaves IP_MULTICAST_ALL off.
+        options.v4_group.all = domain == Domain::INET;
+        Ok(self.insert(domain, kind, options))
     }
 
     /// bind(2).
@@ -66,6 +69,7 @@ impl Engine {
         let group = ip.is_multicast() || matches!(ip, IpAddr::V4(v4) if v4.is_broadcast());
         let datagrams = matches!(self.sockets[id.0].kind, Kind::Datagrams(_));
         if !(ip.is_unspecified()
+            || self.sockets[id.0].options.free_bind
             || self.net.tables.is_local(ip, scope).is_some()
             || (datagrams && (group || self.is_subnet_broadcast(ip))))
         {

@@ -50,7 +50,7 @@ impl Engine {
                 false
             }
         };
-        if header.fragment {
+        if header.fragment.is_some() {
             self.net.drops.fragments += 1;
             return;
         }
@@ -94,7 +94,7 @@ impl Engine {
             total_len: packet.len(),
             hop_limit: packet[7],
             traffic_class: 0,
-            fragment: false,
+            fragment: None,
         };
         if !header.dst.is_multicast() || answer_multicast {
             self.unreachable(packet, &header, Unreachable::Option(pointer));

@@ -25,11 +25,13 @@
 pub mod addr;
 mod calls;
 mod datagram;
+mod fragment;
 mod icmp;
 pub mod iface;
 mod input;
 mod ioctl;
 mod limit;
+mod multicast;
 mod neigh;
 mod net;
 mod netlink_socket;
@@ -58,7 +60,6 @@ pub(crate) use neigh::RESOLUTION_TIME;
 pub use net::Drops;
 pub use smoltcp::time::Instant;
 
-use iface::LOOPBACK;
 use net::{ETHERNET_HEADER, ETHERTYPE_ARP, ETHERTYPE_IPV4, ETHERTYPE_IPV6, Net};
 use ports::Ports;
 use random::Random;
@@ -225,8 +226,8 @@ impl Engine {
         }
         self.tcp_flush();
         // What we send to ourselves arrives at once; it may make us send again.
-        while let Some(packet) = self.net.looped.pop_front() {
-            self.ip_input(LOOPBACK, packet);
+        while let Some((ifindex, packet)) = self.net.looped.pop_front() {
+            self.ip_input(ifindex, packet);
             if self.net.looped.is_empty() {
                 self.neighbours_failed();
                 self.tcp_flush();
@@ -292,6 +293,7 @@ impl Engine {
             domain,
             kind,
             options,
+            memberships: Vec::new(),
             error: None,
             stamp: self.stamps,
             touched: false,
@@ -312,6 +314,7 @@ impl Engine {
     }
 
     fn release(&mut self, id: SocketId) {
+        self.leave_all(id);
         match self.sockets[id.0].kind {
             Kind::Stream(_) => self.tcp_release(id),
             Kind::Datagrams(_) => self.udp_release(id),

@@ -14,6 +14,7 @@ use smoltcp::wire::{
     NdiscNeighborFlags, NdiscRepr, RawHardwareAddress,
 };
 
+use super::fragment;
 use super::iface::LOOPBACK;
 use super::limit::TokenBucket;
 use super::neigh::{Action, Key, Neighbours, Resolution};
@@ -89,8 +90,8 @@ pub(crate) struct Net {
     pub(crate) random: Random,
     pub(crate) drops: Drops,
     pub(crate) icmp_limit: TokenBucket,
-    /// Packets of ours to ourselves.
-    pub(crate) looped: VecDeque<Frame>,
+    /// Packets of ours to ourselves, with the interface by which they arrive.
+    pub(crate) looped: VecDeque<(u32, Frame)>,
     /// Packets that found no neighbour: their sockets have to hear of it.
     pub(crate) failed: Vec<Frame>,
     /// By interface index; none for the loopback interface.
@@ -157,6 +158,28 @@ impl Net {
         self.output_to(path.ifindex, path.next_hop, packet);
     }
 
+    /// Sends a whole IP packet along a path, in pieces when it is longer than `mtu`.
+    pub(crate) fn output_pieces(&mut self, path: &Path, mtu: usize, mut packet: Frame) {
+        let ipv4 = packet[0] >> 4 == 4;
+        if packet.len() <= mtu {
+            if ipv4 && packet[6] & 0x40 == 0 {
+                // RFC 6864 §4.3: what may still be fragmented needs an identification that is not reused soon.
+                let ident = self.random.next_u64() as u16;
+                packet[4..6].copy_from_slice(&ident.to_be_bytes());
+                wire::fill_ipv4_checksum(&mut packet);
+            }
+            return self.output(path, packet);
+        }
+        if packet.checksum == Checksum::Trusted {
+            offload::fill_checksums(&mut packet);
+        }
+        // RFC 7739 §5.3: unpredictable.
+        let ident = self.random.next_u64() as u32;
+        for piece in fragment::split(&packet, mtu, ident) {
+            self.output(path, piece);
+        }
+    }
+
     pub(crate) fn output_to(&mut self, ifindex: u32, next_hop: IpAddr, packet: Frame) {
         if ifindex == LOOPBACK {
             return self.output_loopback(packet);
@@ -168,6 +191,16 @@ impl Net {
         }
     }
 
+    /// A socket joins a group on an interface.
+    pub(crate) fn join(&mut self, ifindex: u32, group: IpAddr) {
+        self.tables.join(ifindex, group);
+    }
+
+    /// A socket leaves a group, or goes.
+    pub(crate) fn leave(&mut self, ifindex: u32, group: IpAddr) {
+        self.tables.leave(ifindex, group);
+    }
+
     /// The address of ours from which a packet to a group or broadcast would be answered, IPv4's `ipi_spec_dst`.
     pub(crate) fn answering(&self, ifindex: u32, src: IpAddr, dst: IpAddr) -> IpAddr {
         if !dst.is_ipv4() {
@@ -176,13 +209,18 @@ impl Net {
         self.tables.route(src, Some(ifindex), None).map_or(Ipv4Addr::UNSPECIFIED.into(), |path| path.source)
     }
 
-    pub(crate) fn output_loopback(&mut self, mut packet: Frame) {
+    pub(crate) fn output_loopback(&mut self, packet: Frame) {
+        self.output_looped(LOOPBACK, packet);
+    }
+
+    /// A packet that the node hears itself, as if it had arrived by an interface.
+    pub(crate) fn output_looped(&mut self, ifindex: u32, mut packet: Frame) {
         if self.looped.len() >= MAX_LOOPED {
             self.drops.interface += 1;
             return;
         }
         packet.checksum = Checksum::Trusted;
-        self.looped.push_back(packet);
+        self.looped.push_back((ifindex, packet));
     }
 
     /// Puts the Ethernet header in front of an IP packet, finishes what the link can't, and queues it.

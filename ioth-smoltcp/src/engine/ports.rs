@@ -29,6 +29,8 @@ pub(crate) struct Binding {
     pub(crate) reuse_addr: bool,
     /// SO_REUSEPORT
     pub(crate) reuse_port: bool,
+    /// SO_BINDTODEVICE
+    pub(crate) device: Option<u32>,
     /// A TCP socket in LISTEN.
     pub(crate) listening: bool,
 }
@@ -44,6 +46,9 @@ impl Binding {
     }
 
     fn overlaps(&self, other: &Binding) -> bool {
+        if matches!((self.device, other.device), (Some(mine), Some(others)) if mine != others) {
+            return false;
+        }
         if self.addr == other.addr {
             return true;
         }
@@ -213,6 +218,12 @@ impl Ports {
         if excluded {
             return true;
         }
+        if space == Space::Udp {
+            // Linux's udp_lib_lport_inuse: the first in its way, from the newest on, decides.
+            let in_the_way = |old: &&Binding| old.overlaps(new) && !(old.reuse_addr && new.reuse_addr);
+            let first = self.bindings(space, port).iter().rev().find(in_the_way);
+            return first.is_some_and(|old| !(old.reuse_port && new.reuse_port));
+        }
         self.bindings(space, port).iter().any(|old| {
             let shared = (old.reuse_port && new.reuse_port)
                 || (old.reuse_addr && new.reuse_addr && !(old.listening || new.listening));
@@ -238,6 +249,7 @@ mod tests {
             dual: false,
             reuse_addr: false,
             reuse_port: false,
+            device: None,
             listening: false,
         }
     }

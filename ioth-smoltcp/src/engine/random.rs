@@ -52,7 +52,8 @@ impl Random {
         (self.tuple(SocketAddr::new(local, 0), remote) >> 32) as u32
     }
 
-    fn tuple(&self, local: SocketAddr, remote: SocketAddr) -> u64 {
+    /// A keyed hash of both ends.
+    pub(crate) fn tuple(&self, local: SocketAddr, remote: SocketAddr) -> u64 {
         let mut hasher = self.keyed;
         for addr in [local, remote] {
             match addr.ip() {

@@ -4,7 +4,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ioth_core::{Domain, Errno, Events};
 
-use super::datagram::{Report, TimeStamp};
+use super::datagram::{Discover, Group, Report, TimeStamp};
+use super::multicast::Membership;
 use super::netlink_socket::Netlink;
 use super::tcp::{Stream, TcpOptions};
 use super::udp::Datagrams;
@@ -15,6 +16,8 @@ pub(crate) struct Sock {
     pub(crate) domain: Domain,
     pub(crate) kind: Kind,
     pub(crate) options: Options,
+    /// Groups that the socket joined.
+    pub(crate) memberships: Vec<Membership>,
     /// SO_ERROR: reported once.
     pub(crate) error: Option<Errno>,
     /// Tells this socket from an earlier one with the same id.
@@ -89,6 +92,24 @@ pub(crate) struct Options {
     pub(crate) time_stamp: TimeStamp,
     /// IP_PKTINFO, IP_RECVTTL, ..., IPV6_RECVPKTINFO, ...
     pub(crate) report: Report,
+    /// IP_FREEBIND, IPV6_FREEBIND: bind(2) takes addresses that the node does not have.
+    pub(crate) free_bind: bool,
+    /// IP_MTU_DISCOVER
+    pub(crate) discover: Discover,
+    /// IPV6_MTU_DISCOVER
+    pub(crate) v6_discover: Discover,
+    /// IPV6_DONTFRAG
+    pub(crate) v6_dont_fragment: bool,
+    /// IPV6_MTU as it was set: longer packets leave in pieces.
+    pub(crate) v6_fragment_size: Option<usize>,
+    /// IPV6_PKTINFO as it was set: source and interface.
+    pub(crate) sticky_v6: Option<(Option<Ipv6Addr>, Option<u32>)>,
+    /// IP_MULTICAST_*
+    pub(crate) v4_group: Group,
+    /// IPV6_MULTICAST_*
+    pub(crate) v6_group: Group,
+    /// UDP_CORK
+    pub(crate) udp_cork: bool,
     /// SO_RCVBUF as it was set: bytes of datagrams that may wait, as Linux counts them.
     pub(crate) receive_buffer: Option<usize>,
     /// SO_SNDBUF as it was set: bytes of a stream that may wait for their acknowledgement.
@@ -119,6 +140,15 @@ impl Default for Options {
             traffic_class: 0,
             time_stamp: TimeStamp::default(),
             report: Report::default(),
+            free_bind: false,
+            discover: Discover::default(),
+            v6_discover: Discover::default(),
+            v6_dont_fragment: false,
+            v6_fragment_size: None,
+            sticky_v6: None,
+            v4_group: Group::default(),
+            v6_group: Group::default(),
+            udp_cork: false,
             receive_buffer: None,
             send_buffer: None,
             receive_low: 1,
@@ -131,6 +161,16 @@ impl Options {
     pub(crate) fn hop_limit(&self, ipv4: bool) -> u8 {
         let chosen = if ipv4 { self.ttl } else { self.unicast_hops };
         chosen.unwrap_or(DEFAULT_HOPS)
+    }
+
+    /// What is done with packets that are longer than the path's MTU, by the family of their addresses.
+    pub(crate) fn discover(&self, ipv4: bool) -> Discover {
+        if ipv4 { self.discover } else { self.v6_discover }
+    }
+
+    /// How datagrams to groups leave, by their family.
+    pub(crate) fn group(&self, ipv4: bool) -> &Group {
+        if ipv4 { &self.v4_group } else { &self.v6_group }
     }
 
     /// TOS or traffic class of packets, by the family of their addresses.

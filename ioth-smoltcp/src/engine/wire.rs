@@ -33,8 +33,23 @@ pub(crate) struct IpHeader {
     pub(crate) hop_limit: u8,
     /// TOS or traffic class.
     pub(crate) traffic_class: u8,
-    /// It is one piece of a fragmented packet.
-    pub(crate) fragment: bool,
+    /// Which piece it is of a packet that was fragmented.
+    pub(crate) fragment: Option<Fragment>,
+}
+
+/// A piece's place in the packet that it is of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Fragment {
+    /// Tells which pieces belong together; 16 bits for IPv4.
+    pub(crate) ident: u32,
+    /// Where the piece begins in what was cut, in bytes.
+    pub(crate) offset: usize,
+    /// It is not the last one.
+    pub(crate) more: bool,
+    /// IPv6: where in the packet the number stands that the fragment header's takes the place of, and where that
+    /// header begins.
+    pub(crate) field_at: usize,
+    pub(crate) header_at: usize,
 }
 
 /// Why a packet was not understood.
@@ -76,7 +91,13 @@ fn parse_ipv4(bytes: &[u8], verify: bool) -> Result<IpHeader, IpError> {
         total_len,
         hop_limit: packet.hop_limit(),
         traffic_class: bytes[1],
-        fragment: packet.more_frags() || packet.frag_offset() != 0,
+        fragment: (packet.more_frags() || packet.frag_offset() != 0).then(|| Fragment {
+            ident: packet.ident().into(),
+            offset: packet.frag_offset().into(),
+            more: packet.more_frags(),
+            field_at: 9,
+            header_at: header_len,
+        }),
     })
 }
 
@@ -94,8 +115,10 @@ fn parse_ipv6(bytes: &[u8]) -> Result<IpHeader, IpError> {
         total_len,
         hop_limit: packet.hop_limit(),
         traffic_class: packet.traffic_class(),
-        fragment: false,
+        fragment: None,
     };
+    // Where the number of the header that comes next stands.
+    let mut field_at = 6;
     for _ in 0..MAX_EXTENSIONS {
         let rest = &bytes[header.payload_at..total_len];
         match header.protocol {
@@ -115,6 +138,7 @@ fn parse_ipv6(bytes: &[u8]) -> Result<IpHeader, IpError> {
                     _ => check_options(&rest[2..len], header.payload_at + 2)?,
                 }
                 header.protocol = next.into();
+                field_at = header.payload_at;
                 header.payload_at += len;
             }
             IpProtocol::Ipv6Frag => {
@@ -122,13 +146,18 @@ fn parse_ipv6(bytes: &[u8]) -> Result<IpHeader, IpError> {
                 if rest.len() < 8 {
                     return Err(IpError::Malformed);
                 }
-                // RFC 6946: an atomic fragment (offset 0, no more to come) is a whole packet.
-                header.fragment |= offset_high != 0 || offset_low & !0b110 != 0;
+                let field = u16::from_be_bytes([offset_high, offset_low]);
+                let (offset, more) = (usize::from(field & !7), field & 1 != 0);
+                let header_at = header.payload_at;
                 header.protocol = next.into();
                 header.payload_at += 8;
-                if header.fragment {
+                // RFC 6946: an atomic fragment (offset 0, no more to come) is a whole packet.
+                if offset != 0 || more {
+                    let ident = u32::from_be_bytes([rest[4], rest[5], rest[6], rest[7]]);
+                    header.fragment = Some(Fragment { ident, offset, more, field_at, header_at });
                     return Ok(header);
                 }
+                field_at = header_at;
             }
             _ => return Ok(header),
         }

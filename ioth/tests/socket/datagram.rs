@@ -185,3 +185,122 @@ pub(crate) fn address_in_use(pair: &Pair) {
     bind(other.0, b_addr).unwrap();
     assert_eq!(errno(bind(other.0, b_addr)), libc::EINVAL);
 }
+
+/// What connect(2) chose goes with the association; what bind(2) named stays.
+pub(crate) fn dissolved_names(pair: &Pair) {
+    let (_b, b_addr) = pair.udp_b();
+    for (bound, named) in
+        [(None, false), (Some(pair.wildcard()), false), (Some(pair.a_addr), false), (Some(pair.a_addr), true)]
+    {
+        let fd = pair.socket(&pair.a, libc::SOCK_DGRAM);
+        if let Some(ip) = bound {
+            let port = if named { pair.udp_a().1.port() } else { 0 };
+            bind(fd.0, SocketAddr::new(ip, port)).unwrap();
+        }
+        connect(fd.0, b_addr).unwrap();
+        assert_eq!(name(&fd).ip(), pair.a_addr);
+        connect(fd.0, SockAddr::Unspecified).unwrap();
+        assert_eq!(name(&fd).ip(), bound.unwrap_or(pair.wildcard()));
+        assert_eq!(name(&fd).port() != 0, named);
+        let again = bind(fd.0, SocketAddr::new(pair.a_addr, 0));
+        match named {
+            true => assert_eq!(errno(again), libc::EINVAL),
+            false => again.unwrap(),
+        }
+    }
+}
+
+pub(crate) fn connected_sends_elsewhere(pair: &Pair) {
+    let (a, a_addr) = pair.udp_a();
+    let ((b, b_addr), (other, other_addr)) = (pair.udp_b(), pair.udp_b());
+    connect(a.0, b_addr).unwrap();
+    sendto(a.0, b"there", NONE, other_addr).unwrap();
+    assert_eq!(recvfrom(other.0, &mut [0; 8], NONE).unwrap(), (5, Some(a_addr.into())));
+    assert_eq!(peer(&a), b_addr);
+    assert_eq!(errno(recv(b.0, &mut [0; 4], MsgFlags::DONTWAIT)), libc::EAGAIN);
+    // Who answers from there is not heard.
+    sendto(other.0, b"back", NONE, a_addr).unwrap();
+    sendto(b.0, b"b", NONE, a_addr).unwrap();
+    assert_eq!(recvfrom(a.0, &mut [0; 8], NONE).unwrap(), (1, Some(b_addr.into())));
+}
+
+/// Linux: shut for reading, it receives still, but a call that would wait does not.
+pub(crate) fn shut_down(pair: &Pair) {
+    let (a, a_addr) = pair.udp_a();
+    let (b, b_addr) = pair.udp_b();
+    connect(a.0, b_addr).unwrap();
+    shutdown(a.0, libc::SHUT_RD).unwrap();
+    assert_eq!(read(a.0, &mut [0; 4]).unwrap(), 0);
+    assert_eq!(errno(recv(a.0, &mut [0; 4], MsgFlags::DONTWAIT)), libc::EAGAIN);
+    sendto(b.0, b"xy", NONE, a_addr).unwrap();
+    let mut buffer = [0; 4];
+    while recv(a.0, &mut buffer, MsgFlags::DONTWAIT).is_err() {
+        std::thread::yield_now();
+    }
+    assert_eq!(&buffer[..2], b"xy");
+    shutdown(a.0, libc::SHUT_WR).unwrap();
+    assert_eq!(errno(send(a.0, b"x", NONE)), libc::EPIPE);
+    // A length that cannot be is found first.
+    assert_eq!(errno(send(a.0, &vec![0; 65_536], NONE)), libc::EMSGSIZE);
+}
+
+/// Which of several errors a call finds first.
+pub(crate) fn errors_in_order(pair: &Pair) {
+    let fresh = pair.socket(&pair.a, libc::SOCK_DGRAM);
+    assert_eq!(errno(send(fresh.0, b"x", NONE)), libc::EDESTADDRREQ);
+    assert_ne!(name(&fresh).port(), 0, "a port was taken all the same");
+    let (a, _) = pair.udp_a();
+    let (b, b_addr) = pair.udp_b();
+    if pair.a_addr.is_ipv4() {
+        assert_eq!(errno(sendto(a.0, b"x", MsgFlags::OOB, b_addr)), libc::EOPNOTSUPP);
+    } else {
+        assert_eq!(sendto(a.0, b"x", MsgFlags::OOB, b_addr).unwrap(), 1);
+    }
+    let too_long = vec![0; 65_536];
+    let first = if pair.a_addr.is_ipv4() { libc::EMSGSIZE } else { libc::EINVAL };
+    assert_eq!(errno(sendto(a.0, &too_long, NONE, SocketAddr::new(pair.b_addr, 0))), first);
+    // An error that waits comes after those of the call.
+    drop(b);
+    connect(a.0, b_addr).unwrap();
+    send(a.0, b"x", NONE).unwrap();
+    wait(&a, if pair.native { Events::ERR } else { Events::IN });
+    assert_eq!(errno(send(a.0, &too_long, NONE)), libc::EMSGSIZE);
+    assert_eq!(errno(sendto(a.0, b"x", NONE, SocketAddr::new(pair.b_addr, 0))), libc::EINVAL);
+    assert_eq!(errno(send(a.0, b"x", NONE)), libc::ECONNREFUSED);
+}
+
+/// Broadcasts need SO_BROADCAST.
+pub(crate) fn broadcast(pair: &Pair) {
+    if pair.a_addr.is_ipv6() {
+        return;
+    }
+    let (a, _) = pair.udp_a();
+    let everybody = SocketAddr::from(([255, 255, 255, 255], 9));
+    assert_eq!(errno(sendto(a.0, b"x", NONE, everybody)), libc::EACCES);
+    let (_b, b_addr) = pair.udp_b();
+    connect(a.0, b_addr).unwrap();
+    assert_eq!(errno(connect(a.0, everybody)), libc::EACCES);
+    assert_eq!(peer(&a), b_addr, "a connect that fails changes nothing");
+}
+
+/// Families that do not go together.
+pub(crate) fn families(pair: &Pair) {
+    let make = |domain| Fd(msocket(Some(&pair.a), domain, libc::SOCK_DGRAM, 0).unwrap());
+    let v6: SocketAddr = "[::1]:9".parse().unwrap();
+    let mapped: SocketAddr = "[::ffff:127.0.0.1]:9".parse().unwrap();
+    let v4 = make(libc::AF_INET);
+    assert_eq!(errno(sendto(v4.0, b"x", NONE, v6)), libc::EAFNOSUPPORT);
+    assert_eq!(errno(connect(v4.0, v6)), libc::EAFNOSUPPORT);
+    let only = make(libc::AF_INET6);
+    set_option(&only, libc::IPPROTO_IPV6, libc::IPV6_V6ONLY, 1).unwrap();
+    assert_eq!(errno(sendto(only.0, b"x", NONE, mapped)), libc::ENETUNREACH);
+    assert_eq!(errno(connect(only.0, mapped)), libc::ENETUNREACH);
+    let of_v4 = make(libc::AF_INET6);
+    bind(of_v4.0, "[::ffff:127.0.0.1]:0".parse::<SocketAddr>().unwrap()).unwrap();
+    assert_eq!(errno(sendto(of_v4.0, b"x", NONE, v6)), libc::EAFNOSUPPORT);
+    sendto(of_v4.0, b"x", NONE, mapped).unwrap();
+    let of_v6 = make(libc::AF_INET6);
+    bind(of_v6.0, "[::1]:0".parse::<SocketAddr>().unwrap()).unwrap();
+    assert_eq!(errno(sendto(of_v6.0, b"x", NONE, mapped)), libc::ENETUNREACH);
+    sendto(of_v6.0, b"x", NONE, v6).unwrap();
+}

@@ -4,6 +4,7 @@
 //! test passes on the kernel's stack before it means anything for another one.
 
 mod control;
+mod cork;
 mod datagram;
 mod descriptor;
 mod fixture;
@@ -14,6 +15,7 @@ mod namespaces;
 mod net;
 mod options;
 mod poll;
+mod ports;
 mod stream;
 #[cfg(feature = "smoltcp")]
 mod table;
@@ -76,12 +78,15 @@ on_every_pair! {
     }
     datagram {
         echo connected_takes_nobody_else dissolved refused too_long zero_length truncated peek vectors
-        no_destination would_block receive_timeout names address_in_use
+        no_destination would_block receive_timeout names address_in_use dissolved_names connected_sends_elsewhere shut_down
+        errors_in_order broadcast families
     }
     control {
         nothing_unasked header_fields time_stamps truncated said_for_one_datagram source_and_interface bad_values bad_lengths
         dual_stack
     }
+    cork { more option too_long connected_meanwhile }
+    ports { families sharing best_fit balanced }
     poll {
         fresh listening connected peer_half_closed both_closed reset refused full edges
         datagrams datagram_error

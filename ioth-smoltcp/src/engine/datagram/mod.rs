@@ -9,9 +9,12 @@
 
 mod control;
 mod inbox;
+mod options;
 mod send;
 #[cfg(test)]
 mod tests;
 
 pub(crate) use control::{Report, SO_TIMESTAMP_NEW, SO_TIMESTAMPNS_NEW, SendControl, TimeStamp};
 pub(crate) use inbox::{Datagram, Inbox, IpArrival};
+pub(crate) use options::{Discover, Group};
+pub(crate) use send::Way;

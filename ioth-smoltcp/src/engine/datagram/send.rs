@@ -3,13 +3,20 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use ioth_core::{Errno, Result};
+use ioth_vde::Frame;
 use smoltcp::wire::IpProtocol;
 
-use super::SendControl;
+use super::{Discover, SendControl};
 use crate::engine::addr::is_link_local;
+use crate::engine::iface::LOOPBACK;
+use crate::engine::multicast::is_node_local;
 use crate::engine::route::Path;
-use crate::engine::wire::IpAttrs;
+use crate::engine::sockets::Options;
+use crate::engine::wire::{IPV4_HEADER, IPV6_HEADER, IpAttrs};
 use crate::engine::{Engine, SocketId};
+
+/// Longest IP packet that its length field can tell, in bytes; IPv6 does not count its header.
+const MAX_LENGTH: usize = 65_535;
 
 /// Where a datagram goes, and what its IP header says.
 #[derive(Clone, Copy, Debug)]
@@ -19,12 +26,34 @@ pub(crate) struct Way {
     pub(crate) destination: IpAddr,
     pub(crate) hop_limit: u8,
     pub(crate) traffic_class: u8,
+    /// The longest packet that leaves in one piece, in bytes.
+    pub(crate) mtu: usize,
+    /// IPv4's "don't fragment" on packets that leave in one piece.
+    dont_fragment: bool,
+    /// Longer packets leave in pieces.
+    fragments: bool,
+    /// The node hears what it sends to a group or broadcast, where it listens.
+    loops: bool,
 }
 
 impl Way {
     /// The IP header for it.
     pub(crate) fn attrs(&self, protocol: IpProtocol) -> IpAttrs {
-        IpAttrs { traffic_class: self.traffic_class, ..IpAttrs::new(protocol, self.hop_limit) }
+        IpAttrs {
+            traffic_class: self.traffic_class,
+            dont_fragment: self.dont_fragment,
+            ..IpAttrs::new(protocol, self.hop_limit)
+        }
+    }
+
+    /// How many bytes may follow the IP header, the transport's header included; more is `EMSGSIZE`.
+    pub(crate) fn longest(&self) -> usize {
+        match (self.fragments, self.destination.is_ipv4()) {
+            (true, true) => MAX_LENGTH - IPV4_HEADER,
+            (true, false) => MAX_LENGTH,
+            (false, true) => self.mtu - IPV4_HEADER,
+            (false, false) => self.mtu - IPV6_HEADER,
+        }
     }
 }
 
@@ -50,42 +79,90 @@ impl Engine {
             true => SendControl::parse_v4(control, sock.domain)?,
             false => SendControl::parse_v6(control)?,
         };
-        let bound = bound.filter(|ip| !ip.is_unspecified());
+        // Linux: a socket bound to a group or broadcast sends from an address of the interface.
+        let bound = bound.filter(|ip| !ip.is_unspecified() && !ip.is_multicast() && !is_everybody(*ip));
         if bound.is_some_and(|ip| ip.is_ipv4() != ipv4) {
-            // Linux: an IPv6 source for an IPv4 destination is no source, and the other way round has no route.
-            return Err(if ipv4 { Errno::EINVAL } else { Errno::ENETUNREACH });
+            return Err(if ipv4 { Errno::ENETUNREACH } else { Errno::EAFNOSUPPORT });
         }
-        let oif = self.outgoing(scope, &control, ipv4)?;
+        let sticky = options.sticky_v6.filter(|_| !ipv4);
+        let scope = scope.or(sticky.and_then(|(_, ifindex)| ifindex));
+        let mut oif = self.outgoing(scope, &control, ipv4)?;
         self.check_source(oif, &control)?;
-        let source = control.source.or(bound);
-        if let Some(IpAddr::V4(source)) = source
-            && self.net.tables.is_local(source.into(), None).is_none()
-        {
-            return Err(if is_no_source(source) { Errno::EINVAL } else { Errno::ENETUNREACH });
-        }
+        let sticky = sticky.and_then(|(source, _)| source).map(IpAddr::V6);
+        let mut source = control.source.or(sticky).or(bound);
         // BSD'ism, as Linux calls it: nobody in particular is oneself.
         let to = match destination.ip() {
             IpAddr::V4(v4) if v4.is_unspecified() => source.unwrap_or(Ipv4Addr::LOCALHOST.into()),
             IpAddr::V6(v6) if v6.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
             other => other,
         };
+        let group = options.group(ipv4);
+        if to.is_multicast() {
+            oif = oif.or(group.ifindex);
+            source = source.or(group.source);
+        }
+        if let Some(IpAddr::V4(source)) = source
+            && self.net.tables.is_local(source.into(), None).is_none()
+        {
+            return Err(if is_no_source(source) { Errno::EINVAL } else { Errno::ENETUNREACH });
+        }
         let path = self.net.tables.route(to, oif, source).map_err(|error| error.to_errno())?;
         // Linux's __mkroute_output: 127.0.0.0/8 does not leave the node.
-        if matches!(source, Some(IpAddr::V4(v4)) if v4.is_loopback()) && !path.local {
+        if matches!(source, Some(IpAddr::V4(v4)) if v4.is_loopback()) && path.ifindex != LOOPBACK {
             return Err(Errno::EINVAL);
         }
         if path.broadcast && !options.broadcast {
             return Err(Errno::EACCES);
         }
-        // RFC 1112 §6.1: multicast stays on the link unless told otherwise.
-        let hops = if to.is_multicast() { 1 } else { options.hop_limit(ipv4) };
-        Ok(Way {
+        let hops = if to.is_multicast() { group.hops } else { options.hop_limit(ipv4) };
+        let way = Way {
             path,
             source: source.unwrap_or(path.source),
             destination: to,
             hop_limit: control.hop_limit.unwrap_or(hops),
             traffic_class: control.traffic_class.unwrap_or(options.class(ipv4)),
-        })
+            mtu: path.mtu,
+            dont_fragment: true,
+            fragments: true,
+            loops: path.broadcast || (to.is_multicast() && group.loops),
+        };
+        Ok(self.sized(way, options, control.dont_fragment))
+    }
+
+    /// Sends a datagram on its way: to the node itself where it listens to the group, and out, in pieces if it must be.
+    pub(in crate::engine) fn send_by(&mut self, way: &Way, packet: Frame) {
+        let Path { ifindex, broadcast, local, .. } = way.path;
+        let shared = way.destination.is_multicast() || broadcast;
+        if shared && way.loops && ifindex != LOOPBACK {
+            let listens = broadcast || self.net.tables.is_member(way.destination, ifindex);
+            if listens {
+                self.net.output_looped(ifindex, packet.clone());
+            }
+        }
+        // RFC 1112 §6.1: a group with a time to live of 0 is the node's own; RFC 4291 §2.7 has scopes for it besides.
+        let stays = way.hop_limit == 0 || matches!(way.destination, IpAddr::V6(v6) if is_node_local(v6));
+        if shared && stays && ifindex != LOOPBACK && !local {
+            return;
+        }
+        self.net.output_pieces(&way.path, way.mtu, packet);
+    }
+
+    /// What ip(7)'s IP_MTU_DISCOVER and ipv6(7)'s options make of a path's MTU.
+    fn sized(&self, way: Way, options: &Options, dont_fragment: Option<bool>) -> Way {
+        let ipv4 = way.destination.is_ipv4();
+        let discover = options.discover(ipv4);
+        let of_iface = || self.net.tables.iface(way.path.ifindex).map_or(way.path.mtu, |iface| iface.mtu());
+        let mut mtu = if discover.knows_path() { way.path.mtu } else { of_iface() };
+        if let Some(size) = options.v6_fragment_size.filter(|_| !ipv4) {
+            mtu = mtu.min(size);
+        }
+        let whole = !ipv4 && dont_fragment.unwrap_or(options.v6_dont_fragment);
+        Way {
+            mtu,
+            dont_fragment: matches!(discover, Discover::Want | Discover::Do | Discover::Probe),
+            fragments: discover.fragments() && !whole,
+            ..way
+        }
     }
 
     /// The interface that a control message names, if it may: `ip6_datagram_send_ctl` takes none but the one that the
@@ -113,4 +190,8 @@ impl Engine {
 /// Linux's ip_route_output_key_hash: groups, everybody and 0.0.0.0/8 send nothing.
 fn is_no_source(addr: Ipv4Addr) -> bool {
     addr.is_multicast() || addr.is_broadcast() || addr.octets()[0] == 0
+}
+
+fn is_everybody(addr: IpAddr) -> bool {
+    matches!(addr, IpAddr::V4(v4) if v4.is_broadcast())
 }

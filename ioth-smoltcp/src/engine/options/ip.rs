@@ -1,16 +1,56 @@
 //! Level IPPROTO_IP: ip(7). IPv6 sockets have it too, for what they send to mapped addresses.
 
+use std::net::{IpAddr, Ipv4Addr};
+
 use ioth_core::{Errno, Result};
 
-use super::{class, int, put_int};
-use crate::engine::sockets::DEFAULT_HOPS;
+use super::{class, group_request, int, put, put_int};
+use crate::engine::datagram::Discover;
+use crate::engine::multicast::On;
+use crate::engine::sockets::{DEFAULT_HOPS, Kind};
 use crate::engine::{Engine, SocketId};
+
+/// Lengths of `struct in_addr`, `ip_mreq` and `ip_mreqn`, in bytes.
+const IN_ADDR: usize = 4;
+const MREQ: usize = 8;
+const MREQN: usize = 12;
 
 impl Engine {
     pub(super) fn set_ip_option(&mut self, id: SocketId, name: i32, value: &[u8]) -> Result<()> {
+        let stream = matches!(self.sock(id)?.kind, Kind::Stream(_));
+        match name {
+            libc::IP_MULTICAST_TTL | libc::IP_MULTICAST_IF if stream => return Err(Errno::EINVAL),
+            libc::IP_MULTICAST_IF => return self.set_multicast_if(id, value),
+            libc::IP_ADD_MEMBERSHIP
+            | libc::IP_DROP_MEMBERSHIP
+            | libc::MCAST_JOIN_GROUP
+            | libc::MCAST_LEAVE_GROUP
+                if stream =>
+            {
+                return Err(Errno::EPROTO);
+            }
+            libc::IP_ADD_MEMBERSHIP | libc::IP_DROP_MEMBERSHIP => {
+                let request = mreqn(value).filter(|_| value.len() >= MREQ).ok_or(Errno::EINVAL)?;
+                let on = On { ifindex: request.ifindex, addr: request.addr };
+                return match name {
+                    libc::IP_ADD_MEMBERSHIP => self.join_group(id, request.group.into(), on),
+                    _ => self.leave_group(id, request.group.into(), on),
+                };
+            }
+            libc::MCAST_JOIN_GROUP | libc::MCAST_LEAVE_GROUP => {
+                let (group @ IpAddr::V4(_), ifindex) = group_request(value)? else {
+                    return Err(Errno::EINVAL);
+                };
+                return match name {
+                    libc::MCAST_JOIN_GROUP => self.join_group(id, group, On::index(ifindex)),
+                    _ => self.leave_group(id, group, On::index(ifindex)),
+                };
+            }
+            _ => {}
+        }
         // These options take a byte as well as an int.
         let number = match value {
-            [byte] => i32::from(*byte),
+            [byte] | [byte, _] | [byte, _, _] => i32::from(*byte),
             _ => int(value)?,
         };
         let sock = &mut self.sockets[id.0];
@@ -23,6 +63,16 @@ impl Engine {
             (libc::IP_PKTINFO, _) => options.report.pktinfo = number != 0,
             (libc::IP_RECVTTL, _) => options.report.ttl = number != 0,
             (libc::IP_RECVTOS, _) => options.report.tos = number != 0,
+            (libc::IP_FREEBIND, _) => options.free_bind = number != 0,
+            (libc::IP_MTU_DISCOVER, _) => {
+                options.discover = Discover::from_raw(number).ok_or(Errno::EINVAL)?;
+            }
+            (libc::IP_MULTICAST_TTL, -1) => options.v4_group.hops = 1,
+            (libc::IP_MULTICAST_TTL, 0..=255) => options.v4_group.hops = number as u8,
+            (libc::IP_MULTICAST_TTL, _) => return Err(Errno::EINVAL),
+            (libc::IP_MULTICAST_LOOP, _) => options.v4_group.loops = number != 0,
+            (libc::IP_MULTICAST_ALL, 0 | 1) => options.v4_group.all = number == 1,
+            (libc::IP_MULTICAST_ALL, _) => return Err(Errno::EINVAL),
             _ => return Err(Errno::ENOPROTOOPT),
         }
         Ok(())
@@ -36,8 +86,77 @@ impl Engine {
             libc::IP_PKTINFO => i32::from(options.report.pktinfo),
             libc::IP_RECVTTL => i32::from(options.report.ttl),
             libc::IP_RECVTOS => i32::from(options.report.tos),
+            libc::IP_FREEBIND => i32::from(options.free_bind),
+            libc::IP_MTU_DISCOVER => options.discover.as_raw(),
+            libc::IP_MTU => self.path_mtu(id)? as i32,
+            libc::IP_MULTICAST_TTL => i32::from(options.v4_group.hops),
+            libc::IP_MULTICAST_LOOP => i32::from(options.v4_group.loops),
+            libc::IP_MULTICAST_ALL => i32::from(options.v4_group.all),
+            libc::IP_MULTICAST_IF => {
+                let Some(IpAddr::V4(addr)) = options.v4_group.source else {
+                    return Ok(put(value, &[0; IN_ADDR]));
+                };
+                return Ok(put(value, &addr.octets()));
+            }
             _ => return Err(Errno::ENOPROTOOPT),
         };
-        Ok(put_int(value, number))
+        // Linux: where there is no room for an int, a number that fits goes into a byte.
+        match (value.len(), u8::try_from(number)) {
+            (1..4, Ok(byte)) => Ok(put(value, &[byte])),
+            _ => Ok(put_int(value, number)),
+        }
     }
+
+    /// IP_MTU, IPV6_MTU: the MTU of the path to the peer, in bytes.
+    ///
+    /// # Errors
+    /// `ENOTCONN` without a peer.
+    pub(super) fn path_mtu(&self, id: SocketId) -> Result<usize> {
+        let peer = self.peer_addr(id)?.as_ip().ok_or(Errno::ENOTCONN)?;
+        let peer = ioth_core::addr::unmap(peer);
+        let local = self.local_addr(id)?.as_ip().map(|addr| ioth_core::addr::unmap(addr).ip());
+        let source = local.filter(|ip| !ip.is_multicast());
+        let path = self.net.tables.route(peer.ip(), self.scope_of(id, peer)?, source);
+        path.map(|path| path.mtu).map_err(|_| Errno::ENOTCONN)
+    }
+
+    fn set_multicast_if(&mut self, id: SocketId, value: &[u8]) -> Result<()> {
+        let request = match value.len() {
+            IN_ADDR..MREQ => {
+                let addr: [u8; IN_ADDR] = value[..IN_ADDR].try_into().map_err(|_| Errno::EINVAL)?;
+                Mreqn { group: Ipv4Addr::UNSPECIFIED, addr: addr.into(), ifindex: 0 }
+            }
+            _ => mreqn(value).ok_or(Errno::EINVAL)?,
+        };
+        let Mreqn { addr, ifindex, .. } = request;
+        let named = match ifindex {
+            0 if addr.is_unspecified() => None,
+            0 => Some(self.net.tables.is_local(addr.into(), None).map(|local| local.ifindex)),
+            _ => Some(self.net.tables.iface(ifindex).map(|iface| iface.index())),
+        };
+        let named = match named {
+            None => None,
+            Some(found) => Some(found.ok_or(Errno::EADDRNOTAVAIL)?),
+        };
+        let options = &mut self.sockets[id.0].options;
+        if named.is_some() && options.device.is_some_and(|device| Some(device) != named) {
+            return Err(Errno::EINVAL);
+        }
+        options.v4_group.ifindex = named;
+        options.v4_group.source = Some(IpAddr::V4(addr)).filter(|addr| !addr.is_unspecified());
+        Ok(())
+    }
+}
+
+/// A `struct ip_mreqn`, or an `ip_mreq`, which has no index.
+struct Mreqn {
+    group: Ipv4Addr,
+    addr: Ipv4Addr,
+    ifindex: u32,
+}
+
+fn mreqn(value: &[u8]) -> Option<Mreqn> {
+    let word = |at: usize| <[u8; 4]>::try_from(value.get(at..at + 4)?).ok();
+    let ifindex = if value.len() >= MREQN { u32::from_ne_bytes(word(8)?) } else { 0 };
+    Some(Mreqn { group: word(0)?.into(), addr: word(4)?.into(), ifindex })
 }

@@ -6,8 +6,11 @@ mod ip;
 mod ipv6;
 mod socket;
 mod tcp;
+mod udp;
 
-use ioth_core::{Domain, Errno, Result};
+use std::net::IpAddr;
+
+use ioth_core::{Domain, Errno, Result, SockAddr};
 
 use super::ports::Space;
 use super::sockets::{Kind, Options};
@@ -24,6 +27,7 @@ impl Engine {
             (libc::SOL_SOCKET, _, _) => self.set_socket_option(id, name, value)?,
             (libc::SOL_NETLINK, _, Kind::Netlink(_)) => return self.netlink_set_option(id, name, value),
             (libc::IPPROTO_TCP, _, Kind::Stream(_)) => self.set_tcp_option(id, name, value)?,
+            (libc::IPPROTO_UDP, _, Kind::Datagrams(_)) => self.set_udp_option(id, name, value)?,
             (libc::IPPROTO_IP, Domain::INET | Domain::INET6, _) => self.set_ip_option(id, name, value)?,
             (libc::IPPROTO_IPV6, Domain::INET6, _) => self.set_ipv6_option(id, name, value)?,
             _ => return Err(Errno::ENOPROTOOPT),
@@ -42,6 +46,7 @@ impl Engine {
             (libc::SOL_SOCKET, _, _) => self.socket_option(id, name, value),
             (libc::SOL_NETLINK, _, Kind::Netlink(_)) => self.netlink_option(id, name, value),
             (libc::IPPROTO_TCP, _, Kind::Stream(_)) => self.tcp_option(id, name, value),
+            (libc::IPPROTO_UDP, _, Kind::Datagrams(_)) => self.udp_option(id, name, value),
             (libc::IPPROTO_IP, Domain::INET | Domain::INET6, _) => self.ip_option(id, name, value),
             (libc::IPPROTO_IPV6, Domain::INET6, _) => self.ipv6_option(id, name, value),
             // Linux: ip_getsockopt(), which is asked last, says it so.
@@ -90,6 +95,7 @@ impl Engine {
             self.ports.update(space, local.port(), id, |binding| {
                 binding.reuse_addr = options.reuse_addr;
                 binding.reuse_port = options.reuse_port;
+                binding.device = options.device;
             });
         }
         // Nagle's algorithm may have held something back.
@@ -113,6 +119,17 @@ fn within(number: i32, bounds: std::ops::RangeInclusive<i32>) -> Result<u32> {
 fn class(kind: &Kind, was: u8, wanted: u8) -> u8 {
     const ECN: u8 = 0x03;
     if matches!(kind, Kind::Stream(_)) { wanted & !ECN | was & ECN } else { wanted }
+}
+
+/// A `struct group_req` (RFC 3678 §5.1): group and interface.
+fn group_request(value: &[u8]) -> Result<(IpAddr, u32)> {
+    const LENGTH: usize = GROUP_AT + 128;
+    const GROUP_AT: usize = size_of::<usize>();
+    let index = value.get(..LENGTH).and_then(|value| value.first_chunk::<4>()).ok_or(Errno::EINVAL)?;
+    match SockAddr::from_raw(&value[GROUP_AT..LENGTH]) {
+        Ok(SockAddr::Ip(group)) => Ok((group.ip(), u32::from_ne_bytes(*index))),
+        _ => Err(Errno::EINVAL),
+    }
 }
 
 /// Writes as much of an option as there is room for.

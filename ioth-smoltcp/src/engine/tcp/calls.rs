@@ -277,6 +277,7 @@ impl Engine {
                 && addr.ip() == IpAddr::V6(Ipv6Addr::UNSPECIFIED),
             reuse_addr: sock.options.reuse_addr,
             reuse_port: sock.options.reuse_port,
+            device: sock.options.device,
             listening: false,
         };
         // Those whose time is over let go of their ports.

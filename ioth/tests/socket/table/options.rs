@@ -67,6 +67,13 @@ pub(super) fn ip() -> Vec<Row> {
         IP_PKTINFO BOTH, SWITCH;
         IP_RECVTTL BOTH, SWITCH;
         IP_RECVTOS BOTH, SWITCH;
+        IP_FREEBIND BOTH, SWITCH;
+        IP_MTU_DISCOVER BOTH, &[0, 1, 2, 3, 4, 5, 6, -1];
+        IP_MTU BOTH, &[1500];
+        IP_MULTICAST_TTL BOTH, &[0, 255, 256, -1, -2];
+        IP_MULTICAST_LOOP BOTH, SWITCH;
+        IP_MULTICAST_ALL BOTH, SWITCH;
+        IP_MULTICAST_IF BOTH, &[0, 1];
     }
 }
 
@@ -77,6 +84,15 @@ pub(super) fn ipv6() -> Vec<Row> {
         IPV6_RECVPKTINFO BOTH, SWITCH;
         IPV6_RECVHOPLIMIT BOTH, SWITCH;
         IPV6_RECVTCLASS BOTH, SWITCH;
+        IPV6_UNICAST_HOPS BOTH, &[255, 0, 256, -1, -2];
+        IPV6_FREEBIND BOTH, SWITCH;
+        IPV6_DONTFRAG BOTH, SWITCH;
+        IPV6_MTU_DISCOVER BOTH, &[0, 1, 2, 3, 4, 5, 6, -1];
+        IPV6_MTU BOTH, &[1280, 1279, 0, -1];
+        IPV6_MULTICAST_HOPS BOTH, &[0, 255, 256, -1, -2];
+        IPV6_MULTICAST_LOOP BOTH, SWITCH;
+        IPV6_MULTICAST_ALL BOTH, SWITCH;
+        IPV6_MULTICAST_IF BOTH, &[1, 99, -1, 0];
     }
 }
 

@@ -1,0 +1,149 @@
+//! UDP on the way in: who receives a datagram, and who hears of an error.
+
+use std::net::SocketAddr;
+
+use ioth_core::{Errno, SockAddr};
+use ioth_vde::Frame;
+use smoltcp::wire::UdpPacket;
+
+use crate::engine::datagram::{Datagram, Discover, IpArrival};
+use crate::engine::icmp::Unreachable;
+use crate::engine::ports::Space;
+use crate::engine::sockets::Kind;
+use crate::engine::wire::{IpHeader, UDP_HEADER};
+use crate::engine::{Engine, SocketId};
+
+/// What a datagram says of its ends, and where it came in.
+#[derive(Clone, Copy)]
+struct Ends {
+    ifindex: u32,
+    source: SocketAddr,
+    destination: SocketAddr,
+}
+
+impl Engine {
+    /// A datagram arrived for one of our addresses, or a group or broadcast. Its checksum is right.
+    pub(in crate::engine) fn udp_input(
+        &mut self,
+        ifindex: u32,
+        header: &IpHeader,
+        mut packet: Frame,
+        unicast: bool,
+    ) {
+        packet.truncate(header.total_len);
+        let Ok(udp) = UdpPacket::new_checked(&packet[header.payload_at..]) else {
+            self.net.drops.malformed += 1;
+            return;
+        };
+        let len = usize::from(udp.len());
+        let ends = Ends {
+            ifindex,
+            source: SocketAddr::new(header.src, udp.src_port()),
+            destination: SocketAddr::new(header.dst, udp.dst_port()),
+        };
+        let local = if unicast { header.dst } else { self.net.answering(ifindex, header.src, header.dst) };
+        let (time, ip) = (self.net.now, Some(IpArrival::new(ifindex, header, local)));
+        let source = SockAddr::Ip(ends.source);
+        if !unicast {
+            let members: Vec<_> = self.udp_group(ends).collect();
+            for &id in &members {
+                let mut payload = packet.clone();
+                payload.pull_front(header.payload_at + UDP_HEADER);
+                payload.truncate(len - UDP_HEADER);
+                self.udp_deliver(id, Datagram { source, payload, time, ip });
+            }
+            self.net.drops.no_socket += u64::from(members.is_empty());
+            return;
+        }
+        let Some(id) = self.udp_receiver(ends) else {
+            self.net.drops.no_socket += 1;
+            return self.unreachable(&packet, header, Unreachable::Port);
+        };
+        packet.pull_front(header.payload_at + UDP_HEADER);
+        packet.truncate(len - UDP_HEADER);
+        self.udp_deliver(id, Datagram { source, payload: packet, time, ip });
+    }
+
+    /// An ICMP error about a datagram of ours: its socket hears of it if it is connected and the error is for good.
+    pub(in crate::engine) fn udp_error(&mut self, local: SocketAddr, remote: SocketAddr, errno: Errno) {
+        let ends = Ends { ifindex: self.arrived_by, source: remote, destination: local };
+        let Some(id) = self.udp_receiver(ends) else { return };
+        let sock = &mut self.sockets[id.0];
+        let Kind::Datagrams(datagrams) = &sock.kind else { return };
+        // RFC 1122 §4.1.3.3. Linux: who wants no path MTU discovery does not hear of it.
+        let wanted = errno != Errno::EMSGSIZE || sock.options.discover(remote.is_ipv4()) != Discover::Dont;
+        if datagrams.peer.is_some() && wanted {
+            sock.error = Some(errno);
+            self.touch(id);
+        }
+    }
+
+    /// The socket that fits a unicast datagram best; among equals the one of those that share the port (SO_REUSEPORT) that a
+    /// hash of the 4-tuple says, else the last one bound.
+    fn udp_receiver(&self, ends: Ends) -> Option<SocketId> {
+        let (best, id) = self.udp_fitting(ends).max_by_key(|(score, _)| *score)?;
+        let shares = |id: SocketId| {
+            let sock = &self.sockets[id.0];
+            sock.options.reuse_port
+                && matches!(&sock.kind, Kind::Datagrams(datagrams) if datagrams.peer.is_none())
+        };
+        if !shares(id) {
+            return Some(id);
+        }
+        let group = || self.udp_fitting(ends).filter(|(score, id)| *score == best && shares(*id));
+        let hash = self.net.random.tuple(ends.destination, ends.source);
+        // Lemire's multiply-shift, as Linux's reciprocal_scale().
+        let chosen = ((u128::from(hash) * group().count() as u128) >> 64) as usize;
+        group().nth(chosen).map(|(_, id)| id)
+    }
+
+    /// The sockets that may have a unicast datagram, with how well they fit, as Linux's compute_score() has it.
+    fn udp_fitting(&self, ends: Ends) -> impl Iterator<Item = (u8, SocketId)> + '_ {
+        self.ports.bindings(Space::Udp, ends.destination.port()).iter().filter_map(move |binding| {
+            let fits = binding.fits(ends.destination.ip())?;
+            self.udp_takes(binding.id, ends).map(|more| (8 * fits + more, binding.id))
+        })
+    }
+
+    /// The sockets that have a datagram to a group or broadcast, each a copy.
+    fn udp_group(&self, ends: Ends) -> impl Iterator<Item = SocketId> + '_ {
+        let group = ends.destination.ip();
+        self.ports.bindings(Space::Udp, ends.destination.port()).iter().filter_map(move |binding| {
+            let takes = (binding.addr == group || binding.fits(group).is_some())
+                && self.udp_takes(binding.id, ends).is_some()
+                && (!group.is_multicast() || self.sockets[binding.id.0].hears(group, ends.ifindex));
+            takes.then_some(binding.id)
+        })
+    }
+
+    /// Whether a socket's peer and interface are those of a datagram, and how much that says.
+    fn udp_takes(&self, id: SocketId, ends: Ends) -> Option<u8> {
+        let sock = self.sockets.get(id.0)?;
+        let Kind::Datagrams(datagrams) = &sock.kind else { return None };
+        let device = match sock.options.device {
+            Some(device) if device != ends.ifindex => return None,
+            device => u8::from(device.is_some()),
+        };
+        match datagrams.peer {
+            Some(peer) if !same_end(peer, ends.source) => None,
+            Some(_) => Some(device + 2),
+            None => Some(device),
+        }
+    }
+
+    fn udp_deliver(&mut self, id: SocketId, datagram: Datagram) {
+        let Some(sock) = self.sockets.get_mut(id.0) else { return };
+        let Kind::Datagrams(datagrams) = &mut sock.kind else { return };
+        let was_empty = datagrams.inbox.is_empty();
+        if !datagrams.inbox.push(datagram, &sock.options) {
+            self.net.drops.receive_buffer += 1;
+        } else if was_empty {
+            self.touch(id);
+        }
+    }
+}
+
+/// Whether a peer, which may carry a scope id, is the one that a packet came from. Port 0 is no port.
+fn same_end(peer: SocketAddr, source: SocketAddr) -> bool {
+    peer.ip() == source.ip() && (peer.port() == source.port() || peer.port() == 0)
+}

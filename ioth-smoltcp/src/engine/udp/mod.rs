@@ -1,0 +1,184 @@
+//! UDP (RFC 768, RFC 8085, udp(7)): addresses and calls. What is sent is in `send`, what arrives in `input`.
+
+mod input;
+mod send;
+
+use std::net::SocketAddr;
+
+use ioth_core::{Domain, Errno, Events, MsgFlags, RecvMsg, Result};
+
+use super::datagram::Inbox;
+use super::ports::Space;
+use super::sockets::Kind;
+use super::{Engine, SocketId};
+use send::Cork;
+
+/// A datagram socket.
+#[derive(Debug, Default)]
+pub(crate) struct Datagrams {
+    /// The local address. Without a port, it is what a dissolved association left of bind(2)'s.
+    pub(crate) bound: Option<SocketAddr>,
+    /// The address was chosen by connect(2) and goes with it.
+    addr_by_connect: bool,
+    /// bind(2) named the port. One that was chosen goes when the association is dissolved.
+    port_by_user: bool,
+    pub(crate) peer: Option<SocketAddr>,
+    inbox: Inbox,
+    shut_read: bool,
+    shut_write: bool,
+    /// The datagram that is being put together.
+    cork: Option<Box<Cork>>,
+}
+
+impl Datagrams {
+    /// The poll bits, as Linux's udp_poll() has them, without a pending error.
+    pub(crate) fn events(&self) -> Events {
+        let mut events = Events::OUT;
+        if self.shut_read {
+            events |= Events::IN | Events::RDHUP;
+        }
+        if self.shut_read && self.shut_write {
+            events |= Events::HUP;
+        }
+        if !self.inbox.is_empty() {
+            events |= Events::IN;
+        }
+        events
+    }
+
+    fn has_port(&self) -> bool {
+        self.bound.is_some_and(|addr| addr.port() != 0)
+    }
+
+    /// Length of the datagram that is next: FIONREAD.
+    pub(crate) fn next_len(&self) -> usize {
+        self.inbox.next_len()
+    }
+}
+
+impl Engine {
+    pub(super) fn udp_bind(&mut self, id: SocketId, addr: SocketAddr) -> Result<()> {
+        if self.datagrams_mut(id)?.has_port() {
+            return Err(Errno::EINVAL);
+        }
+        let port = self.bind_port(Space::Udp, id, addr)?;
+        let mut bound = addr;
+        bound.set_port(port);
+        let datagrams = self.datagrams_mut(id)?;
+        datagrams.bound = Some(bound);
+        datagrams.port_by_user = addr.port() != 0;
+        Ok(())
+    }
+
+    pub(super) fn udp_connect(&mut self, id: SocketId, peer: SocketAddr) -> Result<()> {
+        let bound = self.datagrams_mut(id)?.bound;
+        let way = self.way(id, peer, bound.map(|addr| addr.ip()), &[])?;
+        self.udp_autobind(id)?;
+        let datagrams = self.datagrams_mut(id)?;
+        let mut peer = peer;
+        peer.set_ip(way.destination);
+        datagrams.peer = Some(peer);
+        // Linux keeps both in one place, for IPv4: what is being put together goes to the new peer.
+        if let Some(cork) = datagrams.cork.as_mut().filter(|_| peer.is_ipv4()) {
+            cork.redirect(way, peer.port());
+        }
+        if let Some(bound) = &mut datagrams.bound
+            && bound.ip().is_unspecified()
+        {
+            bound.set_ip(way.source);
+            datagrams.addr_by_connect = true;
+            let (port, source) = (bound.port(), way.source);
+            self.ports.update(Space::Udp, port, id, |binding| {
+                binding.addr = source;
+                binding.dual = false;
+            });
+        }
+        Ok(())
+    }
+
+    /// connect(2) with AF_UNSPEC: no peer any more, nor what was chosen for it (`__udp_disconnect`).
+    pub(super) fn udp_disconnect(&mut self, id: SocketId) -> Result<()> {
+        let sock = &self.sockets[id.0];
+        let wildcard = sock.wildcard();
+        let dual = sock.domain == Domain::INET6 && !sock.options.v6_only;
+        let datagrams = self.datagrams_mut(id)?;
+        datagrams.peer = None;
+        let by_connect = std::mem::take(&mut datagrams.addr_by_connect);
+        let Some(bound) = &mut datagrams.bound else { return Ok(()) };
+        if by_connect {
+            bound.set_ip(wildcard);
+        }
+        let port = bound.port();
+        if !datagrams.port_by_user {
+            bound.set_port(0);
+            self.ports.unbind(Space::Udp, port, id);
+        } else if by_connect {
+            self.ports.update(Space::Udp, port, id, |binding| {
+                binding.addr = wildcard;
+                binding.dual = dual;
+            });
+        }
+        Ok(())
+    }
+
+    pub(super) fn udp_recv(
+        &mut self,
+        id: SocketId,
+        message: &mut RecvMsg<'_, '_>,
+        flags: MsgFlags,
+    ) -> Result<usize> {
+        let epoch = self.net.epoch;
+        let sock = &mut self.sockets[id.0];
+        if let Some(error) = sock.error.take() {
+            self.touch(id);
+            return Err(error);
+        }
+        let Kind::Datagrams(datagrams) = &mut sock.kind else { return Err(Errno::EOPNOTSUPP) };
+        let Some(len) = datagrams.inbox.receive(sock.domain, &sock.options, epoch, message, flags) else {
+            // Linux: only a call that would wait finds the end.
+            let ended = datagrams.shut_read && !flags.contains(MsgFlags::DONTWAIT);
+            return if ended { Ok(0) } else { Err(Errno::EAGAIN) };
+        };
+        if datagrams.inbox.is_empty() {
+            self.touch(id);
+        }
+        Ok(len)
+    }
+
+    pub(super) fn udp_shutdown(&mut self, id: SocketId, read: bool, write: bool) -> Result<()> {
+        let datagrams = self.datagrams_mut(id)?;
+        if datagrams.peer.is_none() {
+            return Err(Errno::ENOTCONN);
+        }
+        datagrams.shut_read |= read;
+        datagrams.shut_write |= write;
+        self.touch(id);
+        Ok(())
+    }
+
+    pub(super) fn udp_release(&mut self, id: SocketId) {
+        if let Ok(datagrams) = self.datagrams_mut(id)
+            && let Some(bound) = datagrams.bound.take()
+        {
+            self.ports.unbind(Space::Udp, bound.port(), id);
+        }
+    }
+
+    fn udp_autobind(&mut self, id: SocketId) -> Result<()> {
+        let wildcard = SocketAddr::new(self.sockets[id.0].wildcard(), 0);
+        let datagrams = self.datagrams_mut(id)?;
+        if !datagrams.has_port() {
+            let addr = datagrams.bound.unwrap_or(wildcard);
+            // Linux: no free port is EAGAIN for a datagram socket.
+            self.udp_bind(id, addr).map_err(|_| Errno::EAGAIN)?;
+        }
+        Ok(())
+    }
+
+    fn datagrams_mut(&mut self, id: SocketId) -> Result<&mut Datagrams> {
+        match self.sockets.get_mut(id.0).map(|sock| &mut sock.kind) {
+            Some(Kind::Datagrams(datagrams)) => Ok(datagrams),
+            _ => Err(Errno::EOPNOTSUPP),
+        }
+    }
+}
