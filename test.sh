@@ -7,8 +7,9 @@ cd "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")"
 exec </dev/null
 
 RUST=1.95
-# The compiler's linker, and the peers that judge us: Debian's switch and tools, in namespaces of their own.
-PACKAGES=(gcc libc6-dev vde2 vdeplug vdens libvdeplug-dev libvdestack-dev
+# The compiler's linker, what the library for C is tried with, and the peers that judge us: Debian's switch and tools, in
+# namespaces of their own.
+PACKAGES=(gcc libc6-dev binutils make pkg-config vde2 vdeplug vdens libvdeplug-dev libvdestack-dev
     iproute2 iputils-ping procps socat tcpdump util-linux)
 BENCH_SECONDS=180
 

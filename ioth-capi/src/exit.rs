@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use ioth::berkeley;
 
 use crate::handle;
-use crate::sys::kernel_domain;
+use crate::sys::{close, kernel_domain};
 
 /// How long the end of a program may be put off for all its nodes together: as long as for one of them.
 const PATIENCE: Duration = Duration::from_secs(3);
@@ -19,16 +19,17 @@ const PATIENCE: Duration = Duration::from_secs(3);
 pub(crate) fn finish() {
     for fd in descriptors() {
         if is_in_user_space(fd) {
-            let _ = berkeley::close(fd);
+            // By the system call: at the end of a process Linux does not wait for SO_LINGER.
+            close(fd);
         }
     }
     let end = Instant::now() + PATIENCE;
-    for node in handle::all() {
+    for stack in handle::all() {
         if Instant::now() > end {
             break;
         }
-        // Busy ones have duplicates elsewhere, which are of no use without this process.
-        let _ = node.stack.delete();
+        // Busy ones have duplicates elsewhere, which are of no use without this process; a parent's say so at once.
+        let _ = stack.delete();
     }
 }
 

@@ -8,7 +8,7 @@ use ioth::conf::{Config, Resolver};
 use crate::outcome::Result;
 
 /// The name servers and domains of a stack, and what the program was told of them.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Names {
     resolver: Resolver,
     /// The last text for each selection of an interface; only interfaces that there are can be selected.

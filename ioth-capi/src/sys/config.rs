@@ -16,11 +16,15 @@ use crate::outcome::{Result, run};
 #[unsafe(no_mangle)]
 unsafe extern "C" fn ioth_config(stack: *mut Ioth, config: *const c_char) -> c_int {
     run(|| {
-        let node = handle::find(stack.addr())?;
+        let stack = stack.addr();
+        let node = handle::find(stack)?;
         // SAFETY: the caller's promise.
         let config = unsafe { read(config)? };
-        let applied = config.apply(&**node.stack.as_backend())?;
-        node.names.lock().apply(&config);
+        let applied = config.apply(&**node.as_backend())?;
+        handle::with_names(stack, |_, names| {
+            names.apply(&config);
+            Ok(())
+        })?;
         Ok(applied.bits() as c_int)
     })
 }
@@ -46,10 +50,11 @@ unsafe extern "C" fn ioth_resolvconf(stack: *mut Ioth, config: *const c_char) ->
     // "Nothing new" and an error are told apart by errno alone; success leaves it as it is.
     ioth::Errno::clear();
     run(|| {
-        let node = handle::find(stack.addr())?;
+        let node = stack.addr();
+        handle::find(node)?;
         // SAFETY: the caller's promise.
-        let selection = unsafe { memory::text(config)? };
-        let text = node.names.lock().changed(&node.stack, selection.unwrap_or_default())?;
+        let selection = unsafe { memory::text(config)? }.unwrap_or_default();
+        let text = handle::with_names(node, |stack, names| names.changed(stack, selection))?;
         let Some(text) = text else { return Ok(null_mut()) };
         let mut text = text.into_bytes();
         text.push(0);

@@ -8,14 +8,15 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use crate::outcome::run;
 
-/// The process that has the nodes: a child of fork(2) has copies that are nobody's.
+/// The process that made the last node: a child of fork(2) that made none has nothing to end.
 static OWNER: AtomicU32 = AtomicU32::new(0);
 
 /// Has the nodes ended when the program ends by exit(3) or returns from `main`.
 pub(crate) fn register() {
     static REGISTERED: Once = Once::new();
+    OWNER.store(process::id(), Ordering::Relaxed);
+    // A child inherits the entry.
     REGISTERED.call_once(|| {
-        OWNER.store(process::id(), Ordering::Relaxed);
         // Without memory for the entry there is no time for what was sent last, which is not worth a failure.
         // SAFETY: a function without arguments, which stays: the library is never unloaded.
         unsafe { libc::atexit(at_exit) };
@@ -45,4 +46,11 @@ pub(crate) fn kernel_domain(fd: RawFd) -> Option<c_int> {
         libc::getsockopt(fd, libc::SOL_SOCKET, libc::SO_DOMAIN, value, &raw mut len)
     };
     (got == 0).then_some(domain)
+}
+
+/// close(2)
+pub(crate) fn close(fd: RawFd) {
+    // Its owner is the program, which knows it by its number.
+    // SAFETY: no memory rests on the descriptor.
+    unsafe { libc::close(fd) };
 }

@@ -17,7 +17,7 @@ use crate::outcome::{Result, run};
 #[unsafe(no_mangle)]
 unsafe extern "C" fn ioth_getifaddrs(stack: *mut Ioth, list: *mut *mut ifaddrs) -> c_int {
     run(|| {
-        let entries = handle::find(stack.addr())?.stack.getifaddrs()?;
+        let entries = handle::find(stack.addr())?.getifaddrs()?;
         let made = make(&entries)?;
         // SAFETY: the caller's promise; a pointer has no padding.
         if let Err(failure) = unsafe { memory::put(list, made) } {

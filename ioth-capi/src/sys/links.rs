@@ -182,7 +182,7 @@ unsafe extern "C" fn ioth_iplink_del(stack: *mut Ioth, ifname: *const c_char, if
 #[unsafe(no_mangle)]
 unsafe extern "C" fn ioth_nldialog(stack: *mut Ioth, message: *const nlmsghdr) -> c_int {
     run(|| {
-        let node = handle::find(stack.addr())?;
+        let stack = handle::find(stack.addr())?;
         // SAFETY: the caller's promise; the length comes first.
         let len = unsafe { memory::get(message.cast::<u32>())? } as usize;
         if !(HEADER..=MESSAGE_MAX).contains(&len) {
@@ -191,7 +191,7 @@ unsafe extern "C" fn ioth_nldialog(stack: *mut Ioth, message: *const nlmsghdr) -
         let mut bytes = vec![0; len];
         // SAFETY: the caller's promise.
         unsafe { memory::copy_in(message.cast(), &mut bytes)? };
-        dialog(&node.stack, &mut bytes)
+        dialog(&stack, &mut bytes)
     })
 }
 
@@ -231,8 +231,7 @@ unsafe extern "C" fn ioth_macton(text: *const c_char, mac: *mut c_void) -> c_int
 
 /// Runs a request on the stack's netlink.
 fn on<T>(stack: *mut Ioth, request: impl FnOnce(&Route) -> ioth::core::netlink::Result<T>) -> Result<T> {
-    let node = handle::find(stack.addr())?;
-    let route = node.stack.route()?;
+    let route = handle::find(stack.addr())?.route()?;
     request(&route).map_err(|error| error.errno().into())
 }
 

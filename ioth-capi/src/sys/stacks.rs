@@ -66,8 +66,8 @@ extern "C" fn ioth_get_defstack() -> *mut Ioth {
 #[unsafe(no_mangle)]
 extern "C" fn ioth_msocket(stack: *mut Ioth, domain: c_int, kind: c_int, protocol: c_int) -> c_int {
     run(|| {
-        let node = handle::find(stack.addr())?;
-        Ok(berkeley::msocket(Some(&node.stack), domain, kind, protocol)?)
+        let stack = handle::find(stack.addr())?;
+        Ok(berkeley::msocket(Some(&stack), domain, kind, protocol)?)
     })
 }
 

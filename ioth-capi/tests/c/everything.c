@@ -12,6 +12,7 @@
 #include <poll.h>
 #include <signal.h>
 #include <sys/ioctl.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include <ioth.h>
@@ -452,6 +453,37 @@ static void broken_pipes(struct ioth *stack)
 	OK(ioth_close(listener));
 }
 
+/* A child has the parent's sockets to close, and nodes of its own; its end does not disturb the parent. */
+static void forks(struct ioth *stack, const char *vnl)
+{
+	struct sockaddr_in6 self = ipv6("::1", 5001);
+	char text[8];
+	int status, fd = ioth_msocket(stack, AF_INET6, SOCK_DGRAM, 0);
+	OK(ioth_bind(fd, ADDR(self)));
+	fflush(NULL);
+	pid_t child = fork();
+	OK(child);
+	if (child == 0) {
+		FAILS(ENODEV, ioth_sendto(fd, "x", 1, 0, ADDR(self)));
+		FAILS(ENODEV, ioth_msocket(stack, AF_INET6, SOCK_DGRAM, 0));
+		FAILS(ENODEV, ioth_config(stack, "eth"));
+		FAILS(ENODEV, ioth_delstack(stack));
+		struct ioth *own = ioth_newstack("smoltcp", vnl);
+		CHECK(own != NULL && own != stack);
+		CHECK(ioth_if_nametoindex(own, "vde0") > 0);
+		OK(ioth_close(fd));
+		exit(0);
+	}
+	CHECK(waitpid(child, &status, 0) == child && status == 0);
+	OK(child = fork());
+	if (child == 0)
+		exit(7);
+	CHECK(waitpid(child, &status, 0) == child && WIFEXITED(status) && WEXITSTATUS(status) == 7);
+	CHECK(ioth_sendto(fd, "still", 5, 0, ADDR(self)) == 5);
+	CHECK(ioth_recv(fd, text, sizeof(text), 0) == 5);
+	OK(ioth_close(fd));
+}
+
 int main(int argc, char *argv[])
 {
 	CHECK(argc == 2);
@@ -465,6 +497,7 @@ int main(int argc, char *argv[])
 	configuration(vnl);
 	addresses();
 	broken_pipes(b);
+	forks(b, vnl);
 	OK(ioth_delstack(a));
 	OK(ioth_delstack(b));
 	return report();

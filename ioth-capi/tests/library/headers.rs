@@ -23,13 +23,13 @@ fn declared(header: &str) -> BTreeSet<String> {
     names
 }
 
-fn all_declared() -> BTreeSet<String> {
+pub(crate) fn declared_everywhere() -> BTreeSet<String> {
     HEADERS.into_iter().flat_map(declared).collect()
 }
 
 #[test]
 fn the_library_exports_what_the_headers_declare_and_nothing_else() {
-    let declared = all_declared();
+    let declared = declared_everywhere();
     assert!(declared.len() > 50, "{declared:?}");
     let output = succeeds(Command::new("nm").args(["--dynamic", "--defined-only"]).arg(&library().shared));
     let text = String::from_utf8_lossy(&output.stdout);

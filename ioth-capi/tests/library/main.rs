@@ -1,5 +1,6 @@
 //! The library as C programmers have it: compiled against by gcc, linked both ways, installed, looked into.
 
 mod headers;
+mod install;
 mod programs;
 mod support;

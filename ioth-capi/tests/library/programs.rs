@@ -26,17 +26,29 @@ fn every_function_by_the_static_library() {
     assert!(told.ends_with(" checks\n"), "{told}");
 }
 
-/// The example of the talk, word by word but for the stack, whose one is not in user space, and the network's place.
 #[test]
-fn the_talks_example() {
-    let dir = scratch("talk");
+fn every_misuse_is_an_errno() {
+    let dir = scratch("misuse");
+    // It gives one pointer twice on purpose.
+    let program = compile_with(&source("misuse.c"), &dir, Link::Shared, &["-Wno-restrict"]);
+    for stack in ["kernel", "smoltcp"] {
+        let told = run(&program, [stack]);
+        assert!(told.ends_with(" checks\n"), "{stack}: {told}");
+    }
+}
+
+/// Runs a variant of the talk's example, which sends "ciao" to 10.0.0.2 and ends, and waits for it there.
+///
+/// It is word by word that of the talk but for the stack, which is not in user space there, and the network's place.
+fn ciao_arrives(name: &str, change: impl FnOnce(String) -> String) {
+    let dir = scratch(name);
     let switch = Switch::start(&dir.join("hub"));
     let text = std::fs::read_to_string(source("ciao.c")).expect("the example");
     let vnl = format!("vde://{}", switch.path().display());
     let ours = text.replace("\"vdestack\"", "\"smoltcp\"").replace("vde:///tmp/hub", &vnl);
     assert_ne!(ours, text);
     let there = dir.join("ciao.c");
-    std::fs::write(&there, ours).expect("a file in the scratch directory");
+    std::fs::write(&there, change(ours)).expect("a file in the scratch directory");
     // It looks at no argument.
     let program = compile_with(&there, &dir, Link::Shared, &["-Wno-unused-parameter"]);
 
@@ -48,4 +60,19 @@ fn the_talks_example() {
     let mut buffer = [0; 16];
     let (len, from) = socket.recv_from(&mut buffer).expect("a datagram");
     assert_eq!((&buffer[..len], from.ip().to_string().as_str()), (&b"ciao\n"[..], "10.0.0.1"));
+}
+
+#[test]
+fn the_talks_example() {
+    ciao_arrives("talk", |text| text);
+}
+
+/// As the kernel does, the library sends what a program leaves behind.
+#[test]
+fn what_was_sent_leaves_after_the_program_has_returned() {
+    ciao_arrives("left behind", |text| {
+        let changed = text.replace("    ioth_close(fd);\n", "");
+        assert_ne!(changed, text);
+        changed
+    });
 }
