@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use ioth::berkeley;
 
 use crate::handle;
-use crate::sys::{close, kernel_domain};
+use crate::sys::kernel_domain;
 
 /// How long the end of a program may be put off for all its nodes together: as long as for one of them.
 const PATIENCE: Duration = Duration::from_secs(3);
@@ -19,8 +19,8 @@ const PATIENCE: Duration = Duration::from_secs(3);
 pub(crate) fn finish() {
     for fd in descriptors() {
         if is_in_user_space(fd) {
-            // By the system call: at the end of a process Linux does not wait for SO_LINGER.
-            close(fd);
+            do_not_linger(fd);
+            let _ = berkeley::close(fd);
         }
     }
     let end = Instant::now() + PATIENCE;
@@ -40,6 +40,16 @@ fn is_in_user_space(fd: RawFd) -> bool {
     kernel_domain(fd) == Some(libc::AF_UNIX)
         && berkeley::getsockopt(fd, libc::SOL_SOCKET, libc::SO_DOMAIN, &mut domain).is_ok()
         && i32::from_ne_bytes(domain) != libc::AF_UNIX
+}
+
+/// At the end of a process Linux does not wait for SO_LINGER, but resets where that says so by a time of 0.
+fn do_not_linger(fd: RawFd) {
+    // struct linger: l_onoff and l_linger, both int
+    let mut linger = [0; 8];
+    let asked = berkeley::getsockopt(fd, libc::SOL_SOCKET, libc::SO_LINGER, &mut linger);
+    if asked.is_ok() && linger[4..] != [0; 4] {
+        let _ = berkeley::setsockopt(fd, libc::SOL_SOCKET, libc::SO_LINGER, &[0; 8]);
+    }
 }
 
 fn descriptors() -> Vec<RawFd> {

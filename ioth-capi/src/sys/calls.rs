@@ -1,6 +1,6 @@
 //! Berkeley's calls that move no data: addresses, options, the descriptor itself.
 
-use std::ffi::{c_int, c_long, c_ulong, c_void};
+use std::ffi::{c_int, c_long, c_void};
 use std::os::fd::RawFd;
 
 use ioth::{Errno, SockAddr, berkeley};
@@ -139,21 +139,6 @@ unsafe extern "C" fn ioth_getsockopt(
     })
 }
 
-/// # Safety
-/// `argument` is what the request takes.
-pub(super) unsafe fn ioctl(fd: RawFd, request: c_ulong, argument: *mut c_void) -> c_int {
-    run_on(fd, || {
-        let mut bytes = [0; size_of::<libc::ifreq>()];
-        let bytes = &mut bytes[..argument_len(request)];
-        // SAFETY: the caller's promise.
-        unsafe { memory::copy_in(argument, bytes)? };
-        let value = berkeley::ioctl(fd, request, bytes)?;
-        // SAFETY: the caller's promise.
-        unsafe { memory::copy_out(argument, bytes)? };
-        Ok(value)
-    })
-}
-
 pub(super) fn fcntl(fd: RawFd, command: c_int, argument: c_long) -> c_int {
     // Commands that take pointers are not among those of sockets; of an int the upper half is not defined.
     run(|| Ok(berkeley::fcntl(fd, command, argument as c_int)?))
@@ -172,25 +157,6 @@ extern "C" fn ioth_dup2(fd: c_int, number: c_int) -> c_int {
 #[unsafe(no_mangle)]
 extern "C" fn ioth_dup3(fd: c_int, number: c_int, flags: c_int) -> c_int {
     run(|| Ok(berkeley::dup3(fd, number, flags)?))
-}
-
-/// The size of a request's structure; 0 for an unknown one, which is not looked at (and refused).
-fn argument_len(request: c_ulong) -> usize {
-    const SIOCOUTQ: c_ulong = libc::TIOCOUTQ as _;
-    const FIONREAD: c_ulong = libc::FIONREAD as _;
-    const FIONBIO: c_ulong = libc::FIONBIO as _;
-    const SIOCATMARK: c_ulong = 0x8905;
-    // linux/sockios.h: the requests about interfaces are over struct ifreq, from SIOCGIFNAME to SIOCSIFMAP, except
-    // SIOCGIFCONF, which holds a pointer.
-    const SIOCGIFNAME: c_ulong = 0x8910;
-    const SIOCGIFCONF: c_ulong = 0x8912;
-    const SIOCSIFMAP: c_ulong = 0x8971;
-    match request {
-        SIOCOUTQ | FIONREAD | FIONBIO | SIOCATMARK => size_of::<c_int>(),
-        SIOCGIFCONF => 0,
-        SIOCGIFNAME..=SIOCSIFMAP => size_of::<libc::ifreq>(),
-        _ => 0,
-    }
 }
 
 /// A length that the kernel takes as an int.

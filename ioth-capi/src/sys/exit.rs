@@ -47,10 +47,3 @@ pub(crate) fn kernel_domain(fd: RawFd) -> Option<c_int> {
     };
     (got == 0).then_some(domain)
 }
-
-/// close(2)
-pub(crate) fn close(fd: RawFd) {
-    // Its owner is the program, which knows it by its number.
-    // SAFETY: no memory rests on the descriptor.
-    unsafe { libc::close(fd) };
-}

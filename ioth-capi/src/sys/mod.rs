@@ -10,6 +10,7 @@ mod data;
 mod exit;
 mod hashaddr;
 mod ifaddrs;
+mod ioctl;
 mod links;
 mod memory;
 mod message;
@@ -22,7 +23,7 @@ use ioth::berkeley;
 
 use crate::outcome::{Failure, Outcome, Result, run};
 
-pub(crate) use exit::{close, kernel_domain, register as register_exit};
+pub(crate) use exit::{kernel_domain, register as register_exit};
 
 /// `struct ioth`, which C programs only point to.
 #[repr(C)]

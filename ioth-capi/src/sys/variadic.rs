@@ -6,7 +6,7 @@
 use std::arch::naked_asm;
 use std::ffi::{c_char, c_int, c_long, c_ulong, c_void};
 
-use super::{Ioth, calls, stacks};
+use super::{Ioth, calls, ioctl, stacks};
 
 unsafe extern "C" {
     fn ioth_variadic_newstackl();
@@ -72,7 +72,7 @@ unsafe extern "C" fn ioth_fixed_newstackv(stack: *const c_char, vnlv: *const *co
 #[unsafe(no_mangle)]
 unsafe extern "C" fn ioth_fixed_ioctl(fd: c_int, request: c_ulong, argument: *mut c_void) -> c_int {
     // SAFETY: the caller's promise.
-    unsafe { calls::ioctl(fd, request, argument) }
+    unsafe { ioctl::ioctl(fd, request, argument) }
 }
 
 #[unsafe(no_mangle)]

@@ -4,8 +4,10 @@
 #include <fcntl.h>
 #include <linux/if_addr.h>
 #include <linux/if_link.h>
+#include <linux/ipv6.h>
 #include <linux/rtnetlink.h>
 #include <net/if.h>
+#include <net/route.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <netpacket/packet.h>
@@ -346,6 +348,60 @@ static void interfaces(struct ioth *stack, const char *vnl)
 	FAILS(ENODEV, ioth_nldialog(stack, &get.header));
 }
 
+/* What programs of older days do by ioctl(2). */
+static void requests(struct ioth *stack)
+{
+	int fd = ioth_msocket(stack, AF_INET, SOCK_DGRAM, 0), fd6 = ioth_msocket(stack, AF_INET6, SOCK_DGRAM, 0);
+	struct ifreq request = {.ifr_name = "vde0"}, list[8];
+	struct ifconf conf = {.ifc_len = 0, .ifc_buf = NULL};
+	OK(fd);
+	OK(ioth_ioctl(fd, SIOCGIFINDEX, &request));
+	CHECK(request.ifr_ifindex == ioth_if_nametoindex(stack, "vde0"));
+	static const struct ifreq up = {.ifr_name = "vde0", .ifr_flags = IFF_UP};
+	/* A constant may be said, and not be asked into. */
+	OK(ioth_ioctl(fd, SIOCSIFFLAGS, &up));
+	FAILS(EFAULT, ioth_ioctl(fd, SIOCGIFMTU, &up));
+	OK(ioth_ioctl(fd, SIOCGIFMTU, &request));
+	CHECK(request.ifr_mtu == 1400);
+	OK(ioth_ioctl(fd, SIOCGIFADDR, &request));
+	CHECK(((struct sockaddr_in *)&request.ifr_addr)->sin_addr.s_addr == inet_addr("10.0.0.1"));
+	/* First how many there are, then which. */
+	OK(ioth_ioctl(fd, SIOCGIFCONF, &conf));
+	CHECK(conf.ifc_len > 0 && conf.ifc_len <= (int)sizeof(list));
+	int len = conf.ifc_len, found = 0;
+	conf = (struct ifconf){.ifc_len = sizeof(list), .ifc_req = list};
+	OK(ioth_ioctl(fd, SIOCGIFCONF, &conf));
+	CHECK(conf.ifc_len == len);
+	for (int at = 0; at * (int)sizeof(*list) < len; at++)
+		found += strcmp(list[at].ifr_name, "vde0") == 0;
+	CHECK(found == 1);
+	conf.ifc_len = -1;
+	FAILS(EINVAL, ioth_ioctl(fd, SIOCGIFCONF, &conf));
+	conf = (struct ifconf){.ifc_len = sizeof(list), .ifc_buf = (char *)1};
+	FAILS(EFAULT, ioth_ioctl(fd, SIOCGIFCONF, &conf));
+	/* A route by a device's name. */
+	char device[] = "vde0";
+	struct rtentry route = {.rt_flags = RTF_UP, .rt_dev = device};
+	*(struct sockaddr_in *)&route.rt_dst = ipv4("10.9.0.0", 0);
+	*(struct sockaddr_in *)&route.rt_genmask = ipv4("255.255.0.0", 0);
+	OK(ioth_ioctl(fd, SIOCADDRT, &route));
+	FAILS(EEXIST, ioth_ioctl(fd, SIOCADDRT, &route));
+	OK(ioth_ioctl(fd, SIOCDELRT, &route));
+	FAILS(ESRCH, ioth_ioctl(fd, SIOCDELRT, &route));
+	route.rt_dev = (char *)1;
+	FAILS(EFAULT, ioth_ioctl(fd, SIOCADDRT, &route));
+	/* Of IPv6 the structures are others. */
+	struct in6_ifreq more = {.ifr6_prefixlen = 64, .ifr6_ifindex = ioth_if_nametoindex(stack, "vde0")};
+	CHECK(inet_pton(AF_INET6, "fd00::77", &more.ifr6_addr) == 1);
+	OK(ioth_ioctl(fd6, SIOCSIFADDR, &more));
+	OK(ioth_ioctl(fd6, SIOCDIFADDR, &more));
+	FAILS(EADDRNOTAVAIL, ioth_ioctl(fd6, SIOCDIFADDR, &more));
+	OK(ioth_ioctl(fd, FIOCLEX));
+	CHECK(fcntl(fd, F_GETFD) == FD_CLOEXEC);
+	OK(ioth_close(fd));
+	OK(ioth_close(fd6));
+}
+
 static void text(void)
 {
 	unsigned char mac[6] = {2, 0, 0x5e, 0x10, 0xff, 1}, found[6] = {0};
@@ -493,6 +549,7 @@ int main(int argc, char *argv[])
 	datagrams(a, b);
 	streams(a, b);
 	interfaces(a, vnl);
+	requests(a);
 	text();
 	configuration(vnl);
 	addresses();
