@@ -104,6 +104,21 @@ impl Readiness {
         }
     }
 
+    /// Something more happened of what already holds: more data arrived. True as for [`set`](Self::set).
+    ///
+    /// Edge-triggered epoll(7) tells of each arrival, level-triggered waiters notice nothing.
+    #[must_use = "somebody may wait to be told: call notify() after unlocking the stack"]
+    pub fn renew(&self, events: Events) -> bool {
+        let mut old = self.load();
+        loop {
+            let new = old.with_edges(events & old.events());
+            match self.word.compare_exchange_weak(old.0, new.0, Ordering::AcqRel, Ordering::Acquire) {
+                Ok(_) => return old.has(Word::SIGNAL) && new != old,
+                Err(now) => old = Word(now),
+            }
+        }
+    }
+
     /// Wakes the waiters whose interest now holds and brings the signal fd up to date as far as the stack's end
     /// can: it raises bits; taking `IN` and `OUT` away is up to [`settle`](Self::settle).
     ///
@@ -292,7 +307,7 @@ struct Waiters {
 ///    PRI epoch   OUT epoch   IN epoch  SIGNAL  WAITERS   events
 /// ```
 ///
-/// An epoch counts how often its bit went from 0 to 1: edge-triggered epoll must see an edge for a
+/// An epoch counts how often its bit went from 0 to 1, or was told anew: edge-triggered epoll must see an edge for a
 /// bit that was taken away and came back between two looks.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Word(u64);
@@ -312,14 +327,26 @@ impl Word {
 
     /// The word with other events, the epochs moved on where a bit rises.
     fn with_events(self, events: Events) -> Word {
-        let mut new = self.0 & !Word::EVENTS | u64::from(events.bits()) & Word::EVENTS;
+        // IN and ERR are one bit of the signal fd.
+        let before = self.events();
+        let risen = if before.intersects(Word::READABLE) {
+            events - before - Word::READABLE
+        } else {
+            events - before
+        };
+        Word(self.with_edges(risen).0 & !Word::EVENTS | u64::from(events.bits()) & Word::EVENTS)
+    }
+
+    /// The word with the epochs of these bits moved on.
+    fn with_edges(self, events: Events) -> Word {
+        let mut new = self.0;
         let epochs = [
             (Word::READABLE, Word::IN_EPOCH),
             (Events::OUT, Word::OUT_EPOCH),
             (Events::PRI, Word::PRI_EPOCH),
         ];
         for (bits, shift) in epochs {
-            if events.intersects(bits) && !self.events().intersects(bits) {
+            if events.intersects(bits) {
                 let next = self.epoch(shift).wrapping_add(1);
                 new = new & !(0xffff << shift) | u64::from(next) << shift;
             }

@@ -357,9 +357,9 @@ impl Node {
         }
         engine.take_changed(changed);
         for (id, events) in changed.drain(..) {
-            if let Some(Some(readiness)) = sockets.get(id.index())
-                && readiness.set(events)
-            {
+            let Some(Some(readiness)) = sockets.get(id.index()) else { continue };
+            let again = readiness.events() == events;
+            if if again { readiness.renew(Events::IN) } else { readiness.set(events) } {
                 after.told.push(readiness.clone());
             }
         }

@@ -41,6 +41,8 @@ struct Handle {
     readiness: Arc<Readiness>,
     /// The thread that closes the last duplicate of the descriptor by a call of ours: it may wait for SO_LINGER's time.
     closing: parking_lot::Mutex<Option<ThreadId>>,
+    /// SO_LINGER was set, by whomever.
+    lingers: AtomicBool,
 }
 
 impl Handle {
@@ -51,6 +53,9 @@ impl Handle {
 
     /// close(2), which waits where SO_LINGER says so.
     fn close(&self) {
+        if !self.lingers.load(Ordering::Relaxed) {
+            return self.end();
+        }
         let begun =
             self.node.call_socket(self.id, &self.readiness, |engine| Ok(engine.begin_lingering(self.id)));
         if let Ok(Some(seconds)) = begun {
@@ -73,6 +78,7 @@ impl NodeSocket {
                 id,
                 readiness,
                 closing: parking_lot::Mutex::new(None),
+                lingers: AtomicBool::new(false),
             })),
             stream: kind == SocketType::STREAM,
             nonblocking: AtomicBool::new(false),
@@ -274,6 +280,7 @@ impl Socket for NodeSocket {
         {
             own.store(inherited.load(Ordering::Relaxed), Ordering::Relaxed);
         }
+        socket.handle.lingers.store(self.handle.lingers.load(Ordering::Relaxed), Ordering::Relaxed);
         socket.receive_low.store(self.receive_low.load(Ordering::Relaxed), Ordering::Relaxed);
         Ok((Arc::new(socket), peer))
     }
@@ -419,6 +426,9 @@ impl Socket for NodeSocket {
         }
         self.call(|engine, id| {
             engine.set_option(id, level, name, value)?;
+            if (level, name) == (libc::SOL_SOCKET, libc::SO_LINGER) {
+                self.handle.lingers.store(true, Ordering::Relaxed);
+            }
             if (level, name) == (libc::SOL_SOCKET, libc::SO_RCVLOWAT) {
                 let mut low = [0; 4];
                 engine.option(id, level, name, &mut low)?;

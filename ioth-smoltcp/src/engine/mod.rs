@@ -282,7 +282,8 @@ impl Engine {
         self.net.neighbours.holds_packets()
     }
 
-    /// Moves the sockets whose poll bits changed, with their bits, behind those in `changed`.
+    /// Moves the sockets whose poll bits changed, with their bits, behind those in `changed`; with the same bits as
+    /// before those to whom something more has arrived.
     pub fn take_changed(&mut self, changed: &mut Vec<(SocketId, Events)>) {
         changed.append(&mut self.changed);
     }
@@ -297,6 +298,7 @@ impl Engine {
             error: None,
             stamp: self.stamps,
             touched: false,
+            arrived: false,
             events: Events::empty(),
             was_connected: false,
             stalled: false,
@@ -335,12 +337,21 @@ impl Engine {
         }
     }
 
+    /// The same when data arrived, or a connection for a listener: an edge, though there was something before.
+    fn touch_arrived(&mut self, id: SocketId) {
+        if let Some(sock) = self.sockets.get_mut(id.0) {
+            sock.arrived = true;
+        }
+        self.touch(id);
+    }
+
     fn tell_changes(&mut self) {
         for id in self.touched.drain(..) {
             let Some(sock) = self.sockets.get_mut(id.0) else { continue };
             sock.touched = false;
             let events = sock.poll();
-            if events != sock.events {
+            let again = std::mem::take(&mut sock.arrived) && events.contains(Events::IN);
+            if events != sock.events || again {
                 sock.events = events;
                 self.changed.push((id, events));
             }

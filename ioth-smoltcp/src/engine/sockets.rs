@@ -24,6 +24,8 @@ pub(crate) struct Sock {
     pub(crate) stamp: u64,
     /// In the list of sockets whose poll bits have to be looked at.
     pub(crate) touched: bool,
+    /// Something arrived since the poll bits were told.
+    pub(crate) arrived: bool,
     /// The poll bits that were told last.
     pub(crate) events: Events,
     /// A TCP connection was established at some time.

@@ -3,4 +3,5 @@
 mod hostile;
 mod lan;
 mod tcp;
+mod tcp_time;
 mod udp;

@@ -89,6 +89,7 @@ on_every_pair! {
     ports { families sharing best_fit balanced }
     poll {
         fresh listening connected peer_half_closed both_closed reset refused full edges
+        edges_of_what_comes_on_top
         datagrams datagram_error
     }
     descriptor {

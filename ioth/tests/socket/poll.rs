@@ -133,6 +133,48 @@ pub(crate) fn edges(pair: &Pair) {
     assert_eq!(edges.wait(LONG), Events::IN | Events::OUT | Events::RDHUP);
 }
 
+pub(crate) fn edges_of_what_comes_on_top(pair: &Pair) {
+    let again = |edges: &Edges, events: Events, mut more: Box<dyn FnMut() + '_>| {
+        for _ in 0..3 {
+            more();
+            assert_eq!(edges.wait(LONG), events);
+            assert_eq!(edges.wait(Duration::from_millis(30)), Events::empty());
+        }
+    };
+    let (client, server) = pair.connected();
+    let edges = Edges::new(&server);
+    assert_eq!(edges.wait(LONG), Events::OUT);
+    // Nobody reads it, and each piece is told.
+    again(&edges, Events::IN | Events::OUT, Box::new(|| send_all(&client, b"data")));
+    assert_eq!(read_some(&server, 12).len(), 12);
+    assert_eq!(events(&server), Events::OUT);
+
+    let (listener, addr) = pair.listener();
+    let edges = Edges::new(&listener);
+    let mut clients = Vec::new();
+    again(
+        &edges,
+        Events::IN,
+        Box::new(|| {
+            let client = pair.tcp_a();
+            connect(client.0, addr).unwrap();
+            clients.push(client);
+        }),
+    );
+
+    let (a, _) = pair.udp_a();
+    let (b, b_addr) = pair.udp_b();
+    let edges = Edges::new(&b);
+    assert_eq!(edges.wait(LONG), Events::OUT);
+    again(
+        &edges,
+        Events::IN | Events::OUT,
+        Box::new(|| {
+            sendto(a.0, b"x", NONE, b_addr).unwrap();
+        }),
+    );
+}
+
 pub(crate) fn datagrams(pair: &Pair) {
     let (a, _) = pair.udp_a();
     let (b, b_addr) = pair.udp_b();

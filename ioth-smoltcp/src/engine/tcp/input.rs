@@ -81,8 +81,11 @@ impl Engine {
     pub(in crate::engine) fn tcp_error(&mut self, local: SocketAddr, remote: SocketAddr, errno: Errno) {
         let Some(&id) = self.tcp.connections.get(&Tuple::new(local, remote)) else { return };
         let Ok(stream) = self.stream_mut(id) else { return };
-        // RFC 1122 §4.2.3.9: soft errors do not end an established connection; Linux ends an attempt.
-        if stream.conn().is_some_and(|conn| conn.state() == State::SynSent) {
+        let Some(conn) = stream.conn_mut() else { return };
+        // RFC 1122 §4.2.3.9: soft errors do not end an established connection. Linux keeps them for the case that it
+        // ends by a time-out, and ends an attempt.
+        conn.soft_error = Some(errno);
+        if conn.state() == State::SynSent {
             self.sockets[id.0].error = Some(errno);
             self.detach(id);
         }
@@ -121,6 +124,7 @@ impl Engine {
         }
         // Data for a closed socket: nobody will ever read it (RFC 2525 §2.17). Linux resets as well once both directions
         // were shut down, and then tells its user.
+        sock.arrived |= conn.received() > before;
         let unwanted = conn.received() > before && *shut_read && conn.has_finished();
         if (conn.orphan && conn.received() > 0) || unwanted {
             conn.abort();

@@ -66,7 +66,7 @@ impl Engine {
         if conn.stage != Stage::Done {
             if conn.expired(now) {
                 if !conn.orphan {
-                    sock.error = Some(Errno::ETIMEDOUT);
+                    sock.error = Some(conn.soft_error.unwrap_or(Errno::ETIMEDOUT));
                 }
                 return self.detach(id);
             }

@@ -215,7 +215,7 @@ impl Engine {
             state.embryos.retain(|embryo| *embryo != id);
             state.ready.push_back(id);
         }
-        self.touch(listener);
+        self.touch_arrived(listener);
     }
 
     /// Takes an embryo out of its listener. False when it was none (any more).

@@ -73,9 +73,7 @@ impl Lan {
 
     /// Goes to the next arrival or deadline and handles it. False when there is none.
     pub(crate) fn step(&mut self) -> bool {
-        let arrival = self.flying.keys().next().map(|(at, _)| *at);
-        let deadline = self.deadlines.iter().flatten().min().copied();
-        let Some(next) = arrival.into_iter().chain(deadline).min() else { return false };
+        let Some(next) = self.next_event() else { return false };
         self.now = self.now.max(next);
         let mut reached = Vec::new();
         while let Some(entry) = self.flying.first_entry()
@@ -99,6 +97,12 @@ impl Lan {
         true
     }
 
+    fn next_event(&self) -> Option<Instant> {
+        let arrival = self.flying.keys().next().map(|(at, _)| *at);
+        let deadline = self.deadlines.iter().flatten().min().copied();
+        arrival.into_iter().chain(deadline).min()
+    }
+
     /// Runs until `done`, or until the virtual time is over.
     pub(crate) fn run_until(&mut self, limit: Duration, mut done: impl FnMut(&mut Lan) -> bool) -> bool {
         let end = self.now + limit;
@@ -112,6 +116,17 @@ impl Lan {
                 return done(self);
             }
         }
+    }
+
+    /// Runs for so long, and no longer.
+    pub(crate) fn run_for(&mut self, time: Duration) {
+        let end = self.now + time;
+        self.settle();
+        while self.next_event().is_some_and(|at| at <= end) {
+            self.step();
+        }
+        self.now = end;
+        self.settle();
     }
 
     /// Runs until nothing is under way any more; how long it took. Panics after `limit`.

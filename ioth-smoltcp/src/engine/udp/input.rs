@@ -134,11 +134,10 @@ impl Engine {
     fn udp_deliver(&mut self, id: SocketId, datagram: Datagram) {
         let Some(sock) = self.sockets.get_mut(id.0) else { return };
         let Kind::Datagrams(datagrams) = &mut sock.kind else { return };
-        let was_empty = datagrams.inbox.is_empty();
-        if !datagrams.inbox.push(datagram, &sock.options) {
+        if datagrams.inbox.push(datagram, &sock.options) {
+            self.touch_arrived(id);
+        } else {
             self.net.drops.receive_buffer += 1;
-        } else if was_empty {
-            self.touch(id);
         }
     }
 }

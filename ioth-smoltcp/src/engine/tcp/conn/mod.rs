@@ -124,6 +124,8 @@ pub(crate) struct Conn {
     held_until: Option<Instant>,
     /// SO_SNDBUF, where it was set.
     pub(crate) send_limit: Option<usize>,
+    /// What the network said of a way that does not lead there.
+    pub(crate) soft_error: Option<Errno>,
     recovery: Recovery,
     flight: Flight,
     rtt: Rtt,
@@ -261,6 +263,7 @@ impl Conn {
             held: Vec::new(),
             held_until: None,
             send_limit: None,
+            soft_error: None,
             recovery: Recovery::default(),
             flight: Flight::new(net.now),
             rtt: Rtt::default(),

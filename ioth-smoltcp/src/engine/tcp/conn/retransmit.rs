@@ -144,6 +144,8 @@ impl Conn {
         let before = self.recovery.acknowledged();
         let said = self.recovery.on_ack(ack, tcp.window_len(), self.sent.0, pure);
         if self.recovery.acknowledged() != before {
+            // Linux's tcp_ack(): the way leads there after all.
+            self.soft_error = None;
             self.flight.on_progress(now);
             self.rtt.on_ack(now, ack);
         }
@@ -260,5 +262,37 @@ impl Conn {
         tcp.set_ack(true);
         tcp.set_window_len(window);
         packet
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What `stale_window` says of a segment.
+    fn judge(flight: &mut Flight, sequence: u32, window: u16, ack: Ack) -> Option<u16> {
+        let mut bytes = [0; TCP_HEADER];
+        let mut tcp = TcpPacket::new_unchecked(&mut bytes[..]);
+        tcp.set_header_len(TCP_HEADER as u8);
+        tcp.set_seq_number(TcpSeqNumber(sequence as i32));
+        tcp.set_ack(true);
+        tcp.set_window_len(window);
+        flight.stale_window(&bytes, 0, ack)
+    }
+
+    #[test]
+    fn an_overtaken_segment_does_not_shrink_the_window() {
+        let start = u32::MAX - 10;
+        let at = |n: u32| start.wrapping_add(n);
+        let mut flight = Flight::new(Instant::ZERO);
+        assert_eq!(judge(&mut flight, at(0), 100, Ack::New), None);
+        assert_eq!(judge(&mut flight, at(0), 90, Ack::New), None, "it acknowledges more");
+        assert_eq!(judge(&mut flight, at(0), 200, Ack::Plain), None, "it opens the window");
+        assert_eq!(judge(&mut flight, at(0), 150, Ack::Plain), Some(200), "it was overtaken");
+        assert_eq!(judge(&mut flight, at(50), 120, Ack::Plain), None, "it came later");
+        assert_eq!(judge(&mut flight, at(20), 500, Ack::Plain), Some(120), "it came before");
+        assert_eq!(judge(&mut flight, at(20), 110, Ack::New), None, "though it was sent before");
+        assert_eq!(judge(&mut flight, at(20), 0, Ack::Plain), None, "a closed window is believed");
+        assert_eq!(judge(&mut flight, at(20), 0, Ack::Plain), None);
     }
 }
