@@ -23,6 +23,7 @@
 //! ```
 
 pub mod addr;
+pub mod bpf;
 mod calls;
 mod datagram;
 mod fragment;
