@@ -86,20 +86,14 @@ impl SockAddr {
                 port: u32::from_ne_bytes(array(raw, 4)?),
                 groups: u32::from_ne_bytes(array(raw, 8)?),
             }),
-            // packet(7): the address field may be cut after six bytes.
-            libc::AF_PACKET if raw.len() >= 18 => {
-                let mut addr = [0; 8];
-                let given = &raw[12..raw.len().min(20)];
-                addr[..given.len()].copy_from_slice(given);
-                Ok(SockAddr::Packet(PacketAddr {
-                    protocol: u16::from_be_bytes(array(raw, 2)?),
-                    ifindex: u32::from_ne_bytes(array(raw, 4)?),
-                    hatype: u16::from_ne_bytes(array(raw, 8)?),
-                    pkttype: raw[10],
-                    halen: raw[11],
-                    addr,
-                }))
-            }
+            libc::AF_PACKET if raw.len() >= 20 => Ok(SockAddr::Packet(PacketAddr {
+                protocol: u16::from_be_bytes(array(raw, 2)?),
+                ifindex: u32::from_ne_bytes(array(raw, 4)?),
+                hatype: u16::from_ne_bytes(array(raw, 8)?),
+                pkttype: raw[10],
+                halen: raw[11],
+                addr: array(raw, 12)?,
+            })),
             libc::AF_INET | libc::AF_INET6 | libc::AF_NETLINK | libc::AF_PACKET => Err(Errno::EINVAL),
             _ => Err(Errno::EAFNOSUPPORT),
         }

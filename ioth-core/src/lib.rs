@@ -33,7 +33,7 @@ mod sys;
 /// Linux's error numbers: the one error type at the socket edge (contract 12).
 pub use nix::errno::Errno;
 
-pub use addr::SockAddr;
+pub use addr::{PacketAddr, SockAddr};
 pub use cidr::Cidr;
 pub use mac::MacAddr;
 pub use readiness::{Events, Readiness};

@@ -78,9 +78,15 @@ pub trait Socket: Send + Sync + fmt::Debug + 'static {
     }
 
     /// Sets an option from its C representation, as setsockopt(2).
+    ///
+    /// Where that holds a pointer, the value is what the pointer leads to: for `SO_ATTACH_FILTER` the array of
+    /// `struct sock_filter`, not the `struct sock_fprog` (whose length says how many there are).
     fn set_option(&self, level: i32, name: i32, value: &[u8]) -> Result<()>;
 
     /// Reads an option into its C representation, as getsockopt(2): the number of bytes written.
+    ///
+    /// `SO_GET_FILTER` gives the array of `struct sock_filter`, and its length in bytes; without room for one
+    /// instruction only the length.
     fn option(&self, level: i32, name: i32, value: &mut [u8]) -> Result<usize>;
 
     /// Shuts down one or both directions, as shutdown(2).

@@ -45,6 +45,9 @@ pub fn accept(fd: BorrowedFd<'_>) -> Result<(OwnedFd, SockAddr)> {
 pub fn local_addr(fd: BorrowedFd<'_>) -> Result<SockAddr> {
     let mut raw = [0; ADDR_MAX];
     let len = sys::name(fd, &mut raw, false)?;
+    // The kernel leaves out what a packet socket's hardware address does not fill; it is zero here.
+    let family = i32::from(u16::from_ne_bytes([raw[0], raw[1]]));
+    let len = if family == libc::AF_PACKET { len.max(size_of::<libc::sockaddr_ll>()) } else { len };
     SockAddr::from_raw(&raw[..len])
 }
 
@@ -71,7 +74,7 @@ pub fn recv(fd: BorrowedFd<'_>, message: &mut RecvMsg<'_, '_>, flags: MsgFlags) 
         return Err(Errno::EMSGSIZE);
     }
     let mut raw = [0; ADDR_MAX];
-    let (len, received) = sys::recv(fd, message, &mut raw, receiving(flags))?;
+    let (len, received) = receiving(flags, |flags| sys::recv(fd, message, &mut raw, flags))?;
     report(message, &received, &raw);
     Ok(len)
 }
@@ -86,19 +89,24 @@ pub fn recv_many(
     fd: BorrowedFd<'_>,
     messages: &mut [Mmsg<RecvMsg<'_, '_>>],
     flags: MsgFlags,
-    timeout: Option<&mut Duration>,
+    mut timeout: Option<&mut Duration>,
 ) -> Result<usize> {
     let mut raw = vec![[0; ADDR_MAX]; messages.len()];
-    let received = sys::recv_many(fd, messages, &mut raw, receiving(flags), timeout)?;
+    let received =
+        receiving(flags, |flags| sys::recv_many(fd, messages, &mut raw, flags, timeout.as_deref_mut()))?;
     for ((each, received), raw) in messages.iter_mut().zip(&received).zip(&raw) {
         report(&mut each.message, received, raw);
     }
     Ok(received.len())
 }
 
-/// The flags of a receiving call: descriptors that come with a message are close-on-exec.
-fn receiving(flags: MsgFlags) -> i32 {
-    flags.bits() | libc::MSG_CMSG_CLOEXEC
+/// Makes a receiving call: descriptors that come with a message are close-on-exec.
+fn receiving<T>(flags: MsgFlags, mut call: impl FnMut(i32) -> Result<T>) -> Result<T> {
+    match call(flags.bits() | libc::MSG_CMSG_CLOEXEC) {
+        // A packet socket refuses the flag, before it does anything; descriptors never come with its messages.
+        Err(Errno::EINVAL) => call(flags.bits()),
+        received => received,
+    }
 }
 
 /// Stores what was reported beside the data.
@@ -109,21 +117,33 @@ fn report(message: &mut RecvMsg<'_, '_>, received: &Received, raw: &[u8; ADDR_MA
 }
 
 /// setsockopt(2)
+///
+/// A filter (`SO_ATTACH_FILTER`, `SO_ATTACH_REUSEPORT_CBPF`) is given as the array of `struct sock_filter` itself, without
+/// the `struct sock_fprog` that points to it.
+///
+/// # Errors
+/// As there; `EINVAL` for a filter with a part of an instruction.
 pub fn set_option(fd: BorrowedFd<'_>, level: i32, name: i32, value: &[u8]) -> Result<()> {
-    sys::set_option(fd, level, name, value)
+    match (level, name) {
+        (libc::SOL_SOCKET, libc::SO_ATTACH_FILTER | libc::SO_ATTACH_REUSEPORT_CBPF) => {
+            sys::attach_filter(fd, name, value)
+        }
+        _ => sys::set_option(fd, level, name, value),
+    }
 }
 
 /// getsockopt(2)
 ///
 /// # Errors
-/// As there; `ENOPROTOOPT` besides for the options that write beyond the value:
-/// `SO_GET_FILTER`, whose length counts instructions, and `TCP_ZEROCOPY_RECEIVE`, which takes addresses.
+/// As there; `ENOPROTOOPT` besides for `TCP_ZEROCOPY_RECEIVE`, which takes addresses and writes there.
+///
+/// `SO_GET_FILTER` gives the array of `struct sock_filter`, and counts in bytes; without room for one instruction
+/// only the length.
 pub fn option(fd: BorrowedFd<'_>, level: i32, name: i32, value: &mut [u8]) -> Result<usize> {
     const TCP_ZEROCOPY_RECEIVE: i32 = 35;
     match (level, name) {
-        (libc::SOL_SOCKET, libc::SO_GET_FILTER) | (libc::IPPROTO_TCP, TCP_ZEROCOPY_RECEIVE) => {
-            Err(Errno::ENOPROTOOPT)
-        }
+        (libc::SOL_SOCKET, libc::SO_GET_FILTER) => sys::filter(fd, value),
+        (libc::IPPROTO_TCP, TCP_ZEROCOPY_RECEIVE) => Err(Errno::ENOPROTOOPT),
         _ => sys::option(fd, level, name, value),
     }
 }

@@ -209,6 +209,38 @@ pub(crate) fn set_option(fd: BorrowedFd<'_>, level: i32, name: i32, value: &[u8]
         .map(drop)
 }
 
+/// SO_ATTACH_FILTER and SO_ATTACH_REUSEPORT_CBPF with an array of `struct sock_filter`.
+pub(crate) fn attach_filter(fd: BorrowedFd<'_>, name: i32, program: &[u8]) -> Result<()> {
+    let count = program.len() / size_of::<libc::sock_filter>();
+    if !program.len().is_multiple_of(size_of::<libc::sock_filter>()) {
+        return Err(Errno::EINVAL);
+    }
+    let program = libc::sock_fprog {
+        len: count.try_into().map_err(|_| Errno::EINVAL)?,
+        filter: program.as_ptr().cast_mut().cast(),
+    };
+    let len = size_of::<libc::sock_fprog>() as libc::socklen_t;
+    // nix has no filters.
+    // SAFETY: the structure is live, and so is the array to which it points, of as many instructions as it says; the
+    // kernel only copies both, at any alignment.
+    Errno::result(unsafe {
+        libc::setsockopt(fd.as_raw_fd(), libc::SOL_SOCKET, name, (&raw const program).cast(), len)
+    })
+    .map(drop)
+}
+
+/// SO_GET_FILTER, whose length counts instructions: the filter's length in bytes.
+pub(crate) fn filter(fd: BorrowedFd<'_>, value: &mut [u8]) -> Result<usize> {
+    let mut count = (value.len() / size_of::<libc::sock_filter>()) as libc::socklen_t;
+    let (level, name) = (libc::SOL_SOCKET, libc::SO_GET_FILTER);
+    // nix has no filters.
+    // SAFETY: the kernel writes no more than `count` instructions to `value`, which is live and exclusive.
+    Errno::result(unsafe {
+        libc::getsockopt(fd.as_raw_fd(), level, name, value.as_mut_ptr().cast(), &mut count)
+    })?;
+    Ok(count as usize * size_of::<libc::sock_filter>())
+}
+
 /// The caller has made sure that `name` writes nowhere but to `value` (see [`crate::calls`]).
 pub(crate) fn option(fd: BorrowedFd<'_>, level: i32, name: i32, value: &mut [u8]) -> Result<usize> {
     let mut len = value.len() as libc::socklen_t;

@@ -455,7 +455,7 @@ impl Core {
 
     /// What the links have to be told, if the addresses that the interfaces listen to changed.
     fn take_filters(&mut self, ports: &[Arc<Port>], after: &mut Aftermath) {
-        let mut changed = self.engine.tables_mut().take_groups_changed();
+        let mut changed = self.engine.take_filters_changed();
         let tables = self.engine.tables();
         if self.generation != tables.generation() {
             self.generation = tables.generation();
@@ -467,7 +467,7 @@ impl Core {
         if changed {
             self.filters += 1;
             after.version = self.filters;
-            after.filters = ports.iter().map(|port| (port.clone(), port.filter(tables))).collect();
+            after.filters = ports.iter().map(|port| (port.clone(), port.filter(&self.engine))).collect();
         }
     }
 

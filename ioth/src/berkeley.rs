@@ -326,7 +326,8 @@ pub fn getsockopt(fd: RawFd, level: i32, name: i32, value: &mut [u8]) -> io::Res
     })
 }
 
-/// setsockopt(2); `value` is the option's C representation.
+/// setsockopt(2); `value` is the option's C representation. Where that holds a pointer, it is what the pointer leads to: see
+/// [`Socket::set_option`].
 ///
 /// # Errors
 /// As setsockopt(2).

@@ -3,12 +3,14 @@
 //! A new parser gets a function here, a line in [`ENTRIES`], and a target of the same name in `fuzz/fuzz_targets`.
 
 mod calls;
+mod filter;
 mod frames;
 mod netlink;
 mod switch;
 mod text;
 
 pub use calls::calls;
+pub use filter::filter;
 pub use frames::{dialogue, frames};
 pub use netlink::{netlink_reply, netlink_request};
 pub use switch::vde_reply;
@@ -24,6 +26,7 @@ pub const ENTRIES: &[(&str, Entry)] = &[
     ("config", config),
     ("dialogue", dialogue),
     ("fault", fault),
+    ("filter", filter),
     ("frames", frames),
     ("netlink_reply", netlink_reply),
     ("netlink_request", netlink_request),

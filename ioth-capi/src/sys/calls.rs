@@ -105,6 +105,11 @@ unsafe extern "C" fn ioth_setsockopt(
 ) -> c_int {
     run_on(fd, || {
         let len = length(len)?;
+        if is_filter(level, name) {
+            // SAFETY: the caller's promise.
+            let program = unsafe { read_filter(value, len)? };
+            return Ok(berkeley::setsockopt(fd, level, name, &program).map(|()| 0)?);
+        }
         let mut bytes = vec![0; len.min(OPTION_MAX)];
         // SAFETY: the caller's promise.
         let there = unsafe { memory::copy_in_some(value, &mut bytes) };
@@ -113,6 +118,27 @@ unsafe extern "C" fn ioth_setsockopt(
         }
         Ok(berkeley::setsockopt(fd, level, name, &bytes[..there]).map(|()| 0)?)
     })
+}
+
+/// Options whose value in C is a `struct sock_fprog`, or is counted in `struct sock_filter`.
+fn is_filter(level: c_int, name: c_int) -> bool {
+    level == libc::SOL_SOCKET && matches!(name, libc::SO_ATTACH_FILTER | libc::SO_ATTACH_REUSEPORT_CBPF)
+}
+
+/// The instructions to which a `struct sock_fprog` points: what the calls below take for it.
+///
+/// # Safety
+/// The structure and its instructions are not changed during the call.
+unsafe fn read_filter(value: *const c_void, len: usize) -> Result<Vec<u8>> {
+    if len != size_of::<libc::sock_fprog>() {
+        return Err(Errno::EINVAL.into());
+    }
+    // SAFETY: the caller's promise.
+    let program: libc::sock_fprog = unsafe { memory::get(value.cast())? };
+    let mut bytes = vec![0; usize::from(program.len) * size_of::<libc::sock_filter>()];
+    // SAFETY: the caller's promise.
+    unsafe { memory::copy_in(program.filter.cast_const().cast(), &mut bytes)? };
+    Ok(bytes)
 }
 
 /// # Safety
@@ -128,12 +154,14 @@ unsafe extern "C" fn ioth_getsockopt(
     run_on(fd, || {
         // SAFETY: the caller's promise.
         let room = length(unsafe { memory::get(len)? })?;
-        let mut bytes = vec![0; room.min(OPTION_MAX)];
+        // SO_GET_FILTER, the only one with a unit of its own, counts instructions.
+        let unit = if is_filter(level, name) { size_of::<libc::sock_filter>() } else { 1 };
+        let mut bytes = vec![0; room.saturating_mul(unit).min(OPTION_MAX)];
         let written = berkeley::getsockopt(fd, level, name, &mut bytes)?;
         // SAFETY: the caller's promise.
         unsafe {
-            memory::copy_out(value, &bytes[..written.min(room)])?;
-            memory::put(len, written as socklen_t)?;
+            memory::copy_out(value, &bytes[..written.min(bytes.len())])?;
+            memory::put(len, (written / unit) as socklen_t)?;
         }
         Ok(0)
     })

@@ -44,10 +44,16 @@ impl Port {
     }
 
     /// What the interface wants to see.
-    pub(crate) fn filter(&self, tables: &Tables) -> Filter {
-        let unicast: Vec<MacAddr> = self.mac(tables).into_iter().collect();
-        let groups = tables.groups(self.ifindex).map(group_mac).collect();
-        Filter { unicast, groups, promiscuous: false }
+    pub(crate) fn filter(&self, engine: &Engine) -> Filter {
+        let tables = engine.tables();
+        let groups = tables.groups(self.ifindex).map(group_mac);
+        let (further_groups, further): (Vec<_>, Vec<_>) =
+            engine.further_addresses(self.ifindex).partition(|mac| mac.is_group());
+        Filter {
+            unicast: self.mac(tables).into_iter().chain(further).collect(),
+            groups: groups.chain(further_groups).collect(),
+            promiscuous: engine.is_open(self.ifindex),
+        }
     }
 
     /// The interface's Ethernet address.

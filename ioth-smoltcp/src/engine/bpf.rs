@@ -4,6 +4,7 @@
 //! does it; from then on it cannot fail, loop, or look beyond the packet. Jumps go forward only, so a run takes no more
 //! steps than the program has instructions.
 
+mod attach;
 mod check;
 mod packet;
 #[cfg(test)]
@@ -11,6 +12,7 @@ mod tests;
 
 use ioth_core::Errno;
 
+pub(crate) use attach::Attached;
 pub use packet::Packet;
 
 /// Instructions that a program has at most (`BPF_MAXINSNS`).

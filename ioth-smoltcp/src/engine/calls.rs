@@ -6,6 +6,7 @@ use ioth_core::{Domain, Errno, Events, MsgFlags, RecvMsg, Result, SendMsg, Shutd
 
 use super::addr::is_link_local;
 use super::netlink_socket::Netlink;
+use super::packet::Packets;
 use super::sockets::{Kind, Options, Sock};
 use super::tcp::Stream;
 use super::udp::Datagrams;
@@ -35,7 +36,11 @@ impl Engine {
                 libc::NETLINK_ROUTE => Kind::Netlink(Netlink::default()),
                 _ => return Err(Errno::EPROTONOSUPPORT),
             },
-            (Domain::NETLINK, _) => return Err(Errno::ESOCKTNOSUPPORT),
+            // socket(2): the protocol of a packet socket is in network byte order.
+            (Domain::PACKET, SocketType::RAW | SocketType::DGRAM) => {
+                Kind::Packets(Packets::new(kind == SocketType::DGRAM, u16::from_be(protocol as u16)))
+            }
+            (Domain::NETLINK | Domain::PACKET, _) => return Err(Errno::ESOCKTNOSUPPORT),
             _ => return Err(Errno::EAFNOSUPPORT),
         };
         if self.sockets.len() >= MAX_SOCKETS {
@@ -44,14 +49,21 @@ impl Engine {
         let mut options = Options::default();
         // Linux: inet6_create() leaves IP_MULTICAST_ALL off.
         options.v4_group.all = domain == Domain::INET;
-        Ok(self.insert(domain, kind, options))
+        let packets = matches!(kind, Kind::Packets(_));
+        let id = self.insert(domain, kind, options);
+        if packets {
+            self.packet_opened();
+        }
+        Ok(id)
     }
 
     /// bind(2).
     pub fn bind(&mut self, id: SocketId, addr: &SockAddr) -> Result<()> {
         let sock = self.sock(id)?;
-        if let Kind::Netlink(_) = sock.kind {
-            return self.netlink_bind(id, addr);
+        match sock.kind {
+            Kind::Netlink(_) => return self.netlink_bind(id, addr),
+            Kind::Packets(_) => return self.packet_bind(id, addr),
+            _ => {}
         }
         let domain = sock.domain;
         let addr = match addr {
@@ -78,7 +90,7 @@ impl Engine {
         match self.sockets[id.0].kind {
             Kind::Stream(_) => self.tcp_bind(id, addr),
             Kind::Datagrams(_) => self.udp_bind(id, addr),
-            Kind::Netlink(_) => Err(Errno::EINVAL),
+            Kind::Netlink(_) | Kind::Packets(_) => Err(Errno::EINVAL),
         }
     }
 
@@ -86,6 +98,7 @@ impl Engine {
     pub fn connect(&mut self, id: SocketId, addr: &SockAddr) -> Result<()> {
         match (&self.sock(id)?.kind, addr) {
             (Kind::Netlink(_), _) => self.netlink_connect(id, addr),
+            (Kind::Packets(_), _) => Err(Errno::EOPNOTSUPP),
             (Kind::Datagrams(_), SockAddr::Unspecified) => self.udp_disconnect(id),
             (Kind::Stream(_), SockAddr::Unspecified) => self.tcp_disconnect(id),
             (Kind::Stream(_), _) => {
@@ -125,6 +138,7 @@ impl Engine {
             Kind::Stream(_) => self.tcp_send(id, message.data, flags.contains(MsgFlags::MORE)),
             Kind::Datagrams(_) => self.udp_send(id, message, flags),
             Kind::Netlink(_) => self.netlink_send(id, message),
+            Kind::Packets(_) => self.packet_send(id, message),
         }
     }
 
@@ -144,6 +158,7 @@ impl Engine {
             Kind::Stream(_) => self.tcp_recv(id, message.data, flags),
             Kind::Datagrams(_) => self.udp_recv(id, message, flags),
             Kind::Netlink(_) => self.netlink_recv(id, message, flags),
+            Kind::Packets(_) => self.packet_recv(id, message, flags),
         }
     }
 
@@ -154,6 +169,7 @@ impl Engine {
             Kind::Stream(_) => self.tcp_local(id),
             Kind::Datagrams(datagrams) => datagrams.bound,
             Kind::Netlink(netlink) => return Ok(netlink.local_addr()),
+            Kind::Packets(_) => return self.packet_local(id),
         };
         Ok(match local {
             Some(local) => self.presented(id, local),
@@ -167,6 +183,7 @@ impl Engine {
             Kind::Stream(_) => self.tcp_peer(id)?,
             Kind::Datagrams(datagrams) => datagrams.peer.ok_or(Errno::ENOTCONN)?,
             Kind::Netlink(netlink) => return Ok(netlink.peer_addr()),
+            Kind::Packets(_) => return Err(Errno::EOPNOTSUPP),
         };
         Ok(self.presented(id, peer))
     }
@@ -176,7 +193,7 @@ impl Engine {
         match self.sock(id)?.kind {
             Kind::Stream(_) => self.tcp_shutdown(id, how.read(), how.write()),
             Kind::Datagrams(_) => self.udp_shutdown(id, how.read(), how.write()),
-            Kind::Netlink(_) => Err(Errno::EOPNOTSUPP),
+            Kind::Netlink(_) | Kind::Packets(_) => Err(Errno::EOPNOTSUPP),
         }
     }
 

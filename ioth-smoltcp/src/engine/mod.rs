@@ -38,6 +38,7 @@ mod net;
 mod netlink_socket;
 mod offload;
 mod options;
+mod packet;
 mod ports;
 mod random;
 pub mod route;
@@ -61,6 +62,7 @@ pub(crate) use neigh::RESOLUTION_TIME;
 pub use net::Drops;
 pub use smoltcp::time::Instant;
 
+use iface::LOOPBACK;
 use net::{ETHERNET_HEADER, ETHERTYPE_ARP, ETHERTYPE_IPV4, ETHERTYPE_IPV6, Net};
 use ports::Ports;
 use random::Random;
@@ -198,6 +200,9 @@ impl Engine {
         port.counters.rx_frames += 1;
         port.counters.rx_bytes += frame.len() as u64;
         let destination = MacAddr(frame[..6].try_into().expect("six bytes"));
+        if !self.net.taps.is_empty() && self.is_listening(ifindex, mac, destination) {
+            self.packet_input(ifindex, destination, &frame);
+        }
         if destination != mac
             && destination != MacAddr::BROADCAST
             && !(destination.is_group() && self.net.tables.wants_group(destination, ifindex))
@@ -214,6 +219,12 @@ impl Engine {
         }
     }
 
+    /// Whether an interface takes frames to an Ethernet address: its own, broadcast, its groups, and what packet
+    /// sockets ask for besides.
+    fn is_listening(&self, ifindex: u32, mac: MacAddr, to: MacAddr) -> bool {
+        to == mac || self.net.tables.wants_group(to, ifindex) || self.net.taps.listens(ifindex, to)
+    }
+
     /// Does what was put off and what is due, and tells when there will be more to do.
     ///
     /// `None`: nothing before a frame or a call.
@@ -228,12 +239,17 @@ impl Engine {
         self.tcp_flush();
         // What we send to ourselves arrives at once; it may make us send again.
         while let Some((ifindex, packet)) = self.net.looped.pop_front() {
+            if !self.net.taps.is_empty() && ifindex == LOOPBACK {
+                self.packet_looped(&packet);
+            }
             self.ip_input(ifindex, packet);
             if self.net.looped.is_empty() {
                 self.neighbours_failed();
                 self.tcp_flush();
             }
         }
+        self.packet_links();
+        self.packet_drain();
         self.netlink_events();
         self.tell_changes();
         [self.timers.next(), self.net.neighbours.next_deadline()].into_iter().flatten().min()
@@ -258,6 +274,21 @@ impl Engine {
         if !blocked {
             self.resume();
         }
+    }
+
+    /// Whether what the links should deliver changed since the last call: groups, or what packet sockets ask for.
+    pub fn take_filters_changed(&mut self) -> bool {
+        self.net.tables.take_groups_changed() | self.net.taps.take_listening_changed()
+    }
+
+    /// Whether an interface wants more frames than those to its own addresses and groups.
+    pub fn is_open(&self, ifindex: u32) -> bool {
+        self.net.taps.listening().is_open(ifindex)
+    }
+
+    /// Addresses to which an interface takes frames beside its own and its groups.
+    pub fn further_addresses(&self, ifindex: u32) -> impl Iterator<Item = MacAddr> {
+        self.net.taps.listening().addresses(ifindex)
     }
 
     /// Sockets that had to wait try again.
@@ -296,6 +327,7 @@ impl Engine {
             kind,
             options,
             memberships: Vec::new(),
+            attached: bpf::Attached::default(),
             error: None,
             stamp: self.stamps,
             touched: false,
@@ -322,6 +354,7 @@ impl Engine {
             Kind::Stream(_) => self.tcp_release(id),
             Kind::Datagrams(_) => self.udp_release(id),
             Kind::Netlink(_) => self.netlink_release(id),
+            Kind::Packets(_) => self.packet_release(id),
         }
     }
 

@@ -19,8 +19,10 @@ use super::iface::LOOPBACK;
 use super::limit::TokenBucket;
 use super::neigh::{Action, Key, Neighbours, Resolution};
 use super::offload;
+use super::packet::Taps;
 use super::random::Random;
 
+use super::SocketId;
 use super::route::Path;
 use super::tables::{Tables, group_mac, solicited_node};
 use super::wire::{self, IPV6_HEADER, IpAttrs, IpHeader};
@@ -96,6 +98,8 @@ pub(crate) struct Net {
     pub(crate) failed: Vec<Frame>,
     /// By interface index; none for the loopback interface.
     pub(crate) ports: Vec<Option<Port>>,
+    /// What packet sockets want to see.
+    pub(crate) taps: Taps,
     actions: Vec<Action>,
 }
 
@@ -113,6 +117,7 @@ impl Net {
             looped: VecDeque::new(),
             failed: Vec::new(),
             ports: Vec::new(),
+            taps: Taps::default(),
             actions: Vec::new(),
         }
     }
@@ -220,6 +225,9 @@ impl Net {
             return;
         }
         packet.checksum = Checksum::Trusted;
+        if !self.taps.is_empty() && ifindex == LOOPBACK {
+            self.taps.looped(LOOPBACK, &packet);
+        }
         self.looped.push_back((ifindex, packet));
     }
 
@@ -249,6 +257,14 @@ impl Net {
         frame[..6].copy_from_slice(&destination.0);
         frame[6..12].copy_from_slice(&source.0);
         frame[12..14].copy_from_slice(&ethertype.to_be_bytes());
+        self.send_frame(ifindex, frame, None);
+    }
+
+    /// Queues a whole frame for an interface's link. Packet sockets see it, but for the one that sent it.
+    pub(crate) fn send_frame(&mut self, ifindex: u32, frame: Frame, sender: Option<SocketId>) {
+        if !self.taps.is_empty() {
+            self.taps.sent(ifindex, &frame, sender);
+        }
         if let Some(port) = self.port_mut(ifindex) {
             port.counters.tx_frames += 1;
             port.counters.tx_bytes += frame.len() as u64;

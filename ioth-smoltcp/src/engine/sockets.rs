@@ -4,9 +4,11 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ioth_core::{Domain, Errno, Events};
 
+use super::bpf::Attached;
 use super::datagram::{Discover, Group, Report, TimeStamp};
 use super::multicast::Membership;
 use super::netlink_socket::Netlink;
+use super::packet::Packets;
 use super::tcp::{Stream, TcpOptions};
 use super::udp::Datagrams;
 
@@ -18,6 +20,8 @@ pub(crate) struct Sock {
     pub(crate) options: Options,
     /// Groups that the socket joined.
     pub(crate) memberships: Vec<Membership>,
+    /// SO_ATTACH_FILTER
+    pub(crate) attached: Attached,
     /// SO_ERROR: reported once.
     pub(crate) error: Option<Errno>,
     /// Tells this socket from an earlier one with the same id.
@@ -40,6 +44,7 @@ pub(crate) enum Kind {
     Stream(Stream),
     Datagrams(Datagrams),
     Netlink(Netlink),
+    Packets(Packets),
 }
 
 impl Sock {
@@ -49,6 +54,7 @@ impl Sock {
             Kind::Stream(stream) => stream.events(),
             Kind::Datagrams(datagrams) => datagrams.events(),
             Kind::Netlink(netlink) => netlink.events(),
+            Kind::Packets(packets) => packets.events(),
         };
         if self.stalled && !matches!(self.kind, Kind::Stream(_)) {
             events -= Events::OUT;
@@ -57,6 +63,11 @@ impl Sock {
             events |= Events::ERR;
         }
         events
+    }
+
+    /// Whether it can have a filter.
+    pub(crate) fn takes_filters(&self) -> bool {
+        !matches!(self.kind, Kind::Stream(_) | Kind::Netlink(_))
     }
 
     /// The address that means any address of the socket's family.

@@ -7,6 +7,7 @@ mod control;
 mod cork;
 mod datagram;
 mod descriptor;
+mod filter;
 mod fixture;
 mod ioctl;
 mod listen;
@@ -14,6 +15,8 @@ mod mmsg;
 mod namespaces;
 mod net;
 mod options;
+#[cfg(feature = "smoltcp")]
+mod packet;
 mod poll;
 mod ports;
 mod stream;
@@ -99,6 +102,7 @@ on_every_pair! {
     mmsg {
         several_datagrams wait_for_one time_out later_errors sent_until_one_fails too_many nothing whole_streams
     }
+    filter { of_datagrams attached_and_locked }
     options { types levels reuse buffers unknown }
     tcp_options {
         congestion_control info_by_state segment_size cork more_to_come low_water receive_buffer_bounds_the_window
@@ -121,4 +125,8 @@ on_every_pair! {
 on_every_net! {
     ioctl { devices addresses aliases address_list routes ipv6_addresses ipv6_routes descriptors_own unknown }
     net { reach }
+    packet {
+        whole_frames without_header who_sees_what nodes_own_traffic loopback names calls_that_are_not send_errors
+        interface_down peek_and_cut filter memberships statistics auxiliary_data options
+    }
 }

@@ -65,14 +65,7 @@ fn check_memory(program: &[Instruction]) -> Result<(), FilterError> {
 fn is_branch(code: u16) -> bool {
     matches!(
         code,
-        op::JEQ_K
-            | op::JEQ_X
-            | op::JGT_K
-            | op::JGT_X
-            | op::JGE_K
-            | op::JGE_X
-            | op::JSET_K
-            | op::JSET_X
+        op::JEQ_K | op::JEQ_X | op::JGT_K | op::JGT_X | op::JGE_K | op::JGE_X | op::JSET_K | op::JSET_X
     )
 }
 

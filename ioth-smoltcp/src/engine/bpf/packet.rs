@@ -127,7 +127,7 @@ impl Packet<'_> {
         let Ok(header) = wire::parse_ip(packet, false) else { return 0 };
         let transport = &packet[header.payload_at..header.total_len];
         let len = match header.protocol {
-            _ if header.fragment => 0,
+            _ if header.fragment.is_some() => 0,
             IpProtocol::Tcp => match transport.get(12) {
                 Some(byte) => usize::from((byte & 0xf0) >> 2).max(wire::TCP_HEADER),
                 None => return (self.network + header.payload_at).saturating_sub(self.start) as u32,

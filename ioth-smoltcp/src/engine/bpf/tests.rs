@@ -87,8 +87,13 @@ fn ancillary_values() {
     let packet =
         Packet { bytes: &[0; 20], protocol: 0x806, kind: 4, ifindex: 7, hatype: 1, ..Packet::default() };
     let run = |what: i32| {
-        program(&[ins(op::LD_IMM, 6), ins(op::LDX_IMM, 3), ins(op::LD_W_ABS, (libc::SKF_AD_OFF + what) as u32), RET_A])
-            .run(&packet)
+        program(&[
+            ins(op::LD_IMM, 6),
+            ins(op::LDX_IMM, 3),
+            ins(op::LD_W_ABS, (libc::SKF_AD_OFF + what) as u32),
+            RET_A,
+        ])
+        .run(&packet)
     };
     assert_eq!(run(libc::SKF_AD_PROTOCOL), 0x806);
     assert_eq!(run(libc::SKF_AD_PKTTYPE), 4);

@@ -6,7 +6,7 @@ use std::time::Duration;
 use ioth_core::control::{self, Message, Writer};
 use ioth_core::{Domain, Errno, Result};
 
-use super::inbox::IpArrival;
+use super::inbox::{IpArrival, LinkArrival};
 
 /// Since Linux 5.1, the same with 64-bit seconds on every machine.
 pub(crate) const SO_TIMESTAMP_NEW: i32 = 63;
@@ -62,6 +62,8 @@ pub(crate) struct Report {
     pub(crate) v6_hop_limit: bool,
     /// IPV6_RECVTCLASS
     pub(crate) v6_traffic_class: bool,
+    /// PACKET_AUXDATA
+    pub(crate) auxdata: bool,
 }
 
 /// Writes the time stamp that was asked for. `time` is since 1970.
@@ -119,6 +121,20 @@ pub(super) fn report(writer: &mut Writer<'_>, wanted: &Report, domain: Domain, a
             }
         }
     }
+}
+
+/// Writes PACKET_AUXDATA's `struct tpacket_auxdata`. `kept` is how many bytes of the frame the socket's filter left.
+pub(super) fn auxdata(writer: &mut Writer<'_>, arrival: &LinkArrival, kept: usize) {
+    let mut status = libc::TP_STATUS_USER;
+    if arrival.verified {
+        status |= libc::TP_STATUS_CSUM_VALID;
+    }
+    let mut value = [0; 20];
+    value[..4].copy_from_slice(&status.to_ne_bytes());
+    value[4..8].copy_from_slice(&(arrival.len as u32).to_ne_bytes());
+    value[8..12].copy_from_slice(&(kept as u32).to_ne_bytes());
+    value[14..16].copy_from_slice(&(arrival.network as u16).to_ne_bytes());
+    writer.put(libc::SOL_PACKET, libc::PACKET_AUXDATA, &value);
 }
 
 /// What the control messages of one sendmsg(2) say. What they leave out is as the socket's options have it.

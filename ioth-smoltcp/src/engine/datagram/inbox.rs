@@ -8,7 +8,7 @@ use ioth_core::{Domain, MsgFlags, RecvMsg, SockAddr, control};
 use ioth_vde::Frame;
 use smoltcp::time::Instant;
 
-use super::control::{report, stamp};
+use super::control::{auxdata, report, stamp};
 use crate::engine::addr::is_link_local;
 use crate::engine::scatter;
 use crate::engine::sockets::{DEFAULT_BUFFER, Options};
@@ -28,6 +28,8 @@ pub(crate) struct Datagram {
     pub(crate) time: Instant,
     /// None for what is not IP's: packet sockets.
     pub(crate) ip: Option<IpArrival>,
+    /// Of packet sockets only.
+    pub(crate) link: Option<LinkArrival>,
 }
 
 /// What an IP header said, and where it came in.
@@ -40,6 +42,17 @@ pub(crate) struct IpArrival {
     pub(crate) ifindex: u32,
     pub(crate) hop_limit: u8,
     pub(crate) traffic_class: u8,
+}
+
+/// What PACKET_AUXDATA tells of a frame.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct LinkArrival {
+    /// Its length before the socket's filter cut it, in bytes.
+    pub(crate) len: usize,
+    /// Where in it the network header begins.
+    pub(crate) network: usize,
+    /// The checksums are known to be right.
+    pub(crate) verified: bool,
 }
 
 impl IpArrival {
@@ -100,6 +113,9 @@ impl Inbox {
             options.time_stamp,
             epoch + Duration::from_micros(datagram.time.total_micros().max(0) as u64),
         );
+        if let Some(arrival) = datagram.link.as_ref().filter(|_| options.report.auxdata) {
+            auxdata(&mut writer, arrival, len);
+        }
         if let Some(arrival) = &datagram.ip {
             report(&mut writer, &options.report, domain, arrival);
         }

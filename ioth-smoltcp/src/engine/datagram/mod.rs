@@ -15,6 +15,6 @@ mod send;
 mod tests;
 
 pub(crate) use control::{Report, SO_TIMESTAMP_NEW, SO_TIMESTAMPNS_NEW, SendControl, TimeStamp};
-pub(crate) use inbox::{Datagram, Inbox, IpArrival};
+pub(crate) use inbox::{Datagram, Inbox, IpArrival, LinkArrival};
 pub(crate) use options::{Discover, Group};
 pub(crate) use send::Way;

@@ -18,6 +18,7 @@ const ALL: Report = Report {
     v6_pktinfo: true,
     v6_hop_limit: true,
     v6_traffic_class: true,
+    auxdata: true,
 };
 
 fn datagram(source: &str, destination: &str, payload: &[u8]) -> Datagram {
@@ -33,6 +34,7 @@ fn datagram(source: &str, destination: &str, payload: &[u8]) -> Datagram {
             hop_limit: 7,
             traffic_class: 0x2e,
         }),
+        link: None,
     }
 }
 

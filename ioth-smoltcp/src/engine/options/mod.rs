@@ -26,6 +26,7 @@ impl Engine {
         match (level, sock.domain, &sock.kind) {
             (libc::SOL_SOCKET, _, _) => self.set_socket_option(id, name, value)?,
             (libc::SOL_NETLINK, _, Kind::Netlink(_)) => return self.netlink_set_option(id, name, value),
+            (libc::SOL_PACKET, _, Kind::Packets(_)) => return self.packet_set_option(id, name, value),
             (libc::IPPROTO_TCP, _, Kind::Stream(_)) => self.set_tcp_option(id, name, value)?,
             (libc::IPPROTO_UDP, _, Kind::Datagrams(_)) => self.set_udp_option(id, name, value)?,
             (libc::IPPROTO_IP, Domain::INET | Domain::INET6, _) => self.set_ip_option(id, name, value)?,
@@ -45,6 +46,7 @@ impl Engine {
         match (level, sock.domain, &sock.kind) {
             (libc::SOL_SOCKET, _, _) => self.socket_option(id, name, value),
             (libc::SOL_NETLINK, _, Kind::Netlink(_)) => self.netlink_option(id, name, value),
+            (libc::SOL_PACKET, _, Kind::Packets(_)) => self.packet_option(id, name, value),
             (libc::IPPROTO_TCP, _, Kind::Stream(_)) => self.tcp_option(id, name, value),
             (libc::IPPROTO_UDP, _, Kind::Datagrams(_)) => self.udp_option(id, name, value),
             (libc::IPPROTO_IP, Domain::INET | Domain::INET6, _) => self.ip_option(id, name, value),
@@ -69,9 +71,10 @@ impl Engine {
             (libc::FIONREAD, Kind::Stream(stream)) if stream.listening() => return Err(Errno::EINVAL),
             (libc::FIONREAD, Kind::Stream(stream)) => stream.received(),
             (libc::FIONREAD, Kind::Datagrams(datagrams)) => datagrams.next_len(),
+            (libc::FIONREAD, Kind::Packets(packets)) => packets.next_len(),
             (libc::TIOCOUTQ, Kind::Stream(stream)) if stream.listening() => return Err(Errno::EINVAL),
             (libc::TIOCOUTQ, Kind::Stream(stream)) => stream.unacknowledged(),
-            (libc::TIOCOUTQ, Kind::Datagrams(_)) => 0,
+            (libc::TIOCOUTQ, Kind::Datagrams(_) | Kind::Packets(_)) => 0,
             _ => return self.configure(id, request, argument),
         };
         let target = argument.get_mut(..4).ok_or(Errno::EFAULT)?;
@@ -89,7 +92,7 @@ impl Engine {
                 Space::Tcp
             }
             Kind::Datagrams(_) => Space::Udp,
-            Kind::Netlink(_) => return,
+            Kind::Netlink(_) | Kind::Packets(_) => return,
         };
         if let Ok(Some(local)) = self.local_addr(id).map(|addr| addr.as_ip()) {
             self.ports.update(space, local.port(), id, |binding| {
@@ -106,7 +109,7 @@ impl Engine {
 }
 
 /// An int; longer values are cut as Linux does.
-fn int(value: &[u8]) -> Result<i32> {
+pub(super) fn int(value: &[u8]) -> Result<i32> {
     let bytes = value.get(..4).ok_or(Errno::EINVAL)?;
     Ok(i32::from_ne_bytes(bytes.try_into().map_err(|_| Errno::EINVAL)?))
 }
@@ -133,13 +136,13 @@ fn group_request(value: &[u8]) -> Result<(IpAddr, u32)> {
 }
 
 /// Writes as much of an option as there is room for.
-fn put(value: &mut [u8], bytes: &[u8]) -> usize {
+pub(super) fn put(value: &mut [u8], bytes: &[u8]) -> usize {
     let n = value.len().min(bytes.len());
     value[..n].copy_from_slice(&bytes[..n]);
     n
 }
 
 /// Writes an option that is an int.
-fn put_int(value: &mut [u8], number: i32) -> usize {
+pub(super) fn put_int(value: &mut [u8], number: i32) -> usize {
     put(value, &number.to_ne_bytes())
 }

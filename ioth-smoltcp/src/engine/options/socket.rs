@@ -15,6 +15,7 @@ impl Engine {
     pub(super) fn set_socket_option(&mut self, id: SocketId, name: i32, value: &[u8]) -> Result<()> {
         match name {
             libc::SO_BINDTODEVICE => return self.bind_to_device(id, value),
+            libc::SO_ATTACH_FILTER => return self.attach_filter(id, value),
             libc::SO_LINGER => {
                 let (on, seconds) = (int(value)?, int(value.get(4..).unwrap_or(&[]))?);
                 self.sockets[id.0].options.linger = (on != 0).then_some(seconds.max(0) as u32);
@@ -24,6 +25,11 @@ impl Engine {
         }
         let number = int(value)?;
         let on = number != 0;
+        match name {
+            libc::SO_DETACH_FILTER => return self.detach_filter(id),
+            libc::SO_LOCK_FILTER => return self.lock_filter(id, on),
+            _ => {}
+        }
         let options = &mut self.sockets[id.0].options;
         match name {
             libc::SO_REUSEADDR => options.reuse_addr = on,
@@ -56,13 +62,17 @@ impl Engine {
                 Kind::Stream(_) => libc::SOCK_STREAM,
                 Kind::Datagrams(_) => libc::SOCK_DGRAM,
                 Kind::Netlink(_) => libc::SOCK_RAW,
+                Kind::Packets(packets) => packets.kind(),
             },
             libc::SO_DOMAIN => sock.domain.0,
             libc::SO_PROTOCOL => match &sock.kind {
                 Kind::Stream(_) => libc::IPPROTO_TCP,
                 Kind::Datagrams(_) => libc::IPPROTO_UDP,
                 Kind::Netlink(_) => libc::NETLINK_ROUTE,
+                Kind::Packets(_) => 0,
             },
+            libc::SO_GET_FILTER => return self.attached_filter(id, value),
+            libc::SO_LOCK_FILTER => flag(self.filter_locked(id)?),
             libc::SO_ACCEPTCONN => flag(stream.is_some_and(|stream| stream.listening())),
             libc::SO_REUSEADDR => flag(options.reuse_addr),
             libc::SO_REUSEPORT => flag(options.reuse_port),

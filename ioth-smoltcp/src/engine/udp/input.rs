@@ -47,10 +47,11 @@ impl Engine {
         if !unicast {
             let members: Vec<_> = self.udp_group(ends).collect();
             for &id in &members {
+                let Some(kept) = self.udp_filter(id, ifindex, header, &packet, len) else { continue };
                 let mut payload = packet.clone();
                 payload.pull_front(header.payload_at + UDP_HEADER);
-                payload.truncate(len - UDP_HEADER);
-                self.udp_deliver(id, Datagram { source, payload, time, ip });
+                payload.truncate(kept - UDP_HEADER);
+                self.udp_deliver(id, Datagram { source, payload, time, ip, link: None });
             }
             self.net.drops.no_socket += u64::from(members.is_empty());
             return;
@@ -59,9 +60,10 @@ impl Engine {
             self.net.drops.no_socket += 1;
             return self.unreachable(&packet, header, Unreachable::Port);
         };
+        let Some(kept) = self.udp_filter(id, ifindex, header, &packet, len) else { return };
         packet.pull_front(header.payload_at + UDP_HEADER);
-        packet.truncate(len - UDP_HEADER);
-        self.udp_deliver(id, Datagram { source, payload: packet, time, ip });
+        packet.truncate(kept - UDP_HEADER);
+        self.udp_deliver(id, Datagram { source, payload: packet, time, ip, link: None });
     }
 
     /// An ICMP error about a datagram of ours: its socket hears of it if it is connected and the error is for good.
@@ -129,6 +131,19 @@ impl Engine {
             Some(_) => Some(device + 2),
             None => Some(device),
         }
+    }
+
+    /// How much of a datagram of `len` bytes, header included, a socket's filter leaves.
+    fn udp_filter(
+        &mut self,
+        id: SocketId,
+        ifindex: u32,
+        header: &IpHeader,
+        packet: &[u8],
+        len: usize,
+    ) -> Option<usize> {
+        let datagram = &packet[..header.payload_at + len];
+        self.filter_ip(id, ifindex, header, datagram, (header.payload_at, UDP_HEADER))
     }
 
     fn udp_deliver(&mut self, id: SocketId, datagram: Datagram) {

@@ -28,6 +28,10 @@ pub(super) fn rows() -> Vec<Row> {
     rows.push(row("socket AF_NETLINK, SOCK_DGRAM", netlink(libc::SOCK_DGRAM, libc::NETLINK_ROUTE), ""));
     rows.push(row("socket AF_NETLINK, SOCK_STREAM", netlink(libc::SOCK_STREAM, libc::NETLINK_ROUTE), ""));
     rows.push(row("socket AF_NETLINK of protocol 33", netlink(libc::SOCK_RAW, 33), ""));
+    let packet = |kind| move |pair: &Pair| said(pair.open(&pair.a, libc::AF_PACKET, kind, 0));
+    rows.push(row("socket AF_PACKET, SOCK_RAW", packet(libc::SOCK_RAW), ""));
+    rows.push(row("socket AF_PACKET, SOCK_DGRAM", packet(libc::SOCK_DGRAM), ""));
+    rows.push(row("socket AF_PACKET, SOCK_STREAM", packet(libc::SOCK_STREAM), ""));
     rows.push(row("SOCK_CLOEXEC, SOCK_NONBLOCK", flags, ""));
     rows
 }
