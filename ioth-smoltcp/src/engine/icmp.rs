@@ -177,12 +177,17 @@ impl Engine {
 
     /// Somebody could not deliver a packet of ours, of which the beginning is quoted.
     fn icmp_error_input(&mut self, quoted: &[u8], errno: Errno, fatal: bool) {
-        let Some((protocol, local, remote)) = ends_of(quoted) else { return };
+        let Some((protocol, local, remote, sequence)) = ends_of(quoted) else { return };
         if self.net.tables.is_local(local.ip(), None).is_none() {
             return;
         }
         match protocol {
-            IpProtocol::Tcp => self.tcp_error(local, remote, errno),
+            // RFC 5927 §4.1: who cannot tell what was sent has not seen it.
+            IpProtocol::Tcp => {
+                if let Some(sequence) = sequence {
+                    self.tcp_error(local, remote, sequence, errno);
+                }
+            }
             IpProtocol::Udp if fatal => self.udp_error(local, remote, errno),
             _ => {}
         }
@@ -196,8 +201,9 @@ impl Engine {
     }
 }
 
-/// The two ends of a packet of ours whose beginning somebody quotes: it may be cut after eight bytes.
-fn ends_of(quoted: &[u8]) -> Option<(IpProtocol, SocketAddr, SocketAddr)> {
+/// The two ends of a packet of ours whose beginning somebody quotes, and what follows the ports: TCP's sequence number.
+/// It may be cut after eight bytes.
+fn ends_of(quoted: &[u8]) -> Option<(IpProtocol, SocketAddr, SocketAddr, Option<u32>)> {
     let (protocol, src, dst, at): (IpProtocol, IpAddr, IpAddr, usize) = match quoted.first()? >> 4 {
         4 => {
             let addr = |at: usize| <[u8; 4]>::try_from(quoted.get(at..at + 4)?).ok().map(IpAddr::from);
@@ -211,7 +217,8 @@ fn ends_of(quoted: &[u8]) -> Option<(IpProtocol, SocketAddr, SocketAddr)> {
     };
     let ports: [u8; 4] = quoted.get(at..at + 4)?.try_into().ok()?;
     let port = |at: usize| u16::from_be_bytes([ports[at], ports[at + 1]]);
-    Some((protocol, SocketAddr::new(src, port(0)), SocketAddr::new(dst, port(2))))
+    let sequence = quoted.get(at + 4..at + 8).and_then(|word| word.try_into().ok()).map(u32::from_be_bytes);
+    Some((protocol, SocketAddr::new(src, port(0)), SocketAddr::new(dst, port(2)), sequence))
 }
 
 /// Linux's icmp_err_convert: the errno, and whether a datagram socket hears of it.

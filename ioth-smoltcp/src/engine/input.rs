@@ -32,6 +32,15 @@ impl Engine {
             self.net.drops.martian += 1;
             return;
         }
+        // Nobody else has our address: an answer would go to ourselves. What ICMPv6 makes of it is duplicate address
+        // detection's affair.
+        if outside
+            && header.protocol != IpProtocol::Icmpv6
+            && self.net.tables.is_local(header.src, None).is_some()
+        {
+            self.net.drops.martian += 1;
+            return;
+        }
         self.arrived_by = ifindex;
         let unicast = match self.net.tables.is_local(header.dst, Some(ifindex)) {
             Some(_) => true,

@@ -25,6 +25,7 @@
 pub mod addr;
 pub mod bpf;
 mod calls;
+mod census;
 mod datagram;
 mod fragment;
 mod icmp;
@@ -58,6 +59,7 @@ use ioth_core::{Domain, Errno, Events, MacAddr, Result};
 use ioth_vde::{Batch, Counters, Frame, Properties};
 use slab::Slab;
 
+pub use census::Census;
 pub(crate) use neigh::RESOLUTION_TIME;
 pub use net::Drops;
 pub use smoltcp::time::Instant;

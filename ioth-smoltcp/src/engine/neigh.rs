@@ -223,6 +223,11 @@ impl Neighbours {
         self.generation += u64::from(changed);
     }
 
+    /// Packets that wait for an answer.
+    pub(crate) fn queued(&self) -> usize {
+        self.queued
+    }
+
     /// Whether a packet waits for an answer.
     pub(crate) fn holds_packets(&self) -> bool {
         self.queued > 0

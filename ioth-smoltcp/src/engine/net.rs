@@ -73,6 +73,8 @@ pub struct Drops {
     pub no_route: u64,
     /// The interface was down, or the loopback queue was full.
     pub interface: u64,
+    /// TCP segments that fit no window, acknowledge what was not sent, or would restart a connection.
+    pub unacceptable: u64,
     /// Nobody answered for the next hop's address.
     pub unreachable: u64,
     /// Messages not sent because of the rate limit of RFC 4443 §2.4(f).

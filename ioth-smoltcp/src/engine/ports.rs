@@ -170,6 +170,12 @@ impl Ports {
         }
     }
 
+    /// How many sockets hold a port.
+    pub(crate) fn held(&self) -> usize {
+        let bound: usize = self.bound.values().map(Vec::len).sum();
+        bound + self.chosen.values().map(|count| *count as usize).sum::<usize>()
+    }
+
     /// Marks a TCP binding as listening. False when another listener excludes it.
     pub(crate) fn listen(&mut self, port: u16, id: SocketId) -> bool {
         let Some(bindings) = self.bound.get_mut(&(Space::Tcp, port)) else { return false };

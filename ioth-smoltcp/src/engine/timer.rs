@@ -10,8 +10,8 @@ use super::SocketId;
 /// Deadlines, earliest first.
 ///
 /// An entry is only a reminder to look: a deadline that moved away stays in the heap and is entered anew when
-/// it comes up. So a socket has few entries, however often its deadline changes. `stamp` tells a socket from an
-/// earlier one with the same id.
+/// it comes up. A socket enters a deadline only if it has none before it ([`Reminders`]), so it has few, however often
+/// its deadline changes. `stamp` tells a socket from an earlier one with the same id.
 #[derive(Debug, Default)]
 pub(crate) struct Timers {
     heap: BinaryHeap<Reverse<(Instant, SocketId, u64)>>,
@@ -31,7 +31,56 @@ impl Timers {
         self.heap.pop().map(|Reverse((_, id, stamp))| (id, stamp))
     }
 
+    pub(crate) fn len(&self) -> usize {
+        self.heap.len()
+    }
+
     pub(crate) fn next(&self) -> Option<Instant> {
         self.heap.peek().map(|Reverse((at, _, _))| *at)
+    }
+}
+
+/// The entries of one socket in the heap.
+#[derive(Debug, Default)]
+pub(crate) struct Reminders {
+    /// The earliest last.
+    at: Vec<Instant>,
+}
+
+impl Reminders {
+    /// Whether a deadline has to be entered, which then counts as done: nothing comes up before it.
+    pub(crate) fn need(&mut self, deadline: Instant) -> bool {
+        let need = self.at.last().is_none_or(|at| deadline < *at);
+        if need {
+            self.at.push(deadline);
+        }
+        need
+    }
+
+    /// One came up.
+    pub(crate) fn came_up(&mut self, now: Instant) {
+        while self.at.last().is_some_and(|at| *at <= now) {
+            self.at.pop();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_far_deadline_is_entered_once_however_many_near_ones_come_before() {
+        let mut reminders = Reminders::default();
+        let far = Instant::from_secs(7200);
+        assert!(reminders.need(far));
+        for second in 1..1000 {
+            let near = Instant::from_secs(second);
+            assert!(reminders.need(near) && !reminders.need(near) && !reminders.need(far));
+            reminders.came_up(near);
+        }
+        assert_eq!(reminders.at, [far]);
+        reminders.came_up(far);
+        assert!(reminders.need(far + smoltcp::time::Duration::from_secs(1)));
     }
 }

@@ -9,7 +9,9 @@ use ioth_vde::{Checksum, Frame};
 use smoltcp::socket::tcp::State;
 use smoltcp::wire::{IpProtocol, TcpPacket, TcpSeqNumber};
 
-use super::conn::{Fed, Tuple};
+use super::conn::{Fed, Tuple, Verdict};
+use super::recovery::is_newer;
+use super::timewait::Remains;
 use super::{Role, Stream, Tcp};
 use crate::engine::route::Path;
 use crate::engine::sockets::Kind;
@@ -44,18 +46,10 @@ impl Engine {
             return self.feed(id, packet, tcp_at);
         }
         if let Some(remains) = self.tcp.time_wait.get(self.net.now, &tuple) {
-            let newer = (tcp.seq_number().0 as u32).wrapping_sub(remains.receive_next) as i32 >= 0;
-            let reopens = tcp.syn() && !tcp.ack() && !tcp.rst() && newer;
-            // RFC 1337: a reset does not end TIME_WAIT.
+            let newer = is_newer(tcp.seq_number().0 as u32, remains.receive_next);
+            let reopens = tcp.syn() && !(tcp.ack() || tcp.rst() || tcp.fin()) && newer;
             if !reopens {
-                if !tcp.rst() && (tcp.ack() || tcp.fin()) {
-                    let fin = tcp.fin();
-                    self.reply(header, &tuple, remains.send_next, Some(remains.receive_next), false);
-                    if fin {
-                        self.tcp.time_wait.restart(self.net.now, tuple, &mut self.ports);
-                    }
-                }
-                return;
+                return self.time_wait_input(header, tuple, remains, &packet[tcp_at..]);
             }
         }
         if tcp.syn()
@@ -77,11 +71,42 @@ impl Engine {
         self.reply(header, &tuple, sequence, ack, true);
     }
 
-    /// An ICMP error about a connection of ours. `fatal` in every state, else only while connecting.
-    pub(in crate::engine) fn tcp_error(&mut self, local: SocketAddr, remote: SocketAddr, errno: Errno) {
+    /// A segment arrived for a connection in TIME_WAIT. Linux's tcp_timewait_state_process().
+    fn time_wait_input(&mut self, header: &IpHeader, tuple: Tuple, remains: Remains, segment: &[u8]) {
+        let tcp = TcpPacket::new_unchecked(segment);
+        // RFC 1337: a reset does not end TIME_WAIT.
+        if tcp.rst() {
+            return;
+        }
+        // RFC 9293 §3.10.7.8: "Acknowledge it, and restart the 2 MSL timeout."
+        if tcp.fin() {
+            self.tcp.time_wait.restart(self.net.now, tuple, &mut self.ports);
+        }
+        // Two nodes in TIME_WAIT would answer each other's acknowledgements for ever.
+        let bare = tcp.segment_len() == 0;
+        if bare && tcp.seq_number().0 as u32 == remains.receive_next {
+            return;
+        }
+        if (bare || tcp.syn()) && !self.tcp.time_wait.may_answer(self.net.now, &tuple) {
+            return;
+        }
+        self.reply(header, &tuple, remains.send_next, Some(remains.receive_next), false);
+    }
+
+    /// An ICMP error about a connection of ours, with the sequence number that it quotes.
+    pub(in crate::engine) fn tcp_error(
+        &mut self,
+        local: SocketAddr,
+        remote: SocketAddr,
+        sequence: u32,
+        errno: Errno,
+    ) {
         let Some(&id) = self.tcp.connections.get(&Tuple::new(local, remote)) else { return };
         let Ok(stream) = self.stream_mut(id) else { return };
         let Some(conn) = stream.conn_mut() else { return };
+        if !conn.is_in_flight(sequence) {
+            return;
+        }
         // RFC 1122 §4.2.3.9: soft errors do not end an established connection. Linux keeps them for the case that it
         // ends by a time-out, and ends an attempt.
         conn.soft_error = Some(errno);
@@ -118,7 +143,23 @@ impl Engine {
         };
         let before = conn.received();
         let Tcp { contexts, out, .. } = &mut self.tcp;
-        let fed = conn.feed(contexts, now, &mut packet, tcp_at, out);
+        let fed = match conn.judge(now, &mut packet, tcp_at) {
+            Verdict::Take => {
+                let (received, before) = (conn.received(), conn.state());
+                let fed = conn.feed(contexts, now, &mut packet, tcp_at, out);
+                conn.note(now, &packet, tcp_at, received, before);
+                fed
+            }
+            Verdict::Challenge => {
+                self.net.drops.unacceptable += 1;
+                conn.state_position(contexts, now, out);
+                Fed::Nothing
+            }
+            Verdict::Drop => {
+                self.net.drops.unacceptable += 1;
+                return;
+            }
+        };
         for reply in out.drain(..) {
             conn.transmit(&mut self.net, reply);
         }

@@ -86,13 +86,11 @@ impl Engine {
             conn.watch_orphan(now);
         }
         if let Some(deadline) = conn.deadline(&mut self.tcp.contexts, now)
-            && conn.armed.is_none_or(|armed| deadline < armed)
-        {
             // A deadline in the past means "send now", which waits for the link.
-            if deadline > now {
-                conn.armed = Some(deadline);
-                self.timers.push(deadline, id, stamp);
-            }
+            && deadline > now
+            && conn.reminders.need(deadline)
+        {
+            self.timers.push(deadline, id, stamp);
         }
     }
 
@@ -102,7 +100,7 @@ impl Engine {
         if let Ok(stream) = self.stream_mut(id)
             && let Some(conn) = stream.conn_mut()
         {
-            conn.armed = None;
+            conn.reminders.came_up(now);
             if conn.expired(now) {
                 return self.after(id);
             }

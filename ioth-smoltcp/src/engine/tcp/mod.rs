@@ -27,7 +27,7 @@ use smoltcp::time::{Duration, Instant};
 
 use super::ports::Held;
 use super::sockets::{Kind, Options};
-use super::{Engine, SocketId};
+use super::{Census, Engine, SocketId};
 use conn::{Conn, KeepAlive, Stage, Tuple};
 pub(crate) use conn::{receive_buffer, send_buffer};
 use context::Contexts;
@@ -52,6 +52,11 @@ impl Tcp {
             contexts: Contexts::default(),
             out: Vec::new(),
         }
+    }
+
+    pub(crate) fn count(&self, census: &mut Census) {
+        census.connections = self.connections.len();
+        census.time_wait = self.time_wait.len();
     }
 }
 
@@ -173,6 +178,14 @@ impl Stream {
         match self.conn() {
             Some(conn) if conn.stage == Stage::Open => conn.mss(),
             _ => options.max_segment.map_or(536, usize::from),
+        }
+    }
+
+    pub(crate) fn count(&self, census: &mut Census) {
+        if let Role::Listener(listener) = &self.role {
+            census.embryos += listener.embryos.len();
+            census.ready += listener.ready.len();
+            census.parked += listener.parked.len();
         }
     }
 

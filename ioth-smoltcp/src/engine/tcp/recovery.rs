@@ -103,7 +103,7 @@ impl Recovery {
 }
 
 /// Whether sequence number `a` lies behind `b` (RFC 9293 §3.4).
-fn is_newer(a: u32, b: u32) -> bool {
+pub(crate) fn is_newer(a: u32, b: u32) -> bool {
     a.wrapping_sub(b) as i32 > 0
 }
 

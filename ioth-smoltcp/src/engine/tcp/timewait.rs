@@ -11,6 +11,8 @@ use crate::engine::ports::{Held, Ports};
 
 /// Linux's TCP_TIMEWAIT_LEN.
 const TIME_WAIT: Duration = Duration::from_secs(60);
+/// Linux's tcp_invalid_ratelimit.
+const ANSWER_INTERVAL: Duration = Duration::from_millis(500);
 /// Entries at most; beyond, the oldest goes.
 const MAX_ENTRIES: usize = 65_536;
 
@@ -24,6 +26,8 @@ pub(crate) struct Remains {
     /// Its part in the local port.
     held: Held,
     until: Instant,
+    /// When something without data was answered last.
+    answered: Option<Instant>,
 }
 
 /// The connections in TIME_WAIT.
@@ -54,7 +58,7 @@ impl TimeWait {
         }
         let until = now + TIME_WAIT;
         ports.hold(tuple.local_port, held);
-        let remains = Remains { send_next, receive_next, held, until };
+        let remains = Remains { send_next, receive_next, held, until, answered: None };
         if let Some(before) = self.entries.insert(tuple, remains) {
             ports.let_go(tuple.local_port, before.held);
         }
@@ -66,16 +70,36 @@ impl TimeWait {
         self.entries.get(tuple).copied().filter(|remains| now < remains.until)
     }
 
+    /// Whether something without data may be answered, which then counts as done.
+    ///
+    /// Linux's tcp_oow_rate_limited(): nobody who sends without being asked needs more answers than that.
+    pub(crate) fn may_answer(&mut self, now: Instant, tuple: &Tuple) -> bool {
+        let Some(remains) = self.entries.get_mut(tuple) else { return false };
+        let may = remains.answered.is_none_or(|last| now >= last + ANSWER_INTERVAL);
+        if may {
+            remains.answered = Some(now);
+        }
+        may
+    }
+
     pub(crate) fn remove(&mut self, tuple: &Tuple, ports: &mut Ports) -> Option<Remains> {
         let remains = self.entries.remove(tuple)?;
         ports.let_go(tuple.local_port, remains.held);
         Some(remains)
     }
 
+    /// Entries, those included whose time is over.
+    pub(crate) fn len(&self) -> usize {
+        self.entries.len()
+    }
+
     /// RFC 9293 §3.10.7.8: a retransmitted FIN restarts the time-out.
     pub(crate) fn restart(&mut self, now: Instant, tuple: Tuple, ports: &mut Ports) {
         if let Some(remains) = self.entries.get(&tuple).copied() {
             self.insert(now, tuple, remains.send_next, remains.receive_next, remains.held, ports);
+            if let Some(entry) = self.entries.get_mut(&tuple) {
+                entry.answered = remains.answered;
+            }
         }
     }
 

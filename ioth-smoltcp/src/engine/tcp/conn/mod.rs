@@ -3,6 +3,7 @@
 //! Read first: RFC 9293 (TCP), RFC 1122 §4.2, tcp(7).
 
 mod data;
+mod guard;
 mod header;
 mod retransmit;
 mod rtt;
@@ -18,6 +19,8 @@ use smoltcp::time::{Duration, Instant};
 use smoltcp::wire::{IpEndpoint, IpListenEndpoint, TcpPacket};
 
 pub(crate) use data::{receive_buffer, send_buffer};
+use guard::Guard;
+pub(crate) use guard::Verdict;
 
 use super::context::{Contexts, Wire, with_sequence};
 use super::options::{Congestion, TcpOptions};
@@ -26,6 +29,7 @@ use crate::engine::SocketId;
 use crate::engine::net::Net;
 use crate::engine::route::Path;
 use crate::engine::sockets::Options;
+use crate::engine::timer::Reminders;
 use crate::engine::wire::TCP_HEADER;
 use crate::sys::{RECEIVE_BUFFER, TcpCell};
 use retransmit::Flight;
@@ -90,8 +94,8 @@ pub(crate) struct Conn {
     pub(crate) orphan: bool,
     /// In the list of connections that have something to send.
     pub(crate) dirty: bool,
-    /// Where the timer heap will look after it.
-    pub(crate) armed: Option<Instant>,
+    /// When the timer heap will look after it.
+    pub(crate) reminders: Reminders,
     /// It has to be over by then.
     give_up_at: Option<Instant>,
     /// When it began, and TCP_DEFER_ACCEPT's time from then on.
@@ -126,6 +130,7 @@ pub(crate) struct Conn {
     pub(crate) send_limit: Option<usize>,
     /// What the network said of a way that does not lead there.
     pub(crate) soft_error: Option<Errno>,
+    guard: Guard,
     recovery: Recovery,
     flight: Flight,
     rtt: Rtt,
@@ -242,7 +247,7 @@ impl Conn {
             stage: Stage::Opening,
             orphan: false,
             dirty: false,
-            armed: None,
+            reminders: Reminders::default(),
             give_up_at: None,
             began: net.now,
             scope: None,
@@ -264,6 +269,7 @@ impl Conn {
             held_until: None,
             send_limit: None,
             soft_error: None,
+            guard: Guard::default(),
             recovery: Recovery::default(),
             flight: Flight::new(net.now),
             rtt: Rtt::default(),

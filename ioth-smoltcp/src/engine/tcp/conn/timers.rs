@@ -12,6 +12,8 @@ use crate::engine::tcp::context::Contexts;
 const DATA_TIMEOUT: Duration = Duration::from_secs(924);
 /// tcp(7), tcp_orphan_retries = 8: how long data of a closed socket is still tried.
 const ORPHAN_TIMEOUT: Duration = Duration::from_secs(100);
+/// How long it is tried while the peer's window is closed: until Linux's probes are two minutes apart.
+const ORPHAN_PROBE_TIMEOUT: Duration = Duration::from_secs(204);
 
 impl Conn {
     /// When it has to be pumped again, however quiet the network is.
@@ -72,16 +74,18 @@ impl Conn {
         Some(match self.user_timeout {
             // RFC 5482 §1: "the maximum amount of time that transmitted data may remain unacknowledged".
             Some(timeout) => self.flight.stuck_since + timeout,
-            None => {
-                let timeout = if self.orphan { ORPHAN_TIMEOUT } else { DATA_TIMEOUT };
-                self.heard.max(self.flight.stuck_since) + timeout
-            }
+            None if self.orphan && self.is_window_closed() => self.flight.stuck_since + ORPHAN_PROBE_TIMEOUT,
+            None if self.orphan => self.flight.stuck_since + ORPHAN_TIMEOUT,
+            // A peer that answers may keep its window closed for as long as it likes (RFC 9293 §3.8.6.1).
+            None if self.is_window_closed() => self.heard.max(self.flight.stuck_since) + DATA_TIMEOUT,
+            None => self.flight.stuck_since + DATA_TIMEOUT,
         })
     }
 
     /// The user is gone; what was given is still delivered.
     pub(crate) fn abandon(&mut self, now: Instant) {
         self.orphan = true;
+        self.flight.stuck_since = now;
         self.watch_orphan(now);
     }
 

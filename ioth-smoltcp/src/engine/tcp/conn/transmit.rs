@@ -59,10 +59,12 @@ impl Conn {
                 tcp.window_len(),
             )
         };
-        let syn = packet[ip + 13] & 0x02 != 0;
+        let (syn, rst) = (packet[ip + 13] & 0x02 != 0, packet[ip + 13] & 0x04 != 0);
         let end = sequence.wrapping_add(segment_len as u32);
         let in_flight = self.recovery.in_flight(self.sent.0);
-        if end.wrapping_sub(self.sent.0) as i32 > 0 || (syn && self.sent.0 != end) {
+        if rst {
+            // The number that a forged acknowledgement named, perhaps: it says nothing of ours.
+        } else if end.wrapping_sub(self.sent.0) as i32 > 0 || (syn && self.sent.0 != end) {
             self.flight.on_send(net.now, in_flight == 0);
             self.rtt.on_send(net.now, end);
             self.sent.0 = end;
@@ -74,13 +76,18 @@ impl Conn {
             self.flight.retransmits = self.flight.retransmits.saturating_add(1);
         }
         let scale = if syn { 0 } else { self.scale() };
-        self.flight.edge = acknowledged.wrapping_add(u32::from(window) << scale);
         if syn {
             self.given = end;
         } else if scale > 0 {
             lower_window(&mut packet, ip);
         }
-        self.sent.1 = acknowledged;
+        if !rst {
+            self.note_sent(&mut packet, ip);
+        }
+        if packet[ip + 13] & 0x10 != 0 {
+            self.sent.1 = acknowledged;
+            self.flight.edge = acknowledged.wrapping_add(u32::from(window) << scale);
+        }
         if net.generation() != self.route.generation {
             match net.tables.route(self.tuple.remote_ip, self.scope, Some(self.tuple.local_ip)) {
                 Ok(path) => self.use_path(net, path),

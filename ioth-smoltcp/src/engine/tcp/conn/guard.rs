@@ -1,0 +1,234 @@
+//! Which segments a connection takes: what is out of order, forged blindly, or contradicts what was said before does
+//! not reach smoltcp, which looks at acknowledgements first and takes any RST within its window.
+//!
+//! Read first: RFC 9293 §3.10.7.4, RFC 5961 (blind attacks), RFC 5927 (ICMP).
+
+use ioth_vde::Frame;
+use smoltcp::socket::tcp::State;
+use smoltcp::time::{Duration, Instant};
+use smoltcp::wire::{IpProtocol, TcpPacket, TcpSeqNumber};
+
+use super::Conn;
+use crate::engine::tcp::context::Contexts;
+use crate::engine::tcp::recovery::is_newer;
+use crate::engine::wire::{self, IpAttrs, TCP_HEADER, ip_header_len};
+use crate::sys::{RECEIVE_BUFFER, SEND_BUFFER};
+
+/// Linux's tcp_invalid_ratelimit: time between two answers to what is not acceptable.
+const CHALLENGE_INTERVAL: Duration = Duration::from_millis(500);
+
+/// Sequence numbers that lie ahead; the others lie behind (RFC 9293 §3.4).
+const FAR: usize = u32::MAX as usize / 2;
+
+/// What a connection knows of its sequence numbers beside smoltcp, which does not tell.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Guard {
+    /// RCV.NXT
+    expected: u32,
+    /// SND.UNA, once the handshake is complete.
+    acknowledged: Option<u32>,
+    /// The peer's window with that acknowledgement, unscaled.
+    window: u16,
+    /// SND.MAX: behind what was sent, but for a window probe's byte.
+    sent: u32,
+    challenged: Option<Instant>,
+}
+
+/// What is to be done with a segment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Verdict {
+    /// It may be processed.
+    Take,
+    /// Nobody hears of it.
+    Drop,
+    /// RFC 5961's challenge ACK: whoever sent it is told where we are, and if it was the peer, it comes back with the
+    /// right number.
+    Challenge,
+}
+
+impl Conn {
+    /// Judges a segment before smoltcp sees it, and takes off what may not be processed of an acceptable one.
+    pub(crate) fn judge(&mut self, now: Instant, packet: &mut Frame, tcp_at: usize) -> Verdict {
+        let mut tcp = TcpPacket::new_unchecked(&mut packet[tcp_at..]);
+        if tcp.rst() {
+            // smoltcp knows no RST with other flags, Linux no others beside it.
+            tcp.set_syn(false);
+            tcp.set_fin(false);
+            tcp.set_psh(false);
+        }
+        let state = self.state();
+        let Some(una) = self.guard.acknowledged else { return Verdict::Take };
+        let expected = self.guard.expected;
+        let sequence = tcp.seq_number().0 as u32;
+        let ack = tcp.ack_number().0 as u32;
+        let beyond = sequence.wrapping_sub(expected);
+        let finished = matches!(state, State::CloseWait | State::Closing | State::LastAck | State::TimeWait);
+        if tcp.rst() {
+            // RFC 5961 §3.2: "If the RST bit is set and the sequence number exactly matches the next expected sequence
+            // number (RCV.NXT), then TCP MUST reset the connection." Linux: or the number of the peer's FIN.
+            if finished && beyond == u32::MAX {
+                tcp.set_seq_number(TcpSeqNumber(expected as i32));
+                return Verdict::Take;
+            }
+            return match beyond {
+                0 => Verdict::Take,
+                _ if (beyond as usize) < RECEIVE_BUFFER => self.challenge(now),
+                _ => Verdict::Drop,
+            };
+        }
+        // RFC 5961 §4.2: "irrespective of the sequence number". In TIME-WAIT the demultiplexer decides.
+        if tcp.syn() {
+            return self.challenge(now);
+        }
+        if !tcp.ack() {
+            return Verdict::Drop;
+        }
+        // RFC 5961 §5.2: "SND.UNA - MAX.SND.WND <= SEG.ACK <= SND.NXT". smoltcp would take an acknowledgement of what was
+        // given and not sent yet.
+        if is_newer(ack, self.sent.0) || is_newer(una.wrapping_sub(SEND_BUFFER as u32), ack) {
+            return self.challenge(now);
+        }
+        let payload = tcp.payload_mut().len();
+        if is_newer(una, ack) {
+            // RFC 9293 §3.10.7.4: "If the ACK is a duplicate, it can be ignored", and only it: smoltcp would drop the data
+            // as well.
+            if payload == 0 && !tcp.fin() {
+                return Verdict::Drop;
+            }
+            tcp.set_ack_number(TcpSeqNumber(una as i32));
+            tcp.set_window_len(self.guard.window);
+        }
+        // RFC 9293 §3.10.7.4: "This should not occur since a FIN has been received from the remote side. Ignore the segment
+        // text."
+        let data_at = tcp_at + usize::from(tcp.header_len());
+        let beyond = beyond as usize;
+        if finished && beyond < RECEIVE_BUFFER && (payload > 0 || tcp.fin()) {
+            tcp.set_fin(false);
+            shorten(packet, data_at);
+            return Verdict::Take;
+        }
+        // smoltcp thinks of the first window as scaled, and would take more than there is room for.
+        let room = self.cell.socket().recv_capacity() - self.received();
+        if payload > 0 && beyond <= FAR && beyond + payload > room {
+            if beyond >= room {
+                return Verdict::Challenge;
+            }
+            tcp.set_fin(false);
+            shorten(packet, data_at + room - beyond);
+        }
+        Verdict::Take
+    }
+
+    /// Notes what became of a segment that was taken: what was received before it, and the state then.
+    pub(crate) fn note(
+        &mut self,
+        now: Instant,
+        packet: &Frame,
+        tcp_at: usize,
+        received: usize,
+        before: State,
+    ) {
+        let is_finished =
+            |state| matches!(state, State::CloseWait | State::Closing | State::LastAck | State::TimeWait);
+        let state = self.state();
+        let fin = u32::from(is_finished(state) && !is_finished(before));
+        let more = self.received().saturating_sub(received) as u32;
+        self.guard.expected = self.guard.expected.wrapping_add(more + fin);
+        if matches!(state, State::Closed | State::Listen | State::SynSent | State::SynReceived) {
+            return;
+        }
+        let tcp = TcpPacket::new_unchecked(&packet[tcp_at..]);
+        let ack = tcp.ack_number().0 as u32;
+        let Some(una) = self.guard.acknowledged else {
+            // The handshake is complete: the numbers begin here.
+            if tcp.syn() {
+                self.guard.expected = (tcp.seq_number().0 as u32).wrapping_add(1);
+            }
+            (self.guard.acknowledged, self.guard.window) = (Some(ack), tcp.window_len());
+            return;
+        };
+        if tcp.ack() && !tcp.rst() && !is_newer(una, ack) {
+            if self.is_window_closed() && tcp.window_len() > 0 {
+                self.flight.stuck_since = now;
+            }
+            (self.guard.acknowledged, self.guard.window) = (Some(ack), tcp.window_len());
+            if is_newer(ack, self.guard.sent) {
+                self.guard.sent = ack;
+            }
+        }
+    }
+
+    /// A segment leaves that is no RST. One without data is given the sequence number that RFC 9293 wants.
+    ///
+    /// RFC 9293 §3.10.7.4: `<SEQ=SND.NXT><ACK=RCV.NXT><CTL=ACK>`. After a time-out smoltcp begins anew at SND.UNA, and sends
+    /// acknowledgements with what it has come to since. A peer that has received more takes them for old: when both
+    /// ends are there, neither hears of the other's acknowledgements any more.
+    pub(super) fn note_sent(&mut self, packet: &mut Frame, tcp_at: usize) {
+        let mut tcp = TcpPacket::new_unchecked(&mut packet[tcp_at..]);
+        if tcp.ack() {
+            self.guard.expected = tcp.ack_number().0 as u32;
+        }
+        let len = tcp.segment_len();
+        let end = (tcp.seq_number().0 as u32).wrapping_add(len as u32);
+        let probes_window = len == 1 && !tcp.fin() && self.is_window_closed();
+        if tcp.syn() {
+            self.guard.sent = end;
+        } else if len == 0 {
+            tcp.set_seq_number(TcpSeqNumber(self.guard.sent as i32));
+        } else if is_newer(end, self.guard.sent) && !probes_window {
+            self.guard.sent = end;
+        }
+    }
+
+    /// Has smoltcp say where it is, by way of a byte that it has long had.
+    pub(crate) fn state_position(&mut self, contexts: &mut Contexts, now: Instant, out: &mut Vec<Frame>) {
+        let Some(una) = self.guard.acknowledged else { return };
+        let ip = ip_header_len(self.tuple.local_ip);
+        let mut packet = Frame::new(ip + TCP_HEADER + 1);
+        packet.fill(0);
+        let attrs = IpAttrs::new(IpProtocol::Tcp, 64);
+        wire::emit_ip(&mut packet, self.tuple.remote_ip, self.tuple.local_ip, attrs);
+        let mut tcp = TcpPacket::new_unchecked(&mut packet[ip..]);
+        tcp.set_src_port(self.tuple.remote_port);
+        tcp.set_dst_port(self.tuple.local_port);
+        tcp.set_header_len(TCP_HEADER as u8);
+        tcp.set_seq_number(TcpSeqNumber(self.guard.expected.wrapping_sub(2) as i32));
+        tcp.set_ack_number(TcpSeqNumber(una as i32));
+        tcp.set_window_len(self.guard.window);
+        tcp.set_ack(true);
+        self.process(contexts, now, &packet, out);
+    }
+
+    /// Whether a sequence number that an ICMP error quotes is of something that was sent and not acknowledged.
+    ///
+    /// RFC 5927 §4.1: "TCP SHOULD check that the TCP sequence number contained in the payload of the ICMP error message is
+    /// within the range SND.UNA =< SEG.SEQ < SND.NXT." Linux takes SND.NXT, too.
+    pub(crate) fn is_in_flight(&self, sequence: u32) -> bool {
+        // Before, there is the SYN alone.
+        let una = self.guard.acknowledged.unwrap_or(self.sent.0.wrapping_sub(1));
+        sequence.wrapping_sub(una) <= self.sent.0.wrapping_sub(una)
+    }
+
+    /// Whether the peer takes nothing for now.
+    pub(super) fn is_window_closed(&self) -> bool {
+        self.guard.acknowledged.is_some() && self.guard.window == 0
+    }
+
+    fn challenge(&mut self, now: Instant) -> Verdict {
+        if self.guard.challenged.is_some_and(|last| now < last + CHALLENGE_INTERVAL) {
+            return Verdict::Drop;
+        }
+        self.guard.challenged = Some(now);
+        Verdict::Challenge
+    }
+}
+
+/// Cuts an IP packet off behind its first `len` bytes.
+fn shorten(packet: &mut Frame, len: usize) {
+    packet.truncate(len);
+    if packet[0] >> 4 == 4 {
+        packet[2..4].copy_from_slice(&(len as u16).to_be_bytes());
+    } else {
+        packet[4..6].copy_from_slice(&((len - wire::IPV6_HEADER) as u16).to_be_bytes());
+    }
+}
