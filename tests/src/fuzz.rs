@@ -5,6 +5,7 @@
 mod calls;
 mod filter;
 mod frames;
+mod ingress;
 mod netlink;
 mod switch;
 mod text;
@@ -12,6 +13,7 @@ mod text;
 pub use calls::calls;
 pub use filter::filter;
 pub use frames::{dialogue, frames};
+pub use ingress::{Tally, ingress, ingress_tally};
 pub use netlink::{netlink_reply, netlink_request};
 pub use switch::vde_reply;
 pub use text::{address, config, fault, sockaddr, vnl};
@@ -28,6 +30,7 @@ pub const ENTRIES: &[(&str, Entry)] = &[
     ("fault", fault),
     ("filter", filter),
     ("frames", frames),
+    ("ingress", ingress),
     ("netlink_reply", netlink_reply),
     ("netlink_request", netlink_request),
     ("sockaddr", sockaddr),

@@ -1,0 +1,183 @@
+//! A program over a small world: two nodes on a bad wire, and a hostile host that knows what passes on it.
+//!
+//! A byte of input says what happens next: a socket call, a stretch of time, a change of the wire, or a forged frame
+//! that is well-formed and fits what was seen on the wire. Afterwards nothing disturbs any more, and the nodes must
+//! have kept their bounds, go on with what nobody hurt, and hold nothing once all is closed.
+
+mod flows;
+mod forge;
+mod packet;
+mod world;
+
+use std::io::IoSlice;
+
+use ioth_core::{MsgFlags, SendMsg, Shutdown};
+
+use super::Input;
+use world::{ETH, World, addr};
+
+/// Steps of a program at most.
+const MAX_STEPS: usize = 400;
+/// Ports of listeners and datagram sockets, and those that connections come from: few, so that they meet.
+const PORTS: [u16; 4] = [80, 7, 1000, 1001];
+
+/// Options of streams and listeners, with values that matter: level, name, values.
+const OPTIONS: [(i32, i32, &[i32]); 12] = [
+    (libc::SOL_SOCKET, libc::SO_KEEPALIVE, &[0, 1]),
+    (libc::SOL_SOCKET, libc::SO_SNDBUF, &[1, 5000, 100_000]),
+    (libc::SOL_SOCKET, libc::SO_RCVBUF, &[1, 5000, 100_000]),
+    (libc::IPPROTO_TCP, libc::TCP_NODELAY, &[0, 1]),
+    (libc::IPPROTO_TCP, libc::TCP_KEEPIDLE, &[1, 30, 7200, 32_767]),
+    (libc::IPPROTO_TCP, libc::TCP_KEEPINTVL, &[1, 75]),
+    (libc::IPPROTO_TCP, libc::TCP_KEEPCNT, &[1, 9]),
+    (libc::IPPROTO_TCP, libc::TCP_USER_TIMEOUT, &[0, 1, 10_000]),
+    (libc::IPPROTO_TCP, libc::TCP_CORK, &[0, 1]),
+    (libc::IPPROTO_TCP, libc::TCP_MAXSEG, &[88, 536, 1460]),
+    (libc::IPPROTO_TCP, libc::TCP_DEFER_ACCEPT, &[0, 1, 30]),
+    (libc::IPPROTO_IP, libc::IP_TTL, &[1, 64]),
+];
+
+/// What a program came to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Tally {
+    /// Steps that were done.
+    pub steps: u64,
+    /// Virtual time that passed, in microseconds.
+    pub micros: u64,
+    /// Frames that the nodes sent.
+    pub frames: u64,
+    /// Frames that were forged.
+    pub injected: u64,
+    /// Connections that were established at both ends when all calmed down, and carried data.
+    pub transfers: u64,
+    /// Tells apart what programs brought about, roughly.
+    pub signature: u64,
+}
+
+/// Runs a program.
+pub fn ingress(data: &[u8]) {
+    ingress_tally(data, false);
+}
+
+/// The same, and tells what it came to. `shown`: and what happens, on standard error.
+pub fn ingress_tally(data: &[u8], shown: bool) -> Tally {
+    let mut input = Input(data);
+    let mut world = World::new(u64::from(input.byte()));
+    world.shown = shown;
+    world.set_scene(input.byte());
+    for _ in 0..MAX_STEPS {
+        if input.is_empty() {
+            break;
+        }
+        world.tally.steps += 1;
+        step(&mut world, &mut input);
+        world.check_bounds();
+    }
+    world.sign();
+    world.come_to_rest();
+    world.check_bounds();
+    world.tally
+}
+
+fn step(world: &mut World, input: &mut Input<'_>) {
+    let what = input.byte() % 32;
+    world.show(|| format!("-- step {what}, then {:02x?}", &input.0[..input.0.len().min(8)]));
+    match what {
+        0..=15 => call(world, what, input),
+        16..=20 => world.run(1 << (input.byte() % 31)),
+        21 => wire(world, input),
+        _ => forge::inject(world, what, input),
+    }
+    world.settle_all();
+}
+
+/// A call of one of the programs.
+fn call(world: &mut World, what: u8, input: &mut Input<'_>) {
+    let which = input.byte();
+    let (node, v6) = (usize::from(which & 1), which & 2 != 0);
+    let pick = usize::from(which >> 2);
+    let host = &mut world.hosts[node];
+    let streams = host.streams.len();
+    match what {
+        0 => host.listen(v6, PORTS[pick % 4], pick / 4),
+        1 | 2 => {
+            let from = PORTS.get(usize::from(input.byte() % 8)).copied();
+            host.connect(v6, PORTS[pick % 4], from);
+        }
+        3 => {
+            host.accept(false);
+        }
+        4 | 5 if streams > 0 => host.send_pattern(pick % streams, usize::from(input.u16())),
+        6 | 7 if streams > 0 => {
+            let _ = world.receive(node, pick % streams, usize::from(input.u16()));
+        }
+        8 if streams > 0 => {
+            let stream = &mut host.streams[pick % streams];
+            let how = Shutdown::from_raw(i32::from(input.byte() % 3)).expect("one of three");
+            stream.shut = true;
+            let _ = host.engine.shutdown(stream.id, how);
+        }
+        9 if streams > 0 => {
+            let stream = host.streams.swap_remove(pick % streams);
+            host.engine.close(stream.id);
+        }
+        10 => {
+            let ids: Vec<_> =
+                host.streams.iter().map(|stream| stream.id).chain(host.listeners.clone()).collect();
+            if let Some(id) = ids.get(pick % ids.len().max(1)) {
+                let (level, name, values) = OPTIONS[usize::from(input.byte()) % OPTIONS.len()];
+                let value = values[usize::from(input.byte()) % values.len()];
+                let _ = host.engine.set_option(*id, level, name, &value.to_ne_bytes());
+            }
+        }
+        11 => {
+            let peer = (input.byte() & 1 != 0).then_some(PORTS[pick / 4 % 4]);
+            host.bind_datagrams(v6, PORTS[pick % 4], peer);
+        }
+        12 | 13 if !host.datagrams.is_empty() => {
+            let id = host.datagrams[pick % host.datagrams.len()];
+            let to = addr(usize::from(input.byte() % 4), v6, PORTS[usize::from(input.byte() % 4)]).into();
+            let bytes = vec![0x55; usize::from(input.u16() % 3000)];
+            let _ = host.engine.send(
+                id,
+                &SendMsg { data: &[IoSlice::new(&bytes)], addr: Some(&to), control: &[] },
+                MsgFlags::empty(),
+            );
+            let _ = host.receive_datagram(id);
+        }
+        14 if pick.is_multiple_of(8) && !host.listeners.is_empty() => {
+            let id = host.listeners.swap_remove(0);
+            host.engine.close(id);
+        }
+        14 if pick % 8 == 1 && !host.datagrams.is_empty() => {
+            let id = host.datagrams.swap_remove(0);
+            host.engine.close(id);
+        }
+        15 => {
+            for stream in &host.streams {
+                let _ = (host.engine.take_error(stream.id), host.engine.events(stream.id));
+                let mut amount = [0; 4];
+                let _ = host.engine.ioctl(stream.id, libc::FIONREAD, &mut amount);
+            }
+        }
+        _ => {}
+    }
+}
+
+/// The wire gets worse or better.
+fn wire(world: &mut World, input: &mut Input<'_>) {
+    let (what, value) = (input.byte(), input.byte());
+    let node = usize::from(value & 1);
+    match what % 8 {
+        0 => world.wire.loss = value % 60,
+        1 => world.wire.twice = value % 60,
+        2 => world.wire.delay = 1 << (value % 22),
+        3 => world.wire.cut[node] = value & 2 != 0,
+        4 | 5 => {
+            let host = &mut world.hosts[node];
+            host.blocked = value & 2 != 0;
+            host.engine.set_blocked(ETH, host.blocked);
+        }
+        _ => world.wire = world::Wire { delay: 100, ..world::Wire::default() },
+    }
+}
