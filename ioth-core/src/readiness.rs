@@ -83,6 +83,11 @@ impl Readiness {
         self.load().events()
     }
 
+    /// Whether a thread or a task waits for something.
+    pub fn is_awaited(&self) -> bool {
+        self.load().has(Word::WAITERS)
+    }
+
     /// Stores what holds from now on. True when somebody may have to be told: then call
     /// [`notify`](Self::notify) after unlocking the stack.
     ///

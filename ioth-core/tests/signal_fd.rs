@@ -1,17 +1,20 @@
 //! The signal fd (contract 3) as other programs see it: through poll(2), select(2), and level- and edge-triggered
 //! epoll(7), in a process that inherited it and has none of our code (`ioth-test-poller`).
 
-use std::io::{BufRead, BufReader, Write};
+#[path = "poller/client.rs"]
+mod poller;
+
+use std::io::Write;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
-use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{self, Receiver, TryRecvError};
-use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use ioth_core::reactor::Reactor;
 use ioth_core::{Errno, Events, Readiness};
+use poller::Poller;
 
 const IN: Events = Events::IN;
 const PRI: Events = Events::PRI;
@@ -304,7 +307,7 @@ fn the_last_close_may_be_an_exit() {
         let mut rig = Rig::new(state);
         drop(rig.user.take());
         rig.not_closed();
-        drop(rig.commands.take()); // the poller ends
+        rig.poller.end();
         rig.closed.recv_timeout(LONG).expect("the exit is told");
     }
 }
@@ -400,12 +403,11 @@ fn the_last_state_wins() {
 
 /// A socket with its signal fd, and a program that inherited it.
 struct Rig {
+    /// Ends first: it has the descriptor, too.
+    poller: Poller,
     readiness: Arc<Readiness>,
     user: Option<OwnedFd>,
     closed: Receiver<()>,
-    poller: Child,
-    commands: Option<ChildStdin>,
-    answers: BufReader<ChildStdout>,
 }
 
 impl Rig {
@@ -413,16 +415,8 @@ impl Rig {
         let readiness = Arc::new(Readiness::new(initial));
         let (tell, closed) = mpsc::channel();
         let user = readiness.make_signal_fd(Box::new(move || tell.send(()).unwrap())).unwrap();
-        // As standard error, since that needs no unsafe code and leaks into no other child.
-        let mut poller = Command::new(poller())
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(user.try_clone().unwrap())
-            .spawn()
-            .unwrap();
-        let commands = poller.stdin.take();
-        let answers = BufReader::new(poller.stdout.take().unwrap());
-        Rig { readiness, user: Some(user), closed, poller, commands, answers }
+        let poller = Poller::new(user.try_clone().unwrap());
+        Rig { poller, readiness, user: Some(user), closed }
     }
 
     fn user(&self) -> &OwnedFd {
@@ -489,8 +483,7 @@ impl Rig {
     }
 
     fn events(&mut self, command: &str) -> Events {
-        self.send(command);
-        self.answer()
+        Events::from_bits_retain(self.poller.ask(command))
     }
 
     fn ask(&mut self, command: &str) -> u32 {
@@ -498,21 +491,11 @@ impl Rig {
     }
 
     fn send(&mut self, command: &str) {
-        writeln!(self.commands.as_ref().unwrap(), "{command}").unwrap();
+        self.poller.send(command);
     }
 
     fn answer(&mut self) -> Events {
-        let mut line = String::new();
-        self.answers.read_line(&mut line).unwrap();
-        let bits = line.trim().parse().unwrap_or_else(|_| panic!("the poller ended or answered {line:?}"));
-        Events::from_bits_retain(bits)
-    }
-}
-
-impl Drop for Rig {
-    fn drop(&mut self) {
-        drop(self.commands.take());
-        self.poller.wait().unwrap();
+        Events::from_bits_retain(self.poller.answer())
     }
 }
 
@@ -520,23 +503,4 @@ fn read_now(mut stream: &UnixStream) -> Vec<u8> {
     let mut data = [0; 16];
     let n = std::io::Read::read(&mut stream, &mut data).unwrap_or(0);
     data[..n].to_vec()
-}
-
-/// The poller's path; builds it first, since cargo builds a test's own package only.
-fn poller() -> &'static str {
-    static PATH: OnceLock<String> = OnceLock::new();
-    PATH.get_or_init(|| {
-        let cargo = std::env::var_os("CARGO").unwrap_or_else(|| env!("CARGO").into());
-        let output = Command::new(cargo)
-            .args(["build", "--package", "ioth-test-poller", "--message-format", "json-render-diagnostics"])
-            .current_dir(env!("CARGO_MANIFEST_DIR"))
-            .stderr(Stdio::inherit())
-            .output()
-            .expect("cargo starts");
-        assert!(output.status.success(), "cargo build --package ioth-test-poller failed");
-        let messages = String::from_utf8(output.stdout).unwrap();
-        let executable =
-            messages.lines().find_map(|line| line.split_once("\"executable\":\"")?.1.split_once('"'));
-        executable.expect("cargo names the executable").0.to_owned()
-    })
 }

@@ -317,14 +317,27 @@ fn calls_that_wait_end_when_another_thread_closes_the_socket() {
         (socket, go(move || call(&*called)))
     });
     let waiters: Vec<_> = waiters.collect();
-    // They return whether they wait already or begin only now.
-    thread::sleep(Duration::from_millis(30));
+    until_awaited(&node, 4);
     for (socket, waiter) in waiters {
         socket.close().unwrap();
         assert_eq!(waiter("a call on a closed socket"), Err(Errno::EBADF));
         assert_eq!(socket.events(), CLOSED);
     }
     assert_eq!(node.users.load(Ordering::SeqCst), 0);
+}
+
+/// Waits until calls sleep on that many sockets.
+#[track_caller]
+fn until_awaited(node: &Node, count: usize) {
+    let deadline = Instant::now() + PATIENCE;
+    let awaited = || {
+        let core = node.desk.lock();
+        core.sockets.iter().flatten().filter(|readiness| readiness.is_awaited()).count()
+    };
+    while awaited() < count {
+        assert!(Instant::now() < deadline, "{} of {count} calls wait", awaited());
+        thread::yield_now();
+    }
 }
 
 #[test]
@@ -341,7 +354,7 @@ fn shutdown_by_another_thread_ends_waiting() {
     let (_server, _) = listener.accept().unwrap();
     let acceptor = listener.clone();
     let acceptor = go(move || acceptor.accept().map(|_| ()));
-    thread::sleep(Duration::from_millis(30));
+    until_awaited(&node, 2);
     client.shutdown(Shutdown::Read).unwrap();
     assert_eq!(reader("a reader after shutdown"), Ok(0));
     // inet_csk_accept(): a socket that does not listen any more.

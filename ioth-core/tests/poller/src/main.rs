@@ -1,4 +1,5 @@
-//! Polls the descriptor that it inherited as standard error, and tells on standard output what it saw.
+//! Polls the descriptor that it inherited as standard error, and tells on standard output what it saw. What else it
+//! inherited it closes.
 //!
 //! Each line on standard input is a command, each answer a line; events are answered as the number that
 //! poll(2) and epoll(7) use (their bits have the same values), 0 for none:
@@ -19,6 +20,7 @@ use std::io::{self, BufRead, Write};
 mod sys;
 
 fn main() -> io::Result<()> {
+    sys::close_others()?;
     let level = sys::Epoll::new(false)?;
     let edge = sys::Epoll::new(true)?;
     let mut stdout = io::stdout();

@@ -9,6 +9,14 @@ const FD: i32 = libc::STDERR_FILENO;
 /// Every bit that can be asked for; ERR and HUP come by themselves.
 pub(crate) const ALL: u32 = (libc::POLLIN | libc::POLLPRI | libc::POLLOUT | libc::POLLRDHUP) as u32;
 
+/// close_range(2) of all but the standard descriptors.
+pub(crate) fn close_others() -> io::Result<u32> {
+    // std closes what it knows only.
+    // SAFETY: the program has just started and has opened nothing.
+    check(unsafe { libc::close_range(libc::STDERR_FILENO as u32 + 1, u32::MAX, 0) })?;
+    Ok(0)
+}
+
 /// poll(2) with a time-out in milliseconds.
 pub(crate) fn poll(events: u32, timeout: i32) -> io::Result<u32> {
     let mut polled = libc::pollfd { fd: FD, events: events as i16, revents: 0 };
