@@ -197,8 +197,8 @@ impl Engine {
         Err(self.take_error(id).unwrap_or(Errno::ECONNABORTED))
     }
 
-    /// Whether close(2) has to wait for SO_LINGER's time, and how many seconds: until then
-    /// [`lingers`](Self::lingers) tells whether there is something left.
+    /// Whether close(2) has to wait for SO_LINGER's time, and how many seconds: the socket sends its FIN, and polls `HUP`
+    /// when the peer has acknowledged everything.
     pub(crate) fn begin_lingering(&mut self, id: SocketId) -> Option<u32> {
         let seconds = self.sockets.get(id.0)?.options.linger.filter(|seconds| *seconds > 0)?;
         let now = self.net.now;

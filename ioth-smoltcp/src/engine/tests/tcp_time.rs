@@ -1,6 +1,6 @@
 //! What TCP does by the clock: retries, probes, time-outs, delays.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 
 use ioth_core::{Domain, Errno, Events, Result, Shutdown, SockAddr};
@@ -8,7 +8,7 @@ use ioth_vde::Frame;
 use smoltcp::time::{Duration, Instant};
 use smoltcp::wire::TcpPacket;
 
-use super::lan::{Lan, WIRE, addr, mac, recv, send};
+use super::lan::{ETH, Lan, WIRE, addr, mac, recv, send};
 use crate::engine::SocketId;
 
 const DELAY: Duration = Duration::from_millis(1);
@@ -415,4 +415,31 @@ fn what_the_network_said_is_the_reason_in_the_end() {
     lan.run_for(Duration::from_secs(300));
     assert!(!lan.nodes[0].events(client).contains(Events::ERR));
     fails(&mut lan, 0, client, Errno::EHOSTUNREACH);
+}
+
+#[test]
+fn who_guesses_cannot_close_the_window() {
+    let (mut lan, client, server) = measured(false);
+    let kept = Rc::new(RefCell::new(None));
+    let keep = kept.clone();
+    lan.fate = Box::new(move |frame| {
+        if segment(frame).is_some_and(|(from, _)| from == 1) {
+            *keep.borrow_mut() = Some(frame.clone());
+        }
+        vec![DELAY]
+    });
+    give(&mut lan, 0, client, b"x").unwrap();
+    lan.run_for(Duration::from_secs(1));
+    // The right ports and acknowledgement, a closed window, and a sequence number from elsewhere.
+    let mut forged = kept.borrow_mut().take().unwrap();
+    forged.checksum = ioth_vde::Checksum::Trusted;
+    let mut tcp = TcpPacket::new_unchecked(&mut forged[34..]);
+    tcp.set_seq_number(tcp.seq_number() + (1 << 30));
+    tcp.set_window_len(0);
+    for _ in 0..5 {
+        lan.nodes[0].set_now(lan.now);
+        lan.nodes[0].handle_frame(ETH, forged.clone());
+    }
+    give(&mut lan, 0, client, &[7; 30_000]).unwrap();
+    assert!(wait_for(&mut lan, 1, server, 30_001) < Duration::from_millis(50));
 }

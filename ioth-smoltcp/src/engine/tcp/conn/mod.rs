@@ -303,12 +303,13 @@ impl Conn {
         out: &mut Vec<Frame>,
     ) -> Fed {
         let before = self.state();
-        let (syn, rst, payload, ack) = {
+        let (syn, rst, payload, ack, within) = {
             let tcp = TcpPacket::new_unchecked(&packet[tcp_at..]);
             let payload = packet.len() - tcp_at - usize::from(tcp.header_len());
-            (tcp.syn(), tcp.rst(), payload, self.take_ack(now, &tcp, payload))
+            let within = self.is_within_window(&tcp);
+            (tcp.syn(), tcp.rst(), payload, self.take_ack(now, &tcp, payload), within)
         };
-        if let Some(window) = self.flight.stale_window(packet, tcp_at, ack) {
+        if within && let Some(window) = self.flight.stale_window(packet, tcp_at, ack) {
             packet[tcp_at + 14..tcp_at + 16].copy_from_slice(&window.to_be_bytes());
         }
         // smoltcp would go for a fast retransmission, which needs data, and forget the time-out that resends the FIN.

@@ -136,7 +136,7 @@ impl Flight {
 impl Conn {
     /// Looks at what a segment acknowledges, before smoltcp does.
     pub(super) fn take_ack(&mut self, now: Instant, tcp: &TcpPacket<&[u8]>, payload: usize) -> Ack {
-        if !tcp.ack() || tcp.rst() {
+        if !tcp.ack() || tcp.rst() || !self.is_within_window(tcp) {
             return Ack::Plain;
         }
         let ack = tcp.ack_number().0 as u32;
@@ -150,6 +150,14 @@ impl Conn {
             self.rtt.on_ack(now, ack);
         }
         said
+    }
+
+    /// Whether a segment begins where the peer may send, or just before: who only guesses must not tell us anything.
+    ///
+    /// RFC 9293 §3.10.7.4 is smoltcp's to keep; this is about what is looked at before smoltcp does.
+    pub(super) fn is_within_window(&self, tcp: &TcpPacket<&[u8]>) -> bool {
+        let before_edge = self.flight.edge.wrapping_sub(tcp.seq_number().0 as u32) as usize;
+        self.stage == Stage::Opening || before_edge <= self.receive_size + 1
     }
 
     /// When data is sent again if nothing arrives until then.
