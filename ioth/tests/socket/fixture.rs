@@ -151,6 +151,20 @@ impl Pair {
         (fd, addr)
     }
 
+    /// A listener on b's address, and a socket that keeps its port from other tests when it is gone.
+    pub(crate) fn guarded_listener(&self) -> (Fd, Fd, SocketAddr) {
+        let shared = || {
+            let fd = self.tcp_b();
+            set_option(&fd, libc::SOL_SOCKET, libc::SO_REUSEADDR, 1).unwrap();
+            fd
+        };
+        let (guard, addr) = bind_any(&shared(), self.b_addr);
+        let listener = shared();
+        berkeley::bind(listener.0, addr).unwrap();
+        berkeley::listen(listener.0, 16).unwrap();
+        (listener, guard, addr)
+    }
+
     /// An address of b's where nobody listens; it stays so while the descriptor is open.
     pub(crate) fn refusing(&self) -> (Fd, SocketAddr) {
         bind_any(&self.tcp_b(), self.b_addr)

@@ -43,7 +43,7 @@ pub(crate) fn another_backlog(pair: &Pair) {
 }
 
 pub(crate) fn shut_down(pair: &Pair) {
-    let (listener, addr) = pair.listener();
+    let (listener, _guard, addr) = pair.guarded_listener();
     let client = pair.tcp_a();
     connect(client.0, addr).unwrap();
     wait(&listener, Events::IN);

@@ -53,7 +53,7 @@ pub(crate) fn disconnected(pair: &Pair) {
 }
 
 pub(crate) fn disconnected_listener(pair: &Pair) {
-    let (listener, addr) = pair.listener();
+    let (listener, _guard, addr) = pair.guarded_listener();
     let client = pair.tcp_a();
     connect(client.0, addr).unwrap();
     wait(&listener, Events::IN);

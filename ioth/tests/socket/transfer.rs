@@ -74,7 +74,7 @@ pub(crate) fn blocking_write_takes_all(pair: &Pair) {
 }
 
 pub(crate) fn many_connections(pair: &Pair) {
-    let (listener, addr) = pair.listener();
+    let (listener, _guard, addr) = pair.guarded_listener();
     const CONNECTIONS: u32 = 100;
     thread::scope(|scope| {
         scope.spawn(|| {
