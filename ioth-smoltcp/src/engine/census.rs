@@ -27,6 +27,12 @@ pub struct Census {
     pub neighbours: usize,
     /// Packets that wait for a neighbour's answer.
     pub unresolved: usize,
+    /// Packets of which pieces are missing.
+    pub pieces: usize,
+    /// Groups of which the links have to hear something.
+    pub reports: usize,
+    /// Destinations to which a narrower way is known.
+    pub path_mtus: usize,
     /// Frames that wait for [`Engine::take_egress`], packets to the node itself included.
     pub egress: usize,
 }
@@ -40,6 +46,9 @@ impl Engine {
             timers: self.timers.len(),
             neighbours: self.net.neighbours.iter().count(),
             unresolved: self.net.neighbours.queued(),
+            pieces: self.net.reassembly.len(),
+            reports: self.net.reports.len(),
+            path_mtus: self.net.tables.path_mtu_count(),
             egress: self.net.ports.iter().flatten().map(|port| port.egress.len()).sum(),
             ..Census::default()
         };

@@ -8,6 +8,7 @@ use smoltcp::phy::ChecksumCapabilities;
 use smoltcp::wire::{Icmpv6Message, Icmpv6Packet, Icmpv6Repr, IpProtocol};
 
 use super::Engine;
+use super::groups::{MLD_QUERY, MLDV1_REPORT};
 use super::sockets::DEFAULT_HOPS;
 use super::wire::{self, IpAttrs, IpHeader, ip_header_len};
 
@@ -37,6 +38,10 @@ pub(crate) enum Unreachable {
     Protocol(u32),
     /// RFC 8200 §4.2: an option that is not known, at this offset.
     Option(u32),
+    /// RFC 8200 §4.5: a field of an IPv6 header, at this offset, is wrong.
+    Field(u32),
+    /// A piece of the packet did not come in time.
+    Reassembly,
 }
 
 impl Unreachable {
@@ -48,6 +53,10 @@ impl Unreachable {
             (Unreachable::Protocol(_), true) => Some((UNREACHABLE, 2, 0)),
             (Unreachable::Protocol(pointer), false) => Some((V6_PARAMETER_PROBLEM, 1, pointer)),
             (Unreachable::Option(_), true) => None,
+            (Unreachable::Field(_), true) => None,
+            (Unreachable::Field(pointer), false) => Some((V6_PARAMETER_PROBLEM, 0, pointer)),
+            (Unreachable::Reassembly, true) => Some((TIME_EXCEEDED, 1, 0)),
+            (Unreachable::Reassembly, false) => Some((V6_TIME_EXCEEDED, 1, 0)),
             (Unreachable::Option(pointer), false) => Some((V6_PARAMETER_PROBLEM, 2, pointer)),
         }
     }
@@ -70,7 +79,12 @@ impl Engine {
             ECHO_REQUEST if unicast => self.echo(header, &packet[at..], ECHO_REPLY),
             UNREACHABLE | TIME_EXCEEDED | PARAMETER_PROBLEM => {
                 let (errno, fatal) = errno_v4(kind, code);
-                self.icmp_error_input(&packet[at + ICMP_HEADER..], errno, fatal);
+                let quoted = &packet[at + ICMP_HEADER..];
+                if (kind, code) == (UNREACHABLE, 4) {
+                    let mtu = u16::from_be_bytes([packet[at + 6], packet[at + 7]]);
+                    return self.too_big(quoted, mtu.into());
+                }
+                self.icmp_error_input(quoted, errno, fatal);
             }
             _ => {}
         }
@@ -103,9 +117,15 @@ impl Engine {
                     _ => self.net.drops.malformed += 1,
                 }
             }
+            _ if matches!(kind, MLD_QUERY | MLDV1_REPORT) => self.net.input_mld(ifindex, header, &packet),
             _ if (V6_UNREACHABLE..=V6_PARAMETER_PROBLEM).contains(&kind) => {
                 let (errno, fatal) = errno_v6(kind, code);
-                self.icmp_error_input(&packet[at + ICMP_HEADER..], errno, fatal);
+                let quoted = &packet[at + ICMP_HEADER..];
+                if kind == V6_PACKET_TOO_BIG {
+                    let [a, b, c, d] = [4, 5, 6, 7].map(|i| packet[at + i]);
+                    return self.too_big(quoted, u32::from_be_bytes([a, b, c, d]) as usize);
+                }
+                self.icmp_error_input(quoted, errno, fatal);
             }
             _ => {}
         }
@@ -121,18 +141,20 @@ impl Engine {
             return;
         };
         let ip = ip_header_len(header.src);
-        if ip + request.len() > path.mtu {
-            return;
-        }
         let protocol = if header.src.is_ipv4() { IpProtocol::Icmp } else { IpProtocol::Icmpv6 };
         let mut packet = Frame::new(ip + request.len());
         packet[ip..].copy_from_slice(request);
         packet[ip] = reply;
-        let attrs = IpAttrs { traffic_class: header.traffic_class, ..IpAttrs::new(protocol, DEFAULT_HOPS) };
+        let attrs = IpAttrs {
+            traffic_class: header.traffic_class,
+            // A long answer leaves in pieces, as the question came.
+            dont_fragment: ip + request.len() <= path.mtu,
+            ..IpAttrs::new(protocol, DEFAULT_HOPS)
+        };
         wire::emit_ip(&mut packet, source.unwrap_or(path.source), header.src, attrs);
         // Routers and captures look into ICMP: its checksum is always there.
         super::offload::fill_checksums(&mut packet);
-        self.net.output(&path, packet);
+        self.net.output_pieces(&path, path.mtu, packet);
     }
 
     /// Tells the sender of a packet why it was not delivered, if it may be told.
@@ -193,6 +215,39 @@ impl Engine {
         }
     }
 
+    /// A packet of ours was longer than what follows carries, `mtu` bytes (RFC 1191 §3, RFC 8201 §4).
+    ///
+    /// Anybody can say so. RFC 5927 §7.2, RFC 8201 §4: what is quoted has to be ours, as far as that can be seen, and longer
+    /// than what is said to pass.
+    fn too_big(&mut self, quoted: &[u8], mtu: usize) {
+        let Some((protocol, local, remote, sequence)) = ends_of(quoted) else { return };
+        let sent = match quoted[0] >> 4 {
+            4 => usize::from(u16::from_be_bytes([quoted[2], quoted[3]])),
+            _ => wire::IPV6_HEADER + usize::from(u16::from_be_bytes([quoted[4], quoted[5]])),
+        };
+        // RFC 1191 §5: 0 is from a router that does not know of this; Linux does not guess.
+        if mtu == 0 || mtu >= sent || self.net.tables.is_local(local.ip(), None).is_none() {
+            return;
+        }
+        let ours = match protocol {
+            IpProtocol::Tcp => self.tcp_has_sent(local, remote, sequence),
+            IpProtocol::Udp => self.udp_has_sent(local, remote),
+            _ => false,
+        };
+        if !ours {
+            return;
+        }
+        let scope = super::addr::is_link_local(remote.ip()).then_some(self.arrived_by);
+        if let Ok(path) = self.net.tables.route(remote.ip(), scope, Some(local.ip()))
+            && !path.local
+        {
+            self.net.tables.learn_mtu(self.net.now, path.ifindex, remote.ip(), mtu);
+        }
+        if protocol == IpProtocol::Udp {
+            self.udp_error(local, remote, Errno::EMSGSIZE);
+        }
+    }
+
     /// Packets of ours for which no neighbour answered: like a "host unreachable" from ourselves.
     pub(super) fn neighbours_failed(&mut self) {
         while let Some(packet) = self.net.failed.pop() {
@@ -201,19 +256,34 @@ impl Engine {
     }
 }
 
+/// The protocol of a packet that is quoted, and where its header begins; none for a piece that is not the first.
+fn upper_layer(quoted: &[u8]) -> Option<(IpProtocol, usize)> {
+    const OFFSET_V4: u16 = 0x1fff;
+    const OFFSET_V6: u16 = 0xfff8;
+    let word = |at: usize| quoted.get(at..at + 2).map(|bytes| u16::from_be_bytes([bytes[0], bytes[1]]));
+    match quoted.first()? >> 4 {
+        4 if word(6)? & OFFSET_V4 != 0 => None,
+        4 => Some(((*quoted.get(9)?).into(), usize::from(quoted[0] & 0x0f) * 4)),
+        6 => match (*quoted.get(6)?).into() {
+            IpProtocol::Ipv6Frag if word(wire::IPV6_HEADER + 2)? & OFFSET_V6 == 0 => {
+                Some(((*quoted.get(wire::IPV6_HEADER)?).into(), wire::IPV6_HEADER + 8))
+            }
+            protocol => Some((protocol, wire::IPV6_HEADER)),
+        },
+        _ => None,
+    }
+}
+
 /// The two ends of a packet of ours whose beginning somebody quotes, and what follows the ports: TCP's sequence number.
 /// It may be cut after eight bytes.
 fn ends_of(quoted: &[u8]) -> Option<(IpProtocol, SocketAddr, SocketAddr, Option<u32>)> {
-    let (protocol, src, dst, at): (IpProtocol, IpAddr, IpAddr, usize) = match quoted.first()? >> 4 {
-        4 => {
-            let addr = |at: usize| <[u8; 4]>::try_from(quoted.get(at..at + 4)?).ok().map(IpAddr::from);
-            ((*quoted.get(9)?).into(), addr(12)?, addr(16)?, usize::from(quoted[0] & 0x0f) * 4)
-        }
-        6 => {
-            let addr = |at: usize| <[u8; 16]>::try_from(quoted.get(at..at + 16)?).ok().map(IpAddr::from);
-            ((*quoted.get(6)?).into(), addr(8)?, addr(24)?, wire::IPV6_HEADER)
-        }
-        _ => return None,
+    let (protocol, at) = upper_layer(quoted)?;
+    let (src, dst): (IpAddr, IpAddr) = if quoted[0] >> 4 == 4 {
+        let addr = |at: usize| <[u8; 4]>::try_from(quoted.get(at..at + 4)?).ok().map(IpAddr::from);
+        (addr(12)?, addr(16)?)
+    } else {
+        let addr = |at: usize| <[u8; 16]>::try_from(quoted.get(at..at + 16)?).ok().map(IpAddr::from);
+        (addr(8)?, addr(24)?)
     };
     let ports: [u8; 4] = quoted.get(at..at + 4)?.try_into().ok()?;
     let port = |at: usize| u16::from_be_bytes([ports[at], ports[at + 1]]);

@@ -244,6 +244,7 @@ impl Tables {
         iface.up = up;
         if up {
             self.changed(Change::LinkNew(ifindex));
+            self.announce_groups(ifindex);
             self.connect_prefixes(ifindex);
             self.start_ipv6(ifindex);
         } else {

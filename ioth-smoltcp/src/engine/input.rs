@@ -8,20 +8,39 @@ use smoltcp::wire::IpProtocol;
 use super::Engine;
 use super::icmp::Unreachable;
 use super::iface::LOOPBACK;
-use super::wire::{self, IpError, IpHeader};
+use super::reassembly::{self, Expired, Outcome};
+use super::wire::{self, Fragment, IpError, IpHeader};
 
 impl Engine {
     /// An IP packet without its Ethernet header.
-    pub(super) fn ip_input(&mut self, ifindex: u32, mut packet: Frame) {
+    pub(super) fn ip_input(&mut self, ifindex: u32, packet: Frame) {
+        // RFC 8200 §4.5: what was put together is not put together again; a packet within a packet could nest without end.
+        if let Some(whole) = self.ip_piece(ifindex, packet, false)
+            && self.ip_piece(ifindex, whole, false).is_some()
+        {
+            self.net.drops.malformed += 1;
+        }
+    }
+
+    /// A packet of ours to ourselves, or to a group that we listen to.
+    pub(super) fn ip_looped(&mut self, ifindex: u32, packet: Frame) {
+        if let Some(whole) = self.ip_piece(ifindex, packet, true) {
+            self.ip_piece(ifindex, whole, true);
+        }
+    }
+
+    /// A packet or a piece of one. Returns the packet that the piece made whole.
+    fn ip_piece(&mut self, ifindex: u32, mut packet: Frame, own: bool) -> Option<Frame> {
         let verify = packet.checksum == Checksum::Present;
         let header = match wire::parse_ip(&packet, verify) {
             Ok(header) => header,
             Err(IpError::UnknownOption { pointer, answer_multicast }) => {
-                return self.unknown_option(&packet, pointer, answer_multicast);
+                self.unknown_option(&packet, pointer, answer_multicast);
+                return None;
             }
             Err(IpError::Malformed | IpError::Discard) => {
                 self.net.drops.malformed += 1;
-                return;
+                return None;
             }
         };
         // RFC 1122 §3.2.1.3, RFC 4291 §2.5.3 and §2.7: what may not be a source, or only within the node.
@@ -30,16 +49,17 @@ impl Engine {
         let broadcast = matches!(header.src, IpAddr::V4(v4) if v4.is_broadcast());
         if header.src.is_multicast() || broadcast || (loopback && outside) {
             self.net.drops.martian += 1;
-            return;
+            return None;
         }
         // Nobody else has our address: an answer would go to ourselves. What ICMPv6 makes of it is duplicate address
         // detection's affair.
         if outside
+            && !own
             && header.protocol != IpProtocol::Icmpv6
             && self.net.tables.is_local(header.src, None).is_some()
         {
             self.net.drops.martian += 1;
-            return;
+            return None;
         }
         self.arrived_by = ifindex;
         let unicast = match self.net.tables.is_local(header.dst, Some(ifindex)) {
@@ -47,25 +67,24 @@ impl Engine {
             None if header.dst.is_multicast() => {
                 if !self.net.tables.is_member(header.dst, ifindex) {
                     self.net.drops.not_ours += 1;
-                    return;
+                    return None;
                 }
                 false
             }
             None => {
                 if !matches!(header.dst, IpAddr::V4(v4) if self.net.tables.is_broadcast(v4, ifindex)) {
                     self.net.drops.not_ours += 1;
-                    return;
+                    return None;
                 }
                 false
             }
         };
-        if header.fragment.is_some() {
-            self.net.drops.fragments += 1;
-            return;
+        if let Some(fragment) = header.fragment {
+            return self.reassemble(ifindex, &header, fragment, packet);
         }
         if verify && !wire::verify_checksum(&packet, &header) {
             self.net.drops.checksum += 1;
-            return;
+            return None;
         }
         packet.truncate(header.total_len);
         match header.protocol {
@@ -74,6 +93,7 @@ impl Engine {
             }
             IpProtocol::Tcp => self.net.drops.martian += 1,
             IpProtocol::Udp => self.udp_input(ifindex, &header, packet, unicast),
+            IpProtocol::Igmp if header.src.is_ipv4() => self.net.input_igmp(ifindex, &header, &packet),
             IpProtocol::Icmp if header.src.is_ipv4() => self.icmp_input(ifindex, &header, packet, unicast),
             IpProtocol::Icmpv6 if header.src.is_ipv6() => self.icmp_input(ifindex, &header, packet, unicast),
             // RFC 8200 §4.7: "no next header" is nothing to complain about.
@@ -84,6 +104,52 @@ impl Engine {
                 self.unreachable(&packet, &header, Unreachable::Protocol(next_header_at(&packet, &header)));
             }
             _ => self.net.drops.no_socket += 1,
+        }
+        None
+    }
+
+    /// A piece of a packet, for one of our addresses or groups.
+    fn reassemble(
+        &mut self,
+        ifindex: u32,
+        header: &IpHeader,
+        fragment: Fragment,
+        packet: Frame,
+    ) -> Option<Frame> {
+        let bounds = match reassembly::bounds(header, fragment) {
+            Ok(bounds) => bounds,
+            Err(pointer) => {
+                self.net.drops.malformed += 1;
+                if let Some(pointer) = pointer {
+                    self.unreachable(&packet, header, Unreachable::Field(pointer));
+                }
+                return None;
+            }
+        };
+        match self.net.reassembly.insert(self.net.now, ifindex, header, fragment, bounds, packet) {
+            Outcome::Whole(whole) => return Some(whole),
+            Outcome::Waiting => {}
+            Outcome::Overlapping => self.net.drops.fragments += 1,
+        }
+        None
+    }
+
+    /// Packets of which a piece did not come in time: their senders hear of it (RFC 792, RFC 4443 §3.3).
+    pub(super) fn reassembly_expired(&mut self) {
+        if self.net.reassembly.next_deadline().is_none_or(|next| self.net.now < next) {
+            return;
+        }
+        let mut expired = Vec::new();
+        self.net.reassembly.poll(self.net.now, &mut expired);
+        for Expired { ifindex, first } in expired {
+            self.net.drops.fragments += 1;
+            // "If fragment zero is not available then no time exceeded need be sent at all."
+            if let Some(first) = first
+                && let Ok(header) = wire::parse_ip(&first, false)
+            {
+                self.arrived_by = ifindex;
+                self.unreachable(&first, &header, Unreachable::Reassembly);
+            }
         }
     }
 

@@ -28,6 +28,7 @@ mod calls;
 mod census;
 mod datagram;
 mod fragment;
+mod groups;
 mod icmp;
 pub mod iface;
 mod input;
@@ -42,6 +43,7 @@ mod options;
 mod packet;
 mod ports;
 mod random;
+mod reassembly;
 pub mod route;
 mod sockets;
 pub mod tables;
@@ -233,6 +235,8 @@ impl Engine {
     pub fn poll(&mut self) -> Option<Instant> {
         self.net.poll_neighbours();
         self.neighbours_failed();
+        self.reassembly_expired();
+        self.net.tables.expire_mtus(self.net.now);
         while let Some((id, stamp)) = self.timers.pop_due(self.net.now) {
             if self.sockets.get(id.0).is_some_and(|sock| sock.stamp == stamp) {
                 self.tcp_timer(id);
@@ -244,17 +248,25 @@ impl Engine {
             if !self.net.taps.is_empty() && ifindex == LOOPBACK {
                 self.packet_looped(&packet);
             }
-            self.ip_input(ifindex, packet);
+            self.ip_looped(ifindex, packet);
             if self.net.looped.is_empty() {
                 self.neighbours_failed();
                 self.tcp_flush();
             }
         }
+        self.net.poll_groups();
         self.packet_links();
         self.packet_drain();
         self.netlink_events();
         self.tell_changes();
-        [self.timers.next(), self.net.neighbours.next_deadline()].into_iter().flatten().min()
+        let deadlines = [
+            self.timers.next(),
+            self.net.neighbours.next_deadline(),
+            self.net.reassembly.next_deadline(),
+            self.net.reports.next_deadline(),
+            self.net.tables.next_mtu_expiry(),
+        ];
+        deadlines.into_iter().flatten().min()
     }
 
     /// Moves the frames that wait for an interface's link behind those in `batch`.

@@ -15,12 +15,14 @@ use smoltcp::wire::{
 };
 
 use super::fragment;
+use super::groups::Reports;
 use super::iface::LOOPBACK;
 use super::limit::TokenBucket;
 use super::neigh::{Action, Key, Neighbours, Resolution};
 use super::offload;
 use super::packet::Taps;
 use super::random::Random;
+use super::reassembly::Reassembly;
 
 use super::SocketId;
 use super::route::Path;
@@ -61,7 +63,7 @@ pub struct Drops {
     pub not_ours: u64,
     /// Source addresses that cannot be (loopback from outside, multicast).
     pub martian: u64,
-    /// Pieces of fragmented packets, which this version does not put together.
+    /// Pieces of packets that could not be put together: they overlapped, or one did not come in time.
     pub fragments: u64,
     /// No listener, or its queue was full.
     pub no_socket: u64,
@@ -91,6 +93,8 @@ pub(crate) struct Net {
     pub(crate) stamping: bool,
     pub(crate) tables: Tables,
     pub(crate) neighbours: Neighbours,
+    pub(crate) reassembly: Reassembly,
+    pub(crate) reports: Reports,
     pub(crate) random: Random,
     pub(crate) drops: Drops,
     pub(crate) icmp_limit: TokenBucket,
@@ -113,6 +117,8 @@ impl Net {
             stamping: false,
             tables: Tables::with_seed(random.next_u64()),
             neighbours: Neighbours::new(random.next_u64()),
+            reassembly: Reassembly::new(random.next_u64()),
+            reports: Reports::new(random.next_u64()),
             random,
             drops: Drops::default(),
             icmp_limit: TokenBucket::default(),

@@ -12,6 +12,7 @@ mod fib;
 mod groups;
 mod local;
 mod lookup;
+mod mtus;
 mod source;
 #[cfg(test)]
 mod tests;
@@ -58,6 +59,11 @@ pub struct Tables {
     /// Ethernet addresses of those groups: several groups share one (RFC 1112 §6.4).
     pub(super) group_macs: Map<(u32, MacAddr), u32>,
     pub(super) groups_changed: bool,
+    /// Interface, group, and whether it was joined or left: what the links have to hear of.
+    pub(super) group_changes: Vec<(u32, IpAddr, bool)>,
+    /// By interface and destination.
+    path_mtus: Map<(u32, IpAddr), mtus::PathMtu>,
+    next_mtu_expiry: Option<smoltcp::time::Instant>,
     pub(super) fib: Fib,
     pub(super) initial_state: AddrState,
     /// Milliseconds.
@@ -106,6 +112,9 @@ impl Tables {
             groups: Map::with_hasher(state.clone()),
             group_macs: Map::with_hasher(state.clone()),
             groups_changed: false,
+            group_changes: Vec::new(),
+            path_mtus: Map::with_hasher(state.clone()),
+            next_mtu_expiry: None,
             fib: Fib::new(state),
             initial_state: AddrState::Preferred,
             now: 0,
@@ -138,6 +147,11 @@ impl Tables {
         std::mem::take(&mut self.groups_changed)
     }
 
+    /// Groups that were joined or left since the last call, in order.
+    pub(super) fn take_group_changes(&mut self) -> Vec<(u32, IpAddr, bool)> {
+        std::mem::take(&mut self.group_changes)
+    }
+
     /// A number that is another one after every change that can affect a path.
     pub fn generation(&self) -> u64 {
         self.generation
@@ -148,8 +162,13 @@ impl Tables {
         self.now
     }
 
-    pub(super) fn changed(&mut self, change: Change) {
+    /// Paths that were given out may be wrong.
+    fn paths_changed(&mut self) {
         self.generation += 1;
+    }
+
+    pub(super) fn changed(&mut self, change: Change) {
+        self.paths_changed();
         if !self.watched {
             return;
         }

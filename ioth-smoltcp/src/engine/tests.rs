@@ -1,7 +1,9 @@
 //! Engines on a virtual LAN in virtual time.
 
+mod groups;
 mod hostile;
 mod lan;
+mod pieces;
 mod tcp;
 mod tcp_time;
 mod udp;

@@ -10,8 +10,12 @@ mod descriptor;
 mod filter;
 mod fixture;
 mod ioctl;
+#[cfg(feature = "smoltcp")]
+mod ip_options;
 mod listen;
 mod mmsg;
+#[cfg(feature = "smoltcp")]
+mod multicast;
 mod namespaces;
 mod net;
 mod options;
@@ -128,5 +132,9 @@ on_every_net! {
     packet {
         whole_frames without_header who_sees_what nodes_own_traffic loopback names calls_that_are_not send_errors
         interface_down peek_and_cut filter memberships statistics auxiliary_data options
+    }
+    multicast { membership bounded delivery everybody looped_back hops link_local interface broadcast }
+    ip_options {
+        path_mtu long_datagrams discovery dont_fragment free_bind sticky_source short_values
     }
 }

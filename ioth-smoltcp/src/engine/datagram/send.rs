@@ -131,18 +131,22 @@ impl Engine {
 
     /// Sends a datagram on its way: to the node itself where it listens to the group, and out, in pieces if it must be.
     pub(in crate::engine) fn send_by(&mut self, way: &Way, packet: Frame) {
-        let Path { ifindex, broadcast, local, .. } = way.path;
-        let shared = way.destination.is_multicast() || broadcast;
-        if shared && way.loops && ifindex != LOOPBACK {
+        let Path { ifindex, broadcast, .. } = way.path;
+        let group = way.destination.is_multicast();
+        if (group || broadcast) && ifindex != LOOPBACK {
             let listens = broadcast || self.net.tables.is_member(way.destination, ifindex);
-            if listens {
+            if listens && way.loops {
                 self.net.output_looped(ifindex, packet.clone());
             }
-        }
-        // RFC 1112 §6.1: a group with a time to live of 0 is the node's own; RFC 4291 §2.7 has scopes for it besides.
-        let stays = way.hop_limit == 0 || matches!(way.destination, IpAddr::V6(v6) if is_node_local(v6));
-        if shared && stays && ifindex != LOOPBACK && !local {
-            return;
+            // RFC 1112 §6.1: with a time to live of 0 it stays within the node. Linux looks at it only where the node listens
+            // (ip_mc_output(), ip6_finish_output2()), and at the scope for IPv6 (RFC 4291 §2.7).
+            let stays = match way.destination {
+                IpAddr::V4(_) => way.hop_limit == 0 && listens,
+                IpAddr::V6(v6) => (way.hop_limit == 0 && listens && way.loops) || is_node_local(v6),
+            };
+            if group && stays {
+                return;
+            }
         }
         self.net.output_pieces(&way.path, way.mtu, packet);
     }

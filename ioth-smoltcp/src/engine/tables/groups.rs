@@ -6,7 +6,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ioth_core::MacAddr;
 
-use super::Tables;
+use super::{MAX_CHANGES, Tables};
 use crate::engine::addr::{AddrError, count_down};
 
 /// 224.0.0.1 and ff02::1 (RFC 1112 §4, RFC 4291 §2.7.1).
@@ -60,7 +60,7 @@ impl Tables {
         let first = *count == 1;
         if first {
             *self.group_macs.entry((ifindex, group_mac(group))).or_insert(0) += 1;
-            self.groups_changed = true;
+            self.group_changed(ifindex, group, true);
         }
         first
     }
@@ -69,9 +69,25 @@ impl Tables {
         let last = count_down(&mut self.groups, (ifindex, group));
         if last {
             count_down(&mut self.group_macs, (ifindex, group_mac(group)));
-            self.groups_changed = true;
+            self.group_changed(ifindex, group, false);
         }
         last
+    }
+
+    /// An interface was raised: its link has heard of none of its groups yet.
+    pub(in crate::engine) fn announce_groups(&mut self, ifindex: u32) {
+        let joined: Vec<_> = self.groups.keys().filter(|(of, _)| *of == ifindex).copied().collect();
+        for (ifindex, group) in joined {
+            self.group_changed(ifindex, group, true);
+        }
+    }
+
+    fn group_changed(&mut self, ifindex: u32, group: IpAddr, joined: bool) {
+        self.groups_changed = true;
+        // Nobody may be asking; what is missing is told when a router asks.
+        if self.group_changes.len() < MAX_CHANGES {
+            self.group_changes.push((ifindex, group, joined));
+        }
     }
 }
 

@@ -138,6 +138,7 @@ impl Tables {
             None => self.select_source(iface, dst, next_hop).ok_or(RouteError::NoSource)?,
         };
         let mtu = if mtu == 0 { iface.mtu() } else { iface.mtu().min(mtu as usize) };
+        let mtu = self.known_mtu(iface.index(), dst).map_or(mtu, |known| known.min(mtu));
         let broadcast = matches!(dst, IpAddr::V4(dst) if self.is_broadcast(dst, iface.index()));
         Ok(Path { ifindex: iface.index(), next_hop, source, mtu, local: false, broadcast })
     }

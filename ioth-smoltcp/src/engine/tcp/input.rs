@@ -116,6 +116,18 @@ impl Engine {
         }
     }
 
+    /// Whether a connection of ours has a segment with this sequence number under way (RFC 5927 §4.1).
+    pub(in crate::engine) fn tcp_has_sent(
+        &mut self,
+        local: SocketAddr,
+        remote: SocketAddr,
+        sequence: Option<u32>,
+    ) -> bool {
+        let Some(&id) = self.tcp.connections.get(&Tuple::new(local, remote)) else { return false };
+        let Ok(stream) = self.stream_mut(id) else { return false };
+        stream.conn().zip(sequence).is_some_and(|(conn, sequence)| conn.is_in_flight(sequence))
+    }
+
     /// Feeds a segment to a connection.
     fn feed(&mut self, id: SocketId, mut packet: Frame, tcp_at: usize) {
         let parent = {

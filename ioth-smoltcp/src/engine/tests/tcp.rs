@@ -310,6 +310,9 @@ fn data_with_the_fin_is_acknowledged() {
 #[test]
 fn connections_to_oneself() {
     let mut lan = Lan::new(1, WIRE);
+    // The node tells its link which groups it listens to.
+    lan.run_until_idle(Duration::from_secs(10));
+    let told = lan.frames;
     for target in ["[::1]:80", "127.0.0.1:80", "[fd00::1]:80", "10.0.0.1:80"] {
         let target: std::net::SocketAddr = target.parse().unwrap();
         let domain = if target.is_ipv6() { Domain::INET6 } else { Domain::INET };
@@ -329,5 +332,5 @@ fn connections_to_oneself() {
         }
         lan.settle();
     }
-    assert_eq!(lan.frames, 0, "nothing on the wire");
+    assert_eq!(lan.frames, told, "nothing on the wire");
 }

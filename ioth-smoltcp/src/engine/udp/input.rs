@@ -80,6 +80,12 @@ impl Engine {
         }
     }
 
+    /// Whether a socket may have sent a datagram: one that would have the answer.
+    pub(in crate::engine) fn udp_has_sent(&self, local: SocketAddr, remote: SocketAddr) -> bool {
+        let ends = Ends { ifindex: self.arrived_by, source: remote, destination: local };
+        self.udp_receiver(ends).is_some()
+    }
+
     /// The socket that fits a unicast datagram best; among equals the one of those that share the port (SO_REUSEPORT) that a
     /// hash of the 4-tuple says, else the last one bound.
     fn udp_receiver(&self, ends: Ends) -> Option<SocketId> {
