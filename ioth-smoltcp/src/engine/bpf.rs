@@ -94,24 +94,16 @@ impl Filter {
             at += 1;
             let skip = |holds: bool| usize::from(if holds { jt } else { jf });
             match code {
-                op::LD_W_ABS => {
-                    a = match packet.ancillary(k, a, x) {
-                        Some(value) => value?,
-                        None => packet.word(k)?,
+                op::LD_W_ABS | op::LD_H_ABS | op::LD_B_ABS if k >= packet::AD_OFF => {
+                    match packet.ancillary(k, a, x) {
+                        Some(value) => a = value,
+                        // Linux: without a device the program ends with what it has.
+                        None => return Some(a),
                     }
                 }
-                op::LD_H_ABS => {
-                    a = match packet.ancillary(k, a, x) {
-                        Some(value) => value?,
-                        None => packet.half(k)?,
-                    }
-                }
-                op::LD_B_ABS => {
-                    a = match packet.ancillary(k, a, x) {
-                        Some(value) => value?,
-                        None => packet.byte(k)?,
-                    }
-                }
+                op::LD_W_ABS => a = packet.word(k)?,
+                op::LD_H_ABS => a = packet.half(k)?,
+                op::LD_B_ABS => a = packet.byte(k)?,
                 op::LD_W_IND => a = packet.word(x.wrapping_add(k))?,
                 op::LD_H_IND => a = packet.half(x.wrapping_add(k))?,
                 op::LD_B_IND => a = packet.byte(x.wrapping_add(k))?,

@@ -7,6 +7,8 @@ use ioth_core::{Domain, Errno, Events, MsgFlags, RecvMsg, Result, SendMsg, Shutd
 use super::addr::is_link_local;
 use super::netlink_socket::Netlink;
 use super::packet::Packets;
+use super::ping::Ping;
+use super::raw::Raw;
 use super::sockets::{Kind, Options, Sock};
 use super::tcp::Stream;
 use super::udp::Datagrams;
@@ -29,7 +31,13 @@ impl Engine {
             },
             (Domain::INET | Domain::INET6, SocketType::DGRAM) => match protocol {
                 0 | libc::IPPROTO_UDP => Kind::Datagrams(Datagrams::default()),
+                libc::IPPROTO_ICMP if domain == Domain::INET => Kind::Ping(Ping::default()),
+                libc::IPPROTO_ICMPV6 if domain == Domain::INET6 => Kind::Ping(Ping::default()),
                 _ => return Err(Errno::EPROTONOSUPPORT),
+            },
+            (Domain::INET | Domain::INET6, SocketType::RAW) => match protocol {
+                0 => return Err(Errno::EPROTONOSUPPORT),
+                _ => Kind::Raw(Raw::new(domain, protocol as u16)),
             },
             (Domain::INET | Domain::INET6, _) => return Err(Errno::ESOCKTNOSUPPORT),
             (Domain::NETLINK, SocketType::RAW | SocketType::DGRAM) => match protocol {
@@ -49,10 +57,13 @@ impl Engine {
         let mut options = Options::default();
         // Linux: inet6_create() leaves IP_MULTICAST_ALL off.
         options.v4_group.all = domain == Domain::INET;
-        let packets = matches!(kind, Kind::Packets(_));
+        // Linux: INET_PROTOSW_REUSE of these.
+        options.reuse_addr = matches!(kind, Kind::Raw(_) | Kind::Ping(_));
         let id = self.insert(domain, kind, options);
-        if packets {
-            self.packet_opened();
+        match self.sockets[id.0].kind {
+            Kind::Packets(_) => self.packet_opened(),
+            Kind::Raw(_) => self.raw_opened(id),
+            _ => {}
         }
         Ok(id)
     }
@@ -63,6 +74,8 @@ impl Engine {
         match sock.kind {
             Kind::Netlink(_) => return self.netlink_bind(id, addr),
             Kind::Packets(_) => return self.packet_bind(id, addr),
+            Kind::Raw(_) => return self.raw_bind(id, addr),
+            Kind::Ping(_) => return self.ping_bind(id, addr),
             _ => {}
         }
         let domain = sock.domain;
@@ -90,7 +103,7 @@ impl Engine {
         match self.sockets[id.0].kind {
             Kind::Stream(_) => self.tcp_bind(id, addr),
             Kind::Datagrams(_) => self.udp_bind(id, addr),
-            Kind::Netlink(_) | Kind::Packets(_) => Err(Errno::EINVAL),
+            Kind::Netlink(_) | Kind::Packets(_) | Kind::Raw(_) | Kind::Ping(_) => Err(Errno::EINVAL),
         }
     }
 
@@ -99,6 +112,10 @@ impl Engine {
         match (&self.sock(id)?.kind, addr) {
             (Kind::Netlink(_), _) => self.netlink_connect(id, addr),
             (Kind::Packets(_), _) => Err(Errno::EOPNOTSUPP),
+            (Kind::Raw(_), SockAddr::Unspecified) => self.raw_disconnect(id),
+            (Kind::Raw(_), _) => self.endpoint_connect(id, addr),
+            (Kind::Ping(_), SockAddr::Unspecified) => self.ping_disconnect(id),
+            (Kind::Ping(_), _) => self.ping_connect(id, addr),
             (Kind::Datagrams(_), SockAddr::Unspecified) => self.udp_disconnect(id),
             (Kind::Stream(_), SockAddr::Unspecified) => self.tcp_disconnect(id),
             (Kind::Stream(_), _) => {
@@ -139,6 +156,8 @@ impl Engine {
             Kind::Datagrams(_) => self.udp_send(id, message, flags),
             Kind::Netlink(_) => self.netlink_send(id, message),
             Kind::Packets(_) => self.packet_send(id, message),
+            Kind::Raw(_) => self.raw_send(id, message, flags),
+            Kind::Ping(_) => self.ping_send(id, message, flags),
         }
     }
 
@@ -146,10 +165,11 @@ impl Engine {
     pub fn recv(&mut self, id: SocketId, message: &mut RecvMsg<'_, '_>, flags: MsgFlags) -> Result<usize> {
         message.flags = MsgFlags::empty();
         message.control_len = 0;
-        if flags.contains(MsgFlags::OOB) {
-            return Err(Errno::EINVAL);
-        }
         let kind = &self.sock(id)?.kind;
+        if flags.contains(MsgFlags::OOB) {
+            let portless = matches!(kind, Kind::Raw(_) | Kind::Ping(_));
+            return Err(if portless { Errno::EOPNOTSUPP } else { Errno::EINVAL });
+        }
         // The queue of errors is always empty: IP_RECVERR is not among the options. A netlink socket has none.
         if flags.contains(MsgFlags::ERRQUEUE) && !matches!(kind, Kind::Netlink(_)) {
             return Err(Errno::EAGAIN);
@@ -159,6 +179,7 @@ impl Engine {
             Kind::Datagrams(_) => self.udp_recv(id, message, flags),
             Kind::Netlink(_) => self.netlink_recv(id, message, flags),
             Kind::Packets(_) => self.packet_recv(id, message, flags),
+            Kind::Raw(_) | Kind::Ping(_) => self.endpoint_recv(id, message, flags),
         }
     }
 
@@ -170,6 +191,12 @@ impl Engine {
             Kind::Datagrams(datagrams) => datagrams.bound,
             Kind::Netlink(netlink) => return Ok(netlink.local_addr()),
             Kind::Packets(_) => return self.packet_local(id),
+            Kind::Raw(raw) => {
+                Some(SocketAddr::new(raw.endpoint.local.unwrap_or(sock.wildcard()), raw.port()))
+            }
+            Kind::Ping(ping) => {
+                Some(SocketAddr::new(ping.endpoint.local.unwrap_or(sock.wildcard()), ping.ident))
+            }
         };
         Ok(match local {
             Some(local) => self.presented(id, local),
@@ -184,6 +211,10 @@ impl Engine {
             Kind::Datagrams(datagrams) => datagrams.peer.ok_or(Errno::ENOTCONN)?,
             Kind::Netlink(netlink) => return Ok(netlink.peer_addr()),
             Kind::Packets(_) => return Err(Errno::EOPNOTSUPP),
+            // Linux: port 0 is no peer.
+            Kind::Raw(Raw { endpoint, .. }) | Kind::Ping(Ping { endpoint, .. }) => {
+                endpoint.peer.filter(|peer| peer.port() != 0).ok_or(Errno::ENOTCONN)?
+            }
         };
         Ok(self.presented(id, peer))
     }
@@ -193,6 +224,7 @@ impl Engine {
         match self.sock(id)?.kind {
             Kind::Stream(_) => self.tcp_shutdown(id, how.read(), how.write()),
             Kind::Datagrams(_) => self.udp_shutdown(id, how.read(), how.write()),
+            Kind::Raw(_) | Kind::Ping(_) => self.endpoint_shutdown(id, how.read(), how.write()),
             Kind::Netlink(_) | Kind::Packets(_) => Err(Errno::EOPNOTSUPP),
         }
     }
@@ -296,19 +328,19 @@ impl Engine {
         }
     }
 
-    fn is_subnet_broadcast(&self, ip: IpAddr) -> bool {
+    pub(super) fn is_subnet_broadcast(&self, ip: IpAddr) -> bool {
         let IpAddr::V4(v4) = ip else { return false };
         self.net.tables.ifaces().any(|iface| self.net.tables.is_broadcast(v4, iface.index()))
     }
 }
 
 /// Link-local, unicast or multicast: it means something on one link only (RFC 4007).
-fn is_scoped(ip: IpAddr) -> bool {
+pub(super) fn is_scoped(ip: IpAddr) -> bool {
     let group = matches!(ip, IpAddr::V6(v6) if v6.is_multicast() && v6.octets()[1] & 0x0f == 2);
     group || is_link_local(ip)
 }
 
-fn scope_id(addr: SocketAddr) -> Option<u32> {
+pub(super) fn scope_id(addr: SocketAddr) -> Option<u32> {
     match addr {
         SocketAddr::V6(v6) => Some(v6.scope_id()).filter(|scope| *scope != 0),
         SocketAddr::V4(_) => None,

@@ -77,6 +77,7 @@ impl Engine {
         match kind {
             // RFC 1122 §3.2.2.6: an echo to a broadcast or multicast address may be discarded; Linux does.
             ECHO_REQUEST if unicast => self.echo(header, &packet[at..], ECHO_REPLY),
+            ECHO_REPLY => self.ping_input(ifindex, header, &packet),
             UNREACHABLE | TIME_EXCEEDED | PARAMETER_PROBLEM => {
                 let (errno, fatal) = errno_v4(kind, code);
                 let quoted = &packet[at + ICMP_HEADER..];
@@ -106,6 +107,7 @@ impl Engine {
             Icmpv6Message::EchoRequest if unicast || !header.src.is_unspecified() => {
                 self.echo(header, &packet[at..], u8::from(Icmpv6Message::EchoReply));
             }
+            Icmpv6Message::EchoReply => self.ping_input(ifindex, header, &packet),
             Icmpv6Message::NeighborSolicit | Icmpv6Message::NeighborAdvert => {
                 let (IpAddr::V6(src), IpAddr::V6(dst)) = (header.src, header.dst) else { return };
                 let parsed = Icmpv6Packet::new_checked(&packet[at..]).and_then(|message| {
@@ -203,6 +205,9 @@ impl Engine {
         if self.net.tables.is_local(local.ip(), None).is_none() {
             return;
         }
+        if !self.raws.is_empty() {
+            self.raw_error(protocol, local.ip(), remote.ip(), errno, fatal);
+        }
         match protocol {
             // RFC 5927 §4.1: who cannot tell what was sent has not seen it.
             IpProtocol::Tcp => {
@@ -210,6 +215,7 @@ impl Engine {
                     self.tcp_error(local, remote, sequence, errno);
                 }
             }
+            IpProtocol::Icmp | IpProtocol::Icmpv6 => self.ping_error(quoted, local.ip(), errno, fatal),
             IpProtocol::Udp if fatal => self.udp_error(local, remote, errno),
             _ => {}
         }

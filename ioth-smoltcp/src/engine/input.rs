@@ -82,6 +82,8 @@ impl Engine {
         if let Some(fragment) = header.fragment {
             return self.reassemble(ifindex, &header, fragment, packet);
         }
+        // A raw socket sees what is wrong, too.
+        let raw = !self.raws.is_empty() && self.raw_input(ifindex, &header, &packet);
         if verify && !wire::verify_checksum(&packet, &header) {
             self.net.drops.checksum += 1;
             return None;
@@ -98,6 +100,7 @@ impl Engine {
             IpProtocol::Icmpv6 if header.src.is_ipv6() => self.icmp_input(ifindex, &header, packet, unicast),
             // RFC 8200 §4.7: "no next header" is nothing to complain about.
             IpProtocol::Ipv6NoNxt => {}
+            _ if raw => {}
             _ if unicast => {
                 self.net.drops.no_socket += 1;
                 // RFC 8200 §4: the pointer names the field that holds the unknown number.

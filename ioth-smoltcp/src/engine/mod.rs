@@ -41,8 +41,10 @@ mod netlink_socket;
 mod offload;
 mod options;
 mod packet;
+mod ping;
 mod ports;
 mod random;
+mod raw;
 mod reassembly;
 pub mod route;
 mod sockets;
@@ -96,6 +98,8 @@ pub struct Engine {
     sockets: Slab<Sock>,
     ports: Ports,
     tcp: Tcp,
+    raws: raw::Raws,
+    pings: ping::Pings,
     timers: Timers,
     stamps: u64,
     /// Sockets whose poll bits may have changed.
@@ -114,12 +118,15 @@ impl Engine {
     /// the system's generator in earnest, any constant in a test.
     pub fn new(seed: [u8; 32]) -> Self {
         let mut random = Random::new(seed);
+        let raws = raw::Raws::new(random.next_u64());
         let (ports, tcp) = (Ports::new(random.next_u64()), Tcp::new(random.next_u64()));
         Engine {
             net: Net::new(random, Instant::ZERO),
             sockets: Slab::new(),
             ports,
             tcp,
+            raws,
+            pings: ping::Pings::default(),
             timers: Timers::default(),
             stamps: 0,
             touched: Vec::new(),
@@ -369,6 +376,8 @@ impl Engine {
             Kind::Datagrams(_) => self.udp_release(id),
             Kind::Netlink(_) => self.netlink_release(id),
             Kind::Packets(_) => self.packet_release(id),
+            Kind::Raw(_) => self.raw_release(id),
+            Kind::Ping(_) => self.ping_release(id),
         }
     }
 

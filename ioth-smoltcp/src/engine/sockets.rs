@@ -9,6 +9,8 @@ use super::datagram::{Discover, Group, Report, TimeStamp};
 use super::multicast::Membership;
 use super::netlink_socket::Netlink;
 use super::packet::Packets;
+use super::ping::Ping;
+use super::raw::Raw;
 use super::tcp::{Stream, TcpOptions};
 use super::udp::Datagrams;
 
@@ -45,6 +47,8 @@ pub(crate) enum Kind {
     Datagrams(Datagrams),
     Netlink(Netlink),
     Packets(Packets),
+    Raw(Raw),
+    Ping(Ping),
 }
 
 impl Sock {
@@ -55,6 +59,8 @@ impl Sock {
             Kind::Datagrams(datagrams) => datagrams.events(),
             Kind::Netlink(netlink) => netlink.events(),
             Kind::Packets(packets) => packets.events(),
+            Kind::Raw(raw) => raw.endpoint.events(),
+            Kind::Ping(ping) => ping.endpoint.events(),
         };
         if self.stalled && !matches!(self.kind, Kind::Stream(_)) {
             events -= Events::OUT;

@@ -308,7 +308,7 @@ fn transport_checksum(packet: &[u8], header: &IpHeader) -> u16 {
     checksum(pseudo, payload)
 }
 
-fn pseudo_header(src: IpAddr, dst: IpAddr, protocol: IpProtocol, len: usize) -> u64 {
+pub(crate) fn pseudo_header(src: IpAddr, dst: IpAddr, protocol: IpProtocol, len: usize) -> u64 {
     let addresses = |addr: IpAddr| match addr {
         IpAddr::V4(v4) => words_v4(v4),
         IpAddr::V6(v6) => words_v6(v6),

@@ -3,6 +3,8 @@
 //! Each test takes a [`fixture::Pair`] of nodes that reach each other, and runs once for each stack and family. A
 //! test passes on the kernel's stack before it means anything for another one.
 
+#[cfg(feature = "smoltcp")]
+mod bpf;
 mod control;
 mod cork;
 mod datagram;
@@ -21,8 +23,12 @@ mod net;
 mod options;
 #[cfg(feature = "smoltcp")]
 mod packet;
+#[cfg(feature = "smoltcp")]
+mod ping;
 mod poll;
 mod ports;
+#[cfg(feature = "smoltcp")]
+mod raw;
 mod stream;
 #[cfg(feature = "smoltcp")]
 mod table;
@@ -129,9 +135,14 @@ on_every_pair! {
 on_every_net! {
     ioctl { devices addresses aliases address_list routes ipv6_addresses ipv6_routes descriptors_own unknown }
     net { reach }
+    raw {
+        echo_by_hand own_protocol bound_and_connected names creation calls_that_are_not send_errors header_included
+        options checksums unreachable beside_udp filters control_messages
+    }
+    ping { there_and_back only_requests identifiers dissolved many too_long }
     packet {
         whole_frames without_header who_sees_what nodes_own_traffic loopback names calls_that_are_not send_errors
-        interface_down peek_and_cut filter memberships statistics auxiliary_data options
+        interface_down peek_and_cut filter memberships statistics auxiliary_data options dhcp
     }
     multicast { membership bounded delivery everybody looped_back hops link_local interface broadcast }
     ip_options {

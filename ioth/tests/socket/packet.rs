@@ -498,3 +498,82 @@ pub(crate) fn options(pair: &Pair) {
     assert_eq!(errno(set_option(&everything, libc::SOL_PACKET, 99, 1)), libc::ENOPROTOOPT);
     assert_eq!(errno(setsockopt(everything.0, libc::SOL_PACKET, libc::PACKET_AUXDATA, &[1])), libc::EINVAL);
 }
+
+/// A UDP datagram over IPv4 without checksum, as DHCP clients and servers build it by hand.
+fn bootp(from: ([u8; 4], u16), to: ([u8; 4], u16), message: &[u8]) -> Vec<u8> {
+    let mut packet = vec![0x45, 0x10, 0, 0, 0, 0, 0, 0, 128, 17, 0, 0];
+    packet.extend_from_slice(&from.0);
+    packet.extend_from_slice(&to.0);
+    packet[2..4].copy_from_slice(&(28 + message.len() as u16).to_be_bytes());
+    let sum = crate::raw::checksum(&packet);
+    packet[10..12].copy_from_slice(&sum.to_be_bytes());
+    packet.extend_from_slice(&from.1.to_be_bytes());
+    packet.extend_from_slice(&to.1.to_be_bytes());
+    packet.extend_from_slice(&(8 + message.len() as u16).to_be_bytes());
+    packet.extend_from_slice(&[0, 0]);
+    packet.extend_from_slice(message);
+    packet
+}
+
+/// What dhclient(8) and dhcpcd(8) do before they have an address, and the server's answers to them.
+pub(crate) fn dhcp(pair: &Pair) {
+    const NOBODY: [u8; 4] = [0; 4];
+    const EVERYBODY: [u8; 4] = [255; 4];
+    const OFFERED: [u8; 4] = [192, 0, 2, 7];
+    let (a, b) = (Ether::of(pair, &pair.a), Ether::of(pair, &pair.b));
+    // ISC's program: IPv4, UDP, not a later fragment, port 68 wherever the header ends.
+    let instruction = crate::filter::instruction;
+    let program = [
+        load_half(12),
+        unless_equal(0x0800, 8),
+        load_byte(23),
+        unless_equal(17, 6),
+        load_half(20),
+        instruction(libc::BPF_JMP | libc::BPF_JSET | libc::BPF_K, 4, 0, 0x1fff),
+        instruction(libc::BPF_LDX | libc::BPF_B | libc::BPF_MSH, 0, 0, 14),
+        instruction(libc::BPF_LD | libc::BPF_H | libc::BPF_IND, 0, 0, 16),
+        unless_equal(68, 1),
+        ret(u32::MAX),
+        ret(0),
+    ];
+    let client = raw(pair, &pair.a, libc::ETH_P_IP as u16);
+    bind(client.0, at(a.ifindex, libc::ETH_P_IP as u16)).unwrap();
+    attach(&client, &program).unwrap();
+    set_option(&client, libc::SOL_SOCKET, libc::SO_LOCK_FILTER, 1).unwrap();
+    // dhcpcd's way: without the Ethernet header, on a socket that was made for no protocol.
+    let second = cooked(pair, &pair.a, 0);
+    bind(second.0, at(a.ifindex, libc::ETH_P_IP as u16)).unwrap();
+    attach(&second, &[load_half(22), unless_equal(68, 1), ret(u32::MAX), ret(0)]).unwrap();
+    // The server has a plain UDP socket for what is broadcast.
+    let server = pair.open(&pair.b, libc::AF_INET, libc::SOCK_DGRAM, 0).unwrap();
+    set_option(&server, libc::SOL_SOCKET, libc::SO_REUSEADDR, 1).unwrap();
+    set_option(&server, libc::SOL_SOCKET, libc::SO_BROADCAST, 1).unwrap();
+    bind(server.0, std::net::SocketAddr::from((NOBODY, 67))).unwrap();
+    let discover =
+        frame([0xff; 6], a.mac, libc::ETH_P_IP as u16, &bootp((NOBODY, 68), (EVERYBODY, 67), b"discover"));
+    assert_eq!(write(client.0, &discover).unwrap(), discover.len());
+    let mut buffer = [0; 600];
+    let (len, from) = recvfrom(server.0, &mut buffer, NONE).unwrap();
+    assert_eq!(&buffer[..len], b"discover");
+    assert_eq!(from, Some(std::net::SocketAddr::from((NOBODY, 68)).into()));
+    // The offer goes to an address that nobody has yet, and to the client's hardware.
+    let answers = raw(pair, &pair.b, 0);
+    let server_ip = [192, 0, 2, 1];
+    let noise = bootp((server_ip, 67), (OFFERED, 69), b"something else for the client's hardware");
+    let offer = bootp((server_ip, 67), (OFFERED, 68), b"offer");
+    for packet in [&noise, &offer] {
+        let data = frame(a.mac, b.mac, libc::ETH_P_IP as u16, packet);
+        sendto(answers.0, &data, NONE, at(b.ifindex, libc::ETH_P_IP as u16)).unwrap();
+    }
+    let (got, from) = receive(&client);
+    assert_eq!((&got[ETHER..], from.pkttype), (&offer[..], libc::PACKET_HOST));
+    let (got, from) = receive(&second);
+    assert_eq!((&got[..], from.addr), (&offer[..], padded(b.mac)));
+    // dhcpcd asks for it with sendto(2) and the hardware address of everybody.
+    let everybody = Ether { mac: [0xff; 6], ..b };
+    let request = bootp((NOBODY, 68), (EVERYBODY, 67), b"request");
+    sendto(second.0, &request, NONE, everybody.to(a, libc::ETH_P_IP as u16)).unwrap();
+    assert_eq!(recv(server.0, &mut buffer, NONE).unwrap(), 7);
+    nothing(&client);
+    nothing(&second);
+}

@@ -20,6 +20,7 @@ pub fn frames(data: &[u8]) {
         node.bind_datagrams(v6);
         node.connect(v6);
     }
+    node.look_at_everything();
     node.run(0);
     while !input.is_empty() {
         let (flags, len) = (input.byte(), usize::from(input.u16()));
@@ -132,6 +133,28 @@ impl Node {
         let id = self.socket(v6, SocketType::DGRAM);
         self.engine.bind(id, &addr(self.index, v6, 7).into()).expect("the port is free");
         self.sockets.push(id);
+    }
+
+    /// Sockets below UDP and TCP: packet sockets, raw ones and ping.
+    fn look_at_everything(&mut self) {
+        const ETH_P_ALL: u16 = 3;
+        const PROTOCOLS: [i32; 5] = [1, 6, 17, 58, 253];
+        let mut open = |domain, kind, protocol| {
+            self.sockets.push(self.engine.socket(domain, kind, protocol).expect("few sockets are open"));
+        };
+        for kind in [SocketType::RAW, SocketType::DGRAM] {
+            open(Domain::PACKET, kind, i32::from(ETH_P_ALL.to_be()));
+        }
+        for domain in [Domain::INET, Domain::INET6] {
+            PROTOCOLS.iter().for_each(|protocol| open(domain, SocketType::RAW, *protocol));
+        }
+        open(Domain::INET, SocketType::DGRAM, 1);
+        open(Domain::INET6, SocketType::DGRAM, 58);
+        for id in &self.sockets[self.sockets.len() - 2..] {
+            // Their identifier, so that replies can be guessed.
+            let v6 = self.engine.local_addr(*id).is_ok_and(|addr| addr.domain() == Domain::INET6);
+            self.engine.bind(*id, &addr(self.index, v6, 7).into()).expect("nobody else pings");
+        }
     }
 
     /// Begins a connection to the other node, from a known port.

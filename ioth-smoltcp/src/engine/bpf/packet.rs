@@ -70,12 +70,9 @@ impl Packet<'_> {
         self.load::<1>(offset).map(|[byte]| u32::from(byte))
     }
 
-    /// The value of an ancillary load. `None`: the offset is not of one; `Some(None)`: it ends the program.
-    pub(super) fn ancillary(&self, offset: u32, a: u32, x: u32) -> Option<Option<u32>> {
-        if offset < AD_OFF {
-            return None;
-        }
-        Some(match offset - AD_OFF {
+    /// The value of an ancillary load. `None`: it is the device's, and there is no device.
+    pub(super) fn ancillary(&self, offset: u32, a: u32, x: u32) -> Option<u32> {
+        match offset.wrapping_sub(AD_OFF) {
             PROTOCOL => Some(u32::from(self.protocol)),
             PKTTYPE => Some(u32::from(self.kind)),
             IFINDEX => (self.ifindex != 0).then_some(self.ifindex),
@@ -88,7 +85,7 @@ impl Packet<'_> {
             PAY_OFFSET => Some(self.payload_offset()),
             RANDOM => Some(self.random),
             _ => None,
-        })
+        }
     }
 
     fn view(&self) -> &[u8] {

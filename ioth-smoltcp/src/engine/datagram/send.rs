@@ -131,24 +131,36 @@ impl Engine {
 
     /// Sends a datagram on its way: to the node itself where it listens to the group, and out, in pieces if it must be.
     pub(in crate::engine) fn send_by(&mut self, way: &Way, packet: Frame) {
+        if self.leaves(way, &packet) {
+            self.net.output_pieces(&way.path, way.mtu, packet);
+        }
+    }
+
+    /// The same for a packet whose header is not to be touched.
+    pub(in crate::engine) fn send_as_it_is(&mut self, way: &Way, packet: Frame) {
+        if self.leaves(way, &packet) {
+            self.net.output(&way.path, packet);
+        }
+    }
+
+    /// Lets the node hear a packet to a group or broadcast, and tells whether the packet leaves it.
+    fn leaves(&mut self, way: &Way, packet: &Frame) -> bool {
         let Path { ifindex, broadcast, .. } = way.path;
         let group = way.destination.is_multicast();
-        if (group || broadcast) && ifindex != LOOPBACK {
-            let listens = broadcast || self.net.tables.is_member(way.destination, ifindex);
-            if listens && way.loops {
-                self.net.output_looped(ifindex, packet.clone());
-            }
-            // RFC 1112 §6.1: with a time to live of 0 it stays within the node. Linux looks at it only where the node listens
-            // (ip_mc_output(), ip6_finish_output2()), and at the scope for IPv6 (RFC 4291 §2.7).
-            let stays = match way.destination {
-                IpAddr::V4(_) => way.hop_limit == 0 && listens,
-                IpAddr::V6(v6) => (way.hop_limit == 0 && listens && way.loops) || is_node_local(v6),
-            };
-            if group && stays {
-                return;
-            }
+        if !(group || broadcast) || ifindex == LOOPBACK {
+            return true;
         }
-        self.net.output_pieces(&way.path, way.mtu, packet);
+        let listens = broadcast || self.net.tables.is_member(way.destination, ifindex);
+        if listens && way.loops {
+            self.net.output_looped(ifindex, packet.clone());
+        }
+        // RFC 1112 §6.1: with a time to live of 0 it stays within the node. Linux looks at it only where the node listens
+        // (ip_mc_output(), ip6_finish_output2()), and at the scope for IPv6 (RFC 4291 §2.7).
+        let stays = match way.destination {
+            IpAddr::V4(_) => way.hop_limit == 0 && listens,
+            IpAddr::V6(v6) => (way.hop_limit == 0 && listens && way.loops) || is_node_local(v6),
+        };
+        !(group && stays)
     }
 
     /// What ip(7)'s IP_MTU_DISCOVER and ipv6(7)'s options make of a path's MTU.

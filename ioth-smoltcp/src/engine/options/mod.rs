@@ -22,6 +22,9 @@ impl Engine {
     /// # Errors
     /// `ENOPROTOOPT` for what is not known, `EINVAL` for values out of bounds, `ENODEV`, `EDOM`.
     pub fn set_option(&mut self, id: SocketId, level: i32, name: i32, value: &[u8]) -> Result<()> {
+        if let Some(done) = self.raw_set_option(id, level, name, value) {
+            return done;
+        }
         let sock = self.sock(id)?;
         match (level, sock.domain, &sock.kind) {
             (libc::SOL_SOCKET, _, _) => self.set_socket_option(id, name, value)?,
@@ -42,6 +45,9 @@ impl Engine {
     /// # Errors
     /// `ENOPROTOOPT` for what is not known.
     pub fn option(&mut self, id: SocketId, level: i32, name: i32, value: &mut [u8]) -> Result<usize> {
+        if let Some(done) = self.raw_option(id, level, name, value) {
+            return done;
+        }
         let sock = self.sock(id)?;
         match (level, sock.domain, &sock.kind) {
             (libc::SOL_SOCKET, _, _) => self.socket_option(id, name, value),
@@ -72,9 +78,10 @@ impl Engine {
             (libc::FIONREAD, Kind::Stream(stream)) => stream.received(),
             (libc::FIONREAD, Kind::Datagrams(datagrams)) => datagrams.next_len(),
             (libc::FIONREAD, Kind::Packets(packets)) => packets.next_len(),
+            (libc::FIONREAD, Kind::Raw(raw)) => raw.endpoint.inbox.next_len(),
             (libc::TIOCOUTQ, Kind::Stream(stream)) if stream.listening() => return Err(Errno::EINVAL),
             (libc::TIOCOUTQ, Kind::Stream(stream)) => stream.unacknowledged(),
-            (libc::TIOCOUTQ, Kind::Datagrams(_) | Kind::Packets(_)) => 0,
+            (libc::TIOCOUTQ, Kind::Datagrams(_) | Kind::Packets(_) | Kind::Raw(_)) => 0,
             _ => return self.configure(id, request, argument),
         };
         let target = argument.get_mut(..4).ok_or(Errno::EFAULT)?;
@@ -92,7 +99,7 @@ impl Engine {
                 Space::Tcp
             }
             Kind::Datagrams(_) => Space::Udp,
-            Kind::Netlink(_) | Kind::Packets(_) => return,
+            Kind::Netlink(_) | Kind::Packets(_) | Kind::Raw(_) | Kind::Ping(_) => return,
         };
         if let Ok(Some(local)) = self.local_addr(id).map(|addr| addr.as_ip()) {
             self.ports.update(space, local.port(), id, |binding| {

@@ -1,6 +1,6 @@
 //! Level SOL_SOCKET: socket(7).
 
-use ioth_core::{Errno, Result};
+use ioth_core::{Domain, Errno, Result};
 
 use super::{int, put, put_int};
 use crate::engine::datagram::{SO_TIMESTAMP_NEW, SO_TIMESTAMPNS_NEW, TimeStamp};
@@ -63,6 +63,8 @@ impl Engine {
                 Kind::Datagrams(_) => libc::SOCK_DGRAM,
                 Kind::Netlink(_) => libc::SOCK_RAW,
                 Kind::Packets(packets) => packets.kind(),
+                Kind::Raw(_) => libc::SOCK_RAW,
+                Kind::Ping(_) => libc::SOCK_DGRAM,
             },
             libc::SO_DOMAIN => sock.domain.0,
             libc::SO_PROTOCOL => match &sock.kind {
@@ -70,6 +72,9 @@ impl Engine {
                 Kind::Datagrams(_) => libc::IPPROTO_UDP,
                 Kind::Netlink(_) => libc::NETLINK_ROUTE,
                 Kind::Packets(_) => 0,
+                Kind::Raw(raw) => raw.protocol().into(),
+                Kind::Ping(_) if sock.domain == Domain::INET6 => libc::IPPROTO_ICMPV6,
+                Kind::Ping(_) => libc::IPPROTO_ICMP,
             },
             libc::SO_GET_FILTER => return self.attached_filter(id, value),
             libc::SO_LOCK_FILTER => flag(self.filter_locked(id)?),

@@ -36,18 +36,22 @@ pub(super) fn rows() -> Vec<Row> {
     rows
 }
 
-const TYPES: [(i32, &str); 4] = [
+const TYPES: [(i32, &str); 5] = [
     (libc::SOCK_STREAM, "SOCK_STREAM"),
     (libc::SOCK_DGRAM, "SOCK_DGRAM"),
+    (libc::SOCK_RAW, "SOCK_RAW"),
     (libc::SOCK_SEQPACKET, "SOCK_SEQPACKET"),
     (9, "type 9"),
 ];
 
-const PROTOCOLS: [(i32, &str); 6] = [
+const PROTOCOLS: [(i32, &str); 9] = [
     (0, "0"),
     (libc::IPPROTO_TCP, "TCP"),
     (libc::IPPROTO_UDP, "UDP"),
+    (libc::IPPROTO_ICMP, "ICMP"),
+    (libc::IPPROTO_ICMPV6, "ICMPV6"),
     (89, "protocol 89"),
+    (libc::IPPROTO_RAW, "RAW"),
     (256, "protocol 256"),
     (-1, "protocol -1"),
 ];
