@@ -1,6 +1,6 @@
 # Builds and installs the library for C. Rust programs need none of this: they depend on the crate `ioth`.
 #
-#   make                           builds the libraries
+#   make                           builds the libraries, which `make install` then finds
 #   make install [PREFIX=/usr/local] [DESTDIR=...] [LIBDIR=...] [INCLUDEDIR=...] [MANDIR=...]
 #   make uninstall                 with the same variables
 #
@@ -32,12 +32,16 @@ links = $(foreach page,$(pages),$(addprefix $(page):,$(filter-out $(page),$(shel
 # What Rust's standard library needs of the system, where a program is linked without libioth.so.
 static_libs = -lgcc_s -lutil -lrt -lpthread -lm -ldl
 
-.PHONY: all install uninstall
+.PHONY: all install built uninstall
 
 all:
 	$(CARGO) build --locked --package ioth-capi --lib --profile "$(PROFILE)" --target-dir "$(CARGO_TARGET_DIR)"
 
-install: all
+# Root, who installs, has seldom a cargo; and what he built would be his.
+built:
+	@[ -f "$(built)/libioth_c.so" ] || { echo "nothing to install in $(built): run make first" >&2; exit 1; }
+
+install: built
 	$(INSTALL) -d "$(DESTDIR)$(LIBDIR)" "$(DESTDIR)$(PKGCONFIGDIR)" "$(DESTDIR)$(INCLUDEDIR)" "$(DESTDIR)$(MANDIR)/man3"
 	$(INSTALL) -m 755 "$(built)/libioth_c.so" "$(DESTDIR)$(LIBDIR)/libioth.so.0"
 	$(INSTALL) -m 644 "$(built)/libioth_c.a" "$(DESTDIR)$(LIBDIR)/libioth.a"

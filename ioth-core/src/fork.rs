@@ -1,4 +1,4 @@
-//! What a forked child may touch (contract 15).
+//! What a forked child may touch.
 //!
 //! fork(2) copies the memory of all threads and goes on with one of them. What another thread was changing stays
 //! half-changed in the child, its locks stay taken, and descriptors (the reactor's epoll among them) are shared with

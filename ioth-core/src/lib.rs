@@ -30,7 +30,7 @@ pub mod stack;
 
 mod sys;
 
-/// Linux's error numbers: the one error type at the socket edge (contract 12).
+/// Linux's error numbers: the one error type at the socket edge.
 pub use nix::errno::Errno;
 
 pub use addr::{PacketAddr, SockAddr};

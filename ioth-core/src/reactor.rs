@@ -1,4 +1,4 @@
-//! The process-wide reactor: one thread that waits for descriptors and deadlines (contract 5).
+//! The process-wide reactor: one thread that waits for descriptors and deadlines.
 //!
 //! The thread is named `ioth-reactor`, starts at first use and never ends. It sleeps without a time-out while
 //! no timer is set: an idle process shows no wake-up at all. Whatever it calls, it calls with no lock held.

@@ -1,4 +1,4 @@
-//! Readiness: what poll(2) says of a socket, and who is told when it changes (contract 2).
+//! Readiness: what poll(2) says of a socket, and who is told when it changes.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::OnceLock;
@@ -221,7 +221,7 @@ impl Readiness {
         Poll::Pending
     }
 
-    /// Makes the signal fd (contract 3) and returns the user's end, close-on-exec.
+    /// Makes the signal fd and returns the user's end, close-on-exec.
     ///
     /// `closed` is called once, in the reactor's thread with no lock held, after the last duplicate of the user's
     /// end was closed in any process. It is dropped uncalled when the `Readiness` is dropped before that.

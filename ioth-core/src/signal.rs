@@ -1,4 +1,4 @@
-//! The signal fd: a descriptor that poll(2), select(2) and epoll(7) see as ready when a socket is (contract 3).
+//! The signal fd: a descriptor that poll(2), select(2) and epoll(7) see as ready when a socket is.
 //!
 //! It is the user's end of a pair of AF_UNIX stream sockets, so it needs no code of ours in whoever polls it: it
 //! works in a process that inherited it. Nothing that travels through the pair means anything; what counts is what

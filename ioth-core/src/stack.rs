@@ -17,7 +17,7 @@ pub struct StackSpec {
 /// One node of the Internet: interfaces, addresses, routes, and the sockets that live on it.
 ///
 /// State is configured and read through `AF_NETLINK` sockets of the stack and in no other
-/// way (contract 8); [`netlink::Route`](crate::netlink::Route) is the convenient client.
+/// way; [`netlink::Route`](crate::netlink::Route) is the convenient client.
 ///
 /// Implementations are shared between threads and must not block, save for a bounded time in [`delete`](Self::delete).
 pub trait Stack: Send + Sync + fmt::Debug + 'static {

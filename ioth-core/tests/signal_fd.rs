@@ -1,4 +1,4 @@
-//! The signal fd (contract 3) as other programs see it: through poll(2), select(2), and level- and edge-triggered
+//! The signal fd as other programs see it: through poll(2), select(2), and level- and edge-triggered
 //! epoll(7), in a process that inherited it and has none of our code (`ioth-test-poller`).
 
 #[path = "poller/client.rs"]

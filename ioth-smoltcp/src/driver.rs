@@ -1,6 +1,6 @@
 //! The driver: locks, moves frames between links and engines, and tells readiness.
 //!
-//! Work is done by whoever has it, once (contract 5). A socket call locks its node, runs the engine, takes the frames
+//! Work is done by whoever has it, once. A socket call locks its node, runs the engine, takes the frames
 //! out, unlocks and delivers them; the receiving node's engine runs in the same thread when its lock is free.
 //!
 //! ```text

@@ -1,4 +1,4 @@
-//! Which node am I? (contract 16)
+//! Which node am I?
 
 use std::cell::RefCell;
 use std::marker::PhantomData;

@@ -1,6 +1,6 @@
 //! C programs, compiled by gcc against the headers, linked with the library both ways, and run.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use ioth::Stack;
@@ -41,9 +41,13 @@ fn every_misuse_is_an_errno() {
 ///
 /// It is word by word that of the talk but for the stack, which is not in user space there, and the network's place.
 fn ciao_arrives(name: &str, change: impl FnOnce(String) -> String) {
+    example_arrives(name, &source("ciao.c"), change);
+}
+
+fn example_arrives(name: &str, example: &Path, change: impl FnOnce(String) -> String) {
     let dir = scratch(name);
     let switch = Switch::start(&dir.join("hub"));
-    let text = std::fs::read_to_string(source("ciao.c")).expect("the example");
+    let text = std::fs::read_to_string(example).expect("the example");
     let vnl = format!("vde://{}", switch.path().display());
     let ours = text.replace("\"vdestack\"", "\"smoltcp\"").replace("vde:///tmp/hub", &vnl);
     assert_ne!(ours, text);
@@ -65,6 +69,12 @@ fn ciao_arrives(name: &str, change: impl FnOnce(String) -> String) {
 #[test]
 fn the_talks_example() {
     ciao_arrives("talk", |text| text);
+}
+
+/// The README's.
+#[test]
+fn the_example_for_c() {
+    example_arrives("example", &here().join("../examples/c/ciao.c"), |text| text);
 }
 
 /// As the kernel does, the library sends what a program leaves behind.

@@ -1,6 +1,6 @@
 //! The netlink client: how a stack's interfaces, addresses and routes are read and changed.
 //!
-//! Written once for all backends (contract 8): it talks rtnetlink over an ordinary `AF_NETLINK`
+//! Written once for all backends: it talks rtnetlink over an ordinary `AF_NETLINK`
 //! socket of the stack, be that the host's kernel or a stack in user space. Read RFC 3549,
 //! netlink(7) and rtnetlink(7) first.
 //!

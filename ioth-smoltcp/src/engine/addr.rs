@@ -368,7 +368,7 @@ impl Tables {
         Ok(())
     }
 
-    /// Moves an address to another state of its life (duplicate address detection, contract 11).
+    /// Moves an address to another state of its life (duplicate address detection).
     pub fn set_addr_state(&mut self, ifindex: u32, local: IpAddr, state: AddrState) -> Result<(), AddrError> {
         let iface = self.iface_mut(ifindex).map_err(|_| AddrError::NoDevice)?;
         let mut changed = Vec::new();
