@@ -37,6 +37,10 @@ const OPTIONS: [(i32, i32, &[i32]); 12] = [
     (libc::IPPROTO_IP, libc::IP_TTL, &[1, 64]),
 ];
 
+/// Those with which a connection may end for no more than a few seconds of silence.
+const IMPATIENT: [i32; 4] =
+    [libc::TCP_USER_TIMEOUT, libc::TCP_KEEPIDLE, libc::TCP_KEEPINTVL, libc::TCP_KEEPCNT];
+
 /// What a program came to.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Tally {
@@ -127,6 +131,7 @@ fn call(world: &mut World, what: u8, input: &mut Input<'_>) {
             if let Some(id) = ids.get(pick % ids.len().max(1)) {
                 let (level, name, values) = OPTIONS[usize::from(input.byte()) % OPTIONS.len()];
                 let value = values[usize::from(input.byte()) % values.len()];
+                host.impatient |= level == libc::IPPROTO_TCP && IMPATIENT.contains(&name);
                 let _ = host.engine.set_option(*id, level, name, &value.to_ne_bytes());
             }
         }

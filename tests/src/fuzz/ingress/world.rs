@@ -63,6 +63,8 @@ pub(super) struct Host {
     pub(super) streams: Vec<Stream>,
     pub(super) datagrams: Vec<SocketId>,
     pub(super) blocked: bool,
+    /// Its connections may have been told to give up soon.
+    pub(super) impatient: bool,
     /// Sockets that there ever were, and listeners.
     opened: usize,
     listened: usize,
@@ -370,6 +372,9 @@ impl World {
     /// Connections that both programs hold, by their place at each node, and that nothing forged can have hurt.
     fn healthy_pairs(&self) -> Vec<[usize; 2]> {
         let [first, second] = &self.hosts;
+        if first.impatient || second.impatient {
+            return Vec::new();
+        }
         let lives = |host: &Host, stream: &Stream| {
             let over = Events::ERR | Events::HUP;
             !stream.shut
@@ -461,6 +466,7 @@ impl Host {
             streams: Vec::new(),
             datagrams: Vec::new(),
             blocked: false,
+            impatient: false,
             opened: 0,
             listened: 0,
             deadline: None,
