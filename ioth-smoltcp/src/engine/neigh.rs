@@ -3,6 +3,7 @@
 //! One table serves ARP and neighbour discovery; what differs is only the packet that asks. Sans-IO:
 //! calls say what happened, [`Neighbours::poll`] says whom to ask and whom to give up.
 
+use std::collections::VecDeque;
 use std::net::IpAddr;
 
 use foldhash::fast::FixedState;
@@ -78,6 +79,8 @@ pub(crate) enum Action {
 pub(crate) struct Neighbours {
     entries: HashMap<Key, Entry, FixedState>,
     queued: usize,
+    /// Whose packets wait, the oldest first. Those that do no more are passed over.
+    waiting: VecDeque<Key>,
     /// No entry has to be looked at before this.
     next: Option<Instant>,
     /// Counts changes of any address, so that cached paths know when to ask again.
@@ -89,6 +92,7 @@ impl Neighbours {
         Neighbours {
             entries: HashMap::with_hasher(FixedState::with_seed(seed)),
             queued: 0,
+            waiting: VecDeque::new(),
             next: None,
             generation: 0,
         }
@@ -99,9 +103,9 @@ impl Neighbours {
         if !self.entries.contains_key(&key) {
             self.make_room();
             let state = State::Incomplete { asked: 1, next: now + RETRANS_TIMER };
-            self.entries
-                .insert(key, Entry { mac: MacAddr::UNSPECIFIED, state, used: now, queue: vec![packet] });
-            self.queued += 1;
+            let entry = Entry { mac: MacAddr::UNSPECIFIED, state, used: now, queue: vec![packet] };
+            self.entries.insert(key, entry);
+            self.count_waiting(key);
             self.wake_at(now + RETRANS_TIMER);
             return Resolution::Queued { ask: true };
         }
@@ -109,16 +113,13 @@ impl Neighbours {
         entry.used = now;
         let fresh_until = match entry.state {
             State::Incomplete { .. } => {
-                if entry.queue.len() >= MAX_QUEUE || self.queued >= MAX_QUEUED {
-                    // Like Linux: the newest packet is the one worth keeping.
-                    if entry.queue.is_empty() {
-                        return Resolution::Queued { ask: false };
-                    }
+                // Like Linux: the newest packet is the one worth keeping.
+                if entry.queue.len() >= MAX_QUEUE {
                     entry.queue.remove(0);
-                } else {
-                    self.queued += 1;
+                    self.queued -= 1;
                 }
                 entry.queue.push(packet);
+                self.count_waiting(key);
                 return Resolution::Queued { ask: false };
             }
             State::Reachable { until } if now < until => until,
@@ -255,6 +256,26 @@ impl Neighbours {
         self.entries.iter().map(|(key, entry)| (*key, entry.mac, entry.state))
     }
 
+    /// A packet was queued for a neighbour: beyond the bound the one goes that has waited longest.
+    fn count_waiting(&mut self, key: Key) {
+        self.queued += 1;
+        self.waiting.push_back(key);
+        while self.queued > MAX_QUEUED
+            && let Some(oldest) = self.waiting.pop_front()
+        {
+            if let Some(entry) = self.entries.get_mut(&oldest)
+                && !entry.queue.is_empty()
+            {
+                entry.queue.remove(0);
+                self.queued -= 1;
+            }
+        }
+        if self.waiting.len() > 4 * MAX_QUEUED {
+            let entries = &self.entries;
+            self.waiting.retain(|key| entries.get(key).is_some_and(|entry| !entry.queue.is_empty()));
+        }
+    }
+
     fn wake_at(&mut self, at: Instant) {
         self.next = Some(self.next.map_or(at, |next| next.min(at)));
     }
@@ -373,6 +394,8 @@ mod tests {
             table.resolve(at(0), (2, IpAddr::V4(i.into())), packet(0));
         }
         assert!(table.iter().count() <= MAX_ENTRIES);
-        assert!(table.queued <= MAX_ENTRIES);
+        assert!(table.queued <= MAX_QUEUED && table.waiting.len() <= 4 * MAX_QUEUED + 1);
+        let newest = (2, IpAddr::V4((MAX_ENTRIES as u32 + 4999).into()));
+        assert_eq!(table.confirm(at(1), newest, MAC, true, true).len(), 1, "the newest waits still");
     }
 }

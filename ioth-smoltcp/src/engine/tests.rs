@@ -3,6 +3,7 @@
 mod groups;
 mod hostile;
 mod lan;
+mod peer;
 mod pieces;
 mod tcp;
 mod tcp_time;

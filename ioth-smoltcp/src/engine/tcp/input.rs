@@ -9,7 +9,7 @@ use ioth_vde::{Checksum, Frame};
 use smoltcp::socket::tcp::State;
 use smoltcp::wire::{IpProtocol, TcpPacket, TcpSeqNumber};
 
-use super::conn::{Fed, Tuple, Verdict};
+use super::conn::{Fed, Tuple, Verdict, mend_options};
 use super::recovery::is_newer;
 use super::timewait::Remains;
 use super::{Role, Stream, Tcp};
@@ -31,6 +31,7 @@ impl Engine {
             packet = strip_extensions(&packet, header);
             tcp_at = wire::IPV6_HEADER;
         }
+        mend_options(&mut packet[tcp_at..]);
         let tcp = TcpPacket::new_unchecked(&packet[tcp_at..]);
         let tuple = Tuple {
             local_ip: header.dst,
@@ -52,14 +53,16 @@ impl Engine {
                 return self.time_wait_input(header, tuple, remains, &packet[tcp_at..]);
             }
         }
+        let listener = self.listener_for(&tuple);
         if tcp.syn()
             && !(tcp.ack() || tcp.rst() || tcp.fin())
-            && let Some(listener) = self.listener_for(&tuple)
+            && let Some(listener) = listener
         {
             return self.spawn(listener, ifindex, tuple, packet);
         }
         self.net.drops.no_socket += 1;
-        if tcp.rst() {
+        // RFC 9293 §3.10.7.2: anything else for a listener "should be discarded"; only an ACK gets its RST.
+        if tcp.rst() || (listener.is_some() && !tcp.ack()) {
             return;
         }
         // RFC 9293 §3.10.7.1: how to answer a segment for a connection that does not exist.
@@ -157,10 +160,18 @@ impl Engine {
         let Tcp { contexts, out, .. } = &mut self.tcp;
         let fed = match conn.judge(now, &mut packet, tcp_at) {
             Verdict::Take => {
-                let (received, before) = (conn.received(), conn.state());
+                let mark = conn.mark();
                 let fed = conn.feed(contexts, now, &mut packet, tcp_at, out);
-                conn.note(now, &packet, tcp_at, received, before);
-                fed
+                conn.note(now, &packet, tcp_at, mark);
+                match conn.overtaken_fin() {
+                    Some(mut fin) if fed == Fed::Nothing => {
+                        let (mark, at) = (conn.mark(), ip_header_len(conn.tuple.local_ip));
+                        let fed = conn.feed(contexts, now, &mut fin, at, out);
+                        conn.note(now, &fin, at, mark);
+                        fed
+                    }
+                    _ => fed,
+                }
             }
             Verdict::Challenge => {
                 self.net.drops.unacceptable += 1;

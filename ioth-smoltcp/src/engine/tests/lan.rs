@@ -183,7 +183,7 @@ pub(crate) fn addr(i: usize, v6: bool, port: u16) -> SocketAddr {
     text.parse().unwrap()
 }
 
-fn node(i: usize, properties: Properties) -> Engine {
+pub(crate) fn node(i: usize, properties: Properties) -> Engine {
     let mut engine = Engine::new([i as u8 + 1; 32]);
     let ifindex = engine.add_interface("vde0", mac(i), properties).unwrap();
     assert_eq!(ifindex, ETH);

@@ -8,7 +8,7 @@ use smoltcp::socket::tcp::State;
 use smoltcp::time::{Duration, Instant};
 use smoltcp::wire::{IpProtocol, TcpPacket, TcpSeqNumber};
 
-use super::Conn;
+use super::{Conn, Stage};
 use crate::engine::tcp::context::Contexts;
 use crate::engine::tcp::recovery::is_newer;
 use crate::engine::wire::{self, IpAttrs, TCP_HEADER, ip_header_len};
@@ -25,13 +25,20 @@ const FAR: usize = u32::MAX as usize / 2;
 pub(super) struct Guard {
     /// RCV.NXT
     expected: u32,
-    /// SND.UNA, once the handshake is complete.
-    acknowledged: Option<u32>,
-    /// The peer's window with that acknowledgement, unscaled.
-    window: u16,
     /// SND.MAX: behind what was sent, but for a window probe's byte.
     sent: u32,
+    /// Where the peer's FIN is that overtook data before it.
+    fin: Option<u32>,
     challenged: Option<Instant>,
+}
+
+/// See [`Conn::mark`].
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Mark {
+    received: usize,
+    finished: bool,
+    opening: bool,
+    closed: bool,
 }
 
 /// What is to be done with a segment.
@@ -57,12 +64,19 @@ impl Conn {
             tcp.set_psh(false);
         }
         let state = self.state();
-        let Some(una) = self.guard.acknowledged else { return Verdict::Take };
         let expected = self.guard.expected;
         let sequence = tcp.seq_number().0 as u32;
+        let Some(una) = self.known_acknowledgement() else {
+            return match state {
+                // A handshake under way ends by the exact number as well.
+                State::SynReceived if tcp.rst() && sequence != expected => Verdict::Drop,
+                State::SynReceived => self.fit(packet, tcp_at),
+                _ => Verdict::Take,
+            };
+        };
         let ack = tcp.ack_number().0 as u32;
         let beyond = sequence.wrapping_sub(expected);
-        let finished = matches!(state, State::CloseWait | State::Closing | State::LastAck | State::TimeWait);
+        let finished = is_finished(state);
         if tcp.rst() {
             // RFC 5961 §3.2: "If the RST bit is set and the sequence number exactly matches the next expected sequence
             // number (RCV.NXT), then TCP MUST reset the connection." Linux: or the number of the peer's FIN.
@@ -96,66 +110,93 @@ impl Conn {
                 return Verdict::Drop;
             }
             tcp.set_ack_number(TcpSeqNumber(una as i32));
-            tcp.set_window_len(self.guard.window);
+            tcp.set_window_len(self.flight.window);
         }
         // RFC 9293 §3.10.7.4: "This should not occur since a FIN has been received from the remote side. Ignore the segment
         // text."
-        let data_at = tcp_at + usize::from(tcp.header_len());
-        let beyond = beyond as usize;
-        if finished && beyond < RECEIVE_BUFFER && (payload > 0 || tcp.fin()) {
+        if finished && (beyond as usize) < RECEIVE_BUFFER && (payload > 0 || tcp.fin()) {
             tcp.set_fin(false);
+            let data_at = tcp_at + usize::from(tcp.header_len());
             shorten(packet, data_at);
             return Verdict::Take;
         }
-        // smoltcp thinks of the first window as scaled, and would take more than there is room for.
+        self.fit(packet, tcp_at)
+    }
+
+    /// Cuts off what there is no room for, and remembers a FIN that comes too early.
+    ///
+    /// smoltcp thinks of the first window as scaled, and would take more than its buffer holds.
+    fn fit(&mut self, packet: &mut Frame, tcp_at: usize) -> Verdict {
         let room = self.cell.socket().recv_capacity() - self.received();
+        let mut tcp = TcpPacket::new_unchecked(&mut packet[tcp_at..]);
+        let data_at = tcp_at + usize::from(tcp.header_len());
+        let sequence = tcp.seq_number().0 as u32;
+        let beyond = sequence.wrapping_sub(self.guard.expected) as usize;
+        let payload = tcp.payload_mut().len();
         if payload > 0 && beyond <= FAR && beyond + payload > room {
             if beyond >= room {
                 return Verdict::Challenge;
             }
             tcp.set_fin(false);
             shorten(packet, data_at + room - beyond);
+        } else if tcp.fin() && beyond > 0 && beyond <= room {
+            self.guard.fin.get_or_insert(sequence.wrapping_add(payload as u32));
         }
         Verdict::Take
     }
 
-    /// Notes what became of a segment that was taken: what was received before it, and the state then.
-    pub(crate) fn note(
-        &mut self,
-        now: Instant,
-        packet: &Frame,
-        tcp_at: usize,
-        received: usize,
-        before: State,
-    ) {
-        let is_finished =
-            |state| matches!(state, State::CloseWait | State::Closing | State::LastAck | State::TimeWait);
-        let state = self.state();
-        let fin = u32::from(is_finished(state) && !is_finished(before));
-        let more = self.received().saturating_sub(received) as u32;
+    /// A SYN with this sequence number was taken.
+    pub(super) fn expect_after(&mut self, syn: u32) {
+        self.guard.expected = syn.wrapping_add(1);
+    }
+
+    /// What has to be known of a connection before it is fed, to be [noted](Self::note) afterwards.
+    pub(crate) fn mark(&self) -> Mark {
+        Mark {
+            received: self.received(),
+            finished: is_finished(self.state()),
+            opening: self.stage == Stage::Opening,
+            closed: self.is_window_closed(),
+        }
+    }
+
+    /// Notes what became of a segment that was taken.
+    pub(crate) fn note(&mut self, now: Instant, packet: &Frame, tcp_at: usize, before: Mark) {
+        let fin = u32::from(is_finished(self.state()) && !before.finished);
+        let more = self.received().saturating_sub(before.received) as u32;
         self.guard.expected = self.guard.expected.wrapping_add(more + fin);
-        if matches!(state, State::Closed | State::Listen | State::SynSent | State::SynReceived) {
-            return;
-        }
         let tcp = TcpPacket::new_unchecked(&packet[tcp_at..]);
-        let ack = tcp.ack_number().0 as u32;
-        let Some(una) = self.guard.acknowledged else {
-            // The handshake is complete: the numbers begin here.
-            if tcp.syn() {
-                self.guard.expected = (tcp.seq_number().0 as u32).wrapping_add(1);
-            }
-            (self.guard.acknowledged, self.guard.window) = (Some(ack), tcp.window_len());
-            return;
-        };
-        if tcp.ack() && !tcp.rst() && !is_newer(una, ack) {
-            if self.is_window_closed() && tcp.window_len() > 0 {
-                self.flight.stuck_since = now;
-            }
-            (self.guard.acknowledged, self.guard.window) = (Some(ack), tcp.window_len());
-            if is_newer(ack, self.guard.sent) {
-                self.guard.sent = ack;
-            }
+        if before.opening && tcp.syn() {
+            self.expect_after(tcp.seq_number().0 as u32);
         }
+        // From now on there is progress to wait for.
+        if before.closed && !self.is_window_closed() {
+            self.flight.stuck_since = now;
+        }
+        if let Some(una) = self.known_acknowledgement()
+            && is_newer(una, self.guard.sent)
+        {
+            self.guard.sent = una;
+        }
+    }
+
+    /// The peer's FIN that came too early, once everything before it is here: smoltcp has forgotten it.
+    pub(crate) fn overtaken_fin(&mut self) -> Option<Frame> {
+        let fin = self.guard.fin?;
+        if is_newer(fin, self.guard.expected) {
+            return None;
+        }
+        self.guard.fin = None;
+        let open = matches!(self.state(), State::Established | State::FinWait1 | State::FinWait2);
+        if !open || fin != self.guard.expected {
+            return None;
+        }
+        let una = self.known_acknowledgement()?;
+        let mut packet = self.peer_segment(fin, una, self.flight.window, 0);
+        let ip = ip_header_len(self.tuple.local_ip);
+        let mut tcp = TcpPacket::new_unchecked(&mut packet[ip..]);
+        tcp.set_fin(true);
+        Some(packet)
     }
 
     /// A segment leaves that is no RST. One without data is given the sequence number that RFC 9293 wants.
@@ -182,20 +223,9 @@ impl Conn {
 
     /// Has smoltcp say where it is, by way of a byte that it has long had.
     pub(crate) fn state_position(&mut self, contexts: &mut Contexts, now: Instant, out: &mut Vec<Frame>) {
-        let Some(una) = self.guard.acknowledged else { return };
-        let ip = ip_header_len(self.tuple.local_ip);
-        let mut packet = Frame::new(ip + TCP_HEADER + 1);
-        packet.fill(0);
-        let attrs = IpAttrs::new(IpProtocol::Tcp, 64);
-        wire::emit_ip(&mut packet, self.tuple.remote_ip, self.tuple.local_ip, attrs);
-        let mut tcp = TcpPacket::new_unchecked(&mut packet[ip..]);
-        tcp.set_src_port(self.tuple.remote_port);
-        tcp.set_dst_port(self.tuple.local_port);
-        tcp.set_header_len(TCP_HEADER as u8);
-        tcp.set_seq_number(TcpSeqNumber(self.guard.expected.wrapping_sub(2) as i32));
-        tcp.set_ack_number(TcpSeqNumber(una as i32));
-        tcp.set_window_len(self.guard.window);
-        tcp.set_ack(true);
+        let Some(una) = self.known_acknowledgement() else { return };
+        let long_had = self.guard.expected.wrapping_sub(2);
+        let packet = self.peer_segment(long_had, una, self.flight.window, 1);
         self.process(contexts, now, &packet, out);
     }
 
@@ -205,13 +235,36 @@ impl Conn {
     /// within the range SND.UNA =< SEG.SEQ < SND.NXT." Linux takes SND.NXT, too.
     pub(crate) fn is_in_flight(&self, sequence: u32) -> bool {
         // Before, there is the SYN alone.
-        let una = self.guard.acknowledged.unwrap_or(self.sent.0.wrapping_sub(1));
+        let una = self.known_acknowledgement().unwrap_or(self.sent.0.wrapping_sub(1));
         sequence.wrapping_sub(una) <= self.sent.0.wrapping_sub(una)
     }
 
     /// Whether the peer takes nothing for now.
     pub(super) fn is_window_closed(&self) -> bool {
-        self.guard.acknowledged.is_some() && self.guard.window == 0
+        self.known_acknowledgement().is_some() && self.flight.window == 0
+    }
+
+    /// SND.UNA, once the handshake is complete.
+    fn known_acknowledgement(&self) -> Option<u32> {
+        self.recovery.acknowledged().filter(|_| self.stage != Stage::Opening)
+    }
+
+    /// A segment as the peer would send it, an acknowledgement first of all.
+    pub(super) fn peer_segment(&self, sequence: u32, ack: u32, window: u16, payload: usize) -> Frame {
+        let ip = ip_header_len(self.tuple.remote_ip);
+        let mut packet = Frame::new(ip + TCP_HEADER + payload);
+        packet.fill(0);
+        let attrs = IpAttrs::new(IpProtocol::Tcp, 64);
+        wire::emit_ip(&mut packet, self.tuple.remote_ip, self.tuple.local_ip, attrs);
+        let mut tcp = TcpPacket::new_unchecked(&mut packet[ip..]);
+        tcp.set_src_port(self.tuple.remote_port);
+        tcp.set_dst_port(self.tuple.local_port);
+        tcp.set_header_len(TCP_HEADER as u8);
+        tcp.set_seq_number(TcpSeqNumber(sequence as i32));
+        tcp.set_ack_number(TcpSeqNumber(ack as i32));
+        tcp.set_ack(true);
+        tcp.set_window_len(window);
+        packet
     }
 
     fn challenge(&mut self, now: Instant) -> Verdict {
@@ -221,6 +274,11 @@ impl Conn {
         self.guard.challenged = Some(now);
         Verdict::Challenge
     }
+}
+
+/// Whether the peer's FIN has been taken.
+fn is_finished(state: State) -> bool {
+    matches!(state, State::CloseWait | State::Closing | State::LastAck | State::TimeWait)
 }
 
 /// Cuts an IP packet off behind its first `len` bytes.

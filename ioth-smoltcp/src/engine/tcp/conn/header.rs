@@ -1,6 +1,6 @@
-//! What is changed in the headers of smoltcp's segments: the window, and the MSS option.
+//! What is changed in the headers of segments: the window, the MSS option, options that make no sense.
 
-use crate::engine::wire::TCP_HEADER;
+use crate::engine::wire::{IPV6_HEADER, TCP_HEADER};
 
 /// Offers the peer one unit less of window than smoltcp has.
 ///
@@ -34,6 +34,45 @@ fn option_at(packet: &[u8], tcp_at: usize, wanted: u8, wanted_len: usize) -> Opt
     None
 }
 
+/// Takes what makes no sense out of a segment's options: smoltcp drops the segment for it, Linux reads on.
+///
+/// Linux's tcp_parse_options(): an option with an impossible length ends the list, one with a length that is not its own
+/// is passed over.
+pub(crate) fn mend_options(segment: &mut [u8]) {
+    let header_len = segment.get(12).map_or(0, |offset| usize::from(offset >> 4) * 4);
+    let Some(options) = segment.get_mut(TCP_HEADER..header_len) else { return };
+    let mut at = 0;
+    while at < options.len() {
+        let len = match options[at] {
+            0 => return,
+            1 => 1,
+            _ => options.get(at + 1).map_or(0, |len| usize::from(*len)),
+        };
+        if len == 0 || at + len > options.len() || (len == 1 && options[at] != 1) {
+            return options[at..].fill(0);
+        }
+        let right = match options[at] {
+            // MSS, window scale, SACK permitted, SACK, time stamps
+            2 => len == 4,
+            3 => len == 3,
+            4 => len == 2,
+            5 => len >= 10 && (len - 2).is_multiple_of(8),
+            8 => len == 10,
+            _ => true,
+        };
+        if !right {
+            options[at..at + len].fill(1);
+        }
+        at += len;
+    }
+}
+
+/// The sequence number of an IP packet's segment, without extension headers.
+pub(super) fn sequence(packet: &[u8]) -> u32 {
+    let ip = if packet[0] >> 4 == 4 { usize::from(packet[0] & 0x0f) * 4 } else { IPV6_HEADER };
+    packet.get(ip + 4..ip + 8).and_then(|word| word.try_into().ok()).map_or(0, u32::from_be_bytes)
+}
+
 /// What matters of a SYN's options.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct SynOptions {
@@ -57,5 +96,50 @@ pub(super) fn syn_options(packet: &[u8], tcp_at: usize) -> SynOptions {
 pub(super) fn set_mss(packet: &mut [u8], tcp_at: usize, mss: usize) {
     if let Some(at) = option_at(packet, tcp_at, 2, 4) {
         packet[at..at + 2].copy_from_slice(&(mss.min(usize::from(u16::MAX)) as u16).to_be_bytes());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use smoltcp::phy::ChecksumCapabilities;
+    use smoltcp::wire::{IpAddress, TcpPacket, TcpRepr};
+
+    fn segment(options: &[u8]) -> Vec<u8> {
+        let mut bytes = vec![0, 1, 0, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0x10, 0, 0, 0, 0, 0, 0];
+        bytes.extend(options);
+        bytes.resize(bytes.len().next_multiple_of(4), 0);
+        bytes[12] = ((bytes.len() / 4) as u8) << 4;
+        bytes
+    }
+
+    #[test]
+    fn as_linux_reads_them() {
+        for (options, mended) in [
+            (&[2, 4, 5, 180][..], &[2, 4, 5, 180][..]),
+            (&[2, 0, 0, 0], &[0, 0, 0, 0]),
+            (&[5, 1, 0, 0], &[0, 0, 0, 0]),
+            (&[19, 255, 1, 1], &[0, 0, 0, 0]),
+            (&[1, 254, 0, 0], &[1, 0, 0, 0]),
+            (&[3, 3, 15, 2, 4, 5, 180, 0], &[3, 3, 15, 2, 4, 5, 180, 0]),
+            (&[2, 3, 9, 3, 3, 7, 1, 1], &[1, 1, 1, 3, 3, 7, 1, 1]),
+            (&[1, 1, 1, 2], &[1, 1, 1, 0]),
+        ] {
+            let mut bytes = segment(options);
+            mend_options(&mut bytes);
+            assert_eq!(&bytes[20..], mended, "{options:?}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn smoltcp_understands_what_is_mended(options in proptest::collection::vec(any::<u8>(), 0..=40)) {
+            let mut bytes = segment(&options);
+            mend_options(&mut bytes);
+            let packet = TcpPacket::new_checked(&bytes[..]).unwrap();
+            let any = IpAddress::v4(10, 0, 0, 1);
+            prop_assert!(TcpRepr::parse(&packet, &any, &any, &ChecksumCapabilities::ignored()).is_ok());
+        }
     }
 }

@@ -21,6 +21,7 @@ use smoltcp::wire::{IpEndpoint, IpListenEndpoint, TcpPacket};
 pub(crate) use data::{receive_buffer, send_buffer};
 use guard::Guard;
 pub(crate) use guard::Verdict;
+pub(crate) use header::mend_options;
 
 use super::context::{Contexts, Wire, with_sequence};
 use super::options::{Congestion, TcpOptions};
@@ -224,6 +225,7 @@ impl Conn {
         let deferral = Duration::from_secs(u64::from(setup.options.tcp.defer_accept_seconds()));
         conn.give_up_at = Some(net.now + ACCEPT_TIMEOUT + deferral);
         conn.hear_syn(syn);
+        conn.expect_after(header::sequence(syn));
         let mtu = conn.route.context_mtu;
         let mut context = with_sequence(mtu, net.now, setup.sequence);
         conn.cell.with(|set, _| {

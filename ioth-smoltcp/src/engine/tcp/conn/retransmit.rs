@@ -12,12 +12,12 @@
 
 use ioth_vde::Frame;
 use smoltcp::time::{Duration, Instant};
-use smoltcp::wire::{IpProtocol, TcpPacket, TcpSeqNumber};
+use smoltcp::wire::TcpPacket;
 
 use super::{Conn, Stage};
 use crate::engine::tcp::context::{Contexts, Wire};
 use crate::engine::tcp::recovery::{Ack, FAST_RETRANSMIT};
-use crate::engine::wire::{self, IpAttrs, TCP_HEADER, ip_header_len};
+use crate::engine::wire::ip_header_len;
 
 /// Linux's TCP_RTO_MAX.
 const MAX_TIMEOUT: Duration = Duration::from_secs(120);
@@ -48,7 +48,7 @@ pub(crate) struct Flight {
     /// The most segments that were under way at a time.
     pub(super) most: u32,
     /// RFC 9293's SND.WND in the form that it had on the wire, and SND.WL1.
-    window: u16,
+    pub(super) window: u16,
     window_from: Option<u32>,
     /// The end of the window that smoltcp offered last.
     pub(super) edge: u32,
@@ -255,27 +255,17 @@ impl Conn {
 
     /// What the peer would send to acknowledge everything before `ack`.
     fn peer_ack(&self, ack: u32, window: u16) -> Frame {
-        let ip = ip_header_len(self.tuple.remote_ip);
-        let mut packet = Frame::new(ip + TCP_HEADER);
-        packet.fill(0);
-        let attrs = IpAttrs::new(IpProtocol::Tcp, 64);
-        wire::emit_ip(&mut packet, self.tuple.remote_ip, self.tuple.local_ip, attrs);
-        let mut tcp = TcpPacket::new_unchecked(&mut packet[ip..]);
-        tcp.set_src_port(self.tuple.remote_port);
-        tcp.set_dst_port(self.tuple.local_port);
-        tcp.set_header_len(TCP_HEADER as u8);
         // Within the window, wherever the data that arrived meanwhile has got to.
-        tcp.set_seq_number(TcpSeqNumber(self.flight.edge.wrapping_sub(1) as i32));
-        tcp.set_ack_number(TcpSeqNumber(ack as i32));
-        tcp.set_ack(true);
-        tcp.set_window_len(window);
-        packet
+        self.peer_segment(self.flight.edge.wrapping_sub(1), ack, window, 0)
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use smoltcp::wire::TcpSeqNumber;
+
     use super::*;
+    use crate::engine::wire::TCP_HEADER;
 
     /// What `stale_window` says of a segment.
     fn judge(flight: &mut Flight, sequence: u32, window: u16, ack: Ack) -> Option<u16> {
