@@ -24,7 +24,7 @@ pub(crate) struct NodeSocket {
     handle: Owned<Arc<Handle>>,
     stream: bool,
     nonblocking: AtomicBool,
-    /// SO_RCVTIMEO and SO_SNDTIMEO in microseconds; 0 waits for ever.
+    /// SO_RCVTIMEO and SO_SNDTIMEO in microseconds; 0 waits for ever, [`NO_TIME`] not at all.
     receive_timeout: AtomicU64,
     send_timeout: AtomicU64,
     /// SO_RCVLOWAT of a stream.
@@ -441,7 +441,11 @@ impl Socket for NodeSocket {
     fn option(&self, level: i32, name: i32, value: &mut [u8]) -> Result<usize> {
         self.handle()?;
         if let Some(timeout) = self.timeout(level, name) {
-            let micros = timeout.load(Ordering::Relaxed);
+            let micros = match timeout.load(Ordering::Relaxed) {
+                // Linux tells no time and no bound alike.
+                NO_TIME => 0,
+                micros => micros,
+            };
             let mut timeval = [0; 16];
             timeval[..8].copy_from_slice(&(micros / 1_000_000).to_ne_bytes());
             timeval[8..].copy_from_slice(&(micros % 1_000_000).to_ne_bytes());
@@ -547,12 +551,16 @@ impl<'a> Wait<'a> {
     fn deadline(&self) -> Option<Instant> {
         match self.timeout.load(Ordering::Relaxed) {
             0 => None,
+            NO_TIME => Some(*self.started.get_or_init(Instant::now)),
             micros => self.started.get_or_init(Instant::now).checked_add(Duration::from_micros(micros)),
         }
     }
 }
 
-/// A `struct timeval`, as socket(7)'s time-outs take it.
+/// A time-out of no time at all, which is what Linux makes of a negative one.
+const NO_TIME: u64 = u64::MAX;
+
+/// A `struct timeval`, as socket(7)'s time-outs take it: Linux's sock_set_timeout().
 fn timeval_micros(value: &[u8]) -> Result<u64> {
     let word = |at: usize| -> Result<i64> {
         let bytes = value.get(at..at + 8).ok_or(Errno::EINVAL)?;
@@ -562,11 +570,10 @@ fn timeval_micros(value: &[u8]) -> Result<u64> {
     if !(0..1_000_000).contains(&micros) {
         return Err(Errno::EDOM);
     }
-    // Linux: a negative time is no time, that is an immediate time-out.
-    match u64::try_from(seconds) {
-        Ok(seconds) => Ok(seconds.saturating_mul(1_000_000).saturating_add(micros as u64)),
-        Err(_) => Ok(1),
-    }
+    let Ok(seconds) = u64::try_from(seconds) else { return Ok(NO_TIME) };
+    let total = seconds.checked_mul(1_000_000).and_then(|total| total.checked_add(micros as u64));
+    // One that no clock can tell is for ever.
+    Ok(total.filter(|total| *total != NO_TIME).unwrap_or(0))
 }
 
 /// Copies into several buffers from an offset on.

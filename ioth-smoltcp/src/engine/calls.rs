@@ -167,8 +167,13 @@ impl Engine {
         message.control_len = 0;
         let kind = &self.sock(id)?.kind;
         if flags.contains(MsgFlags::OOB) {
-            let portless = matches!(kind, Kind::Raw(_) | Kind::Ping(_));
-            return Err(if portless { Errno::EOPNOTSUPP } else { Errno::EINVAL });
+            match kind {
+                Kind::Stream(stream) if stream.listening() => return Err(Errno::ENOTCONN),
+                Kind::Stream(_) | Kind::Packets(_) => return Err(Errno::EINVAL),
+                Kind::Netlink(_) | Kind::Raw(_) | Kind::Ping(_) => return Err(Errno::EOPNOTSUPP),
+                // Linux: UDP does not look at it.
+                Kind::Datagrams(_) => {}
+            }
         }
         // The queue of errors is always empty: IP_RECVERR is not among the options. A netlink socket has none.
         if flags.contains(MsgFlags::ERRQUEUE) && !matches!(kind, Kind::Netlink(_)) {

@@ -12,7 +12,7 @@ use crate::fixture::*;
 type Ifreq = [u8; 40];
 
 /// A socket of a's, and the name and index of its interface that is not loopback.
-fn device(pair: &Pair) -> (Fd, String, u32) {
+pub(crate) fn device(pair: &Pair) -> (Fd, String, u32) {
     let fd = pair.socket(&pair.a, libc::SOCK_DGRAM);
     let named = (2..20u32).find_map(|index| {
         let mut ifreq = ifreq("", &index.to_ne_bytes());

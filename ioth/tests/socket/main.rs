@@ -34,6 +34,7 @@ mod stream;
 mod table;
 mod tcp_options;
 mod tcp_states;
+mod timeouts;
 mod transfer;
 
 /// One test for each function, fixture and family.
@@ -128,6 +129,7 @@ on_every_pair! {
         backlog_of_nothing another_backlog shut_down shut_down_and_opened_again shutting_down_ends_a_waiting_accept
         a_reset_one_is_accepted a_finished_one_is_accepted a_shared_port_is_balanced
     }
+    timeouts { send_ends negative_does_not_wait the_longest_waits }
     transfer { both_ways blocking_write_takes_all many_connections }
 }
 

@@ -92,6 +92,8 @@ impl Engine {
             libc::IP_MULTICAST_TTL => i32::from(options.v4_group.hops),
             libc::IP_MULTICAST_LOOP => i32::from(options.v4_group.loops),
             libc::IP_MULTICAST_ALL => i32::from(options.v4_group.all),
+            // Only raw sockets have it set, every other one may ask.
+            libc::IP_HDRINCL => 0,
             libc::IP_MULTICAST_IF => {
                 let Some(IpAddr::V4(addr)) = options.v4_group.source else {
                     return Ok(put(value, &[0; IN_ADDR]));

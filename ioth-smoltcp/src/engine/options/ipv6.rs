@@ -15,17 +15,11 @@ impl Engine {
     pub(super) fn set_ipv6_option(&mut self, id: SocketId, name: i32, value: &[u8]) -> Result<()> {
         let stream = matches!(self.sock(id)?.kind, Kind::Stream(_));
         match name {
-            libc::IPV6_ADD_MEMBERSHIP
-            | libc::IPV6_DROP_MEMBERSHIP
-            | libc::MCAST_JOIN_GROUP
-            | libc::MCAST_LEAVE_GROUP
-                if stream =>
-            {
-                return Err(Errno::EPROTO);
-            }
+            libc::MCAST_JOIN_GROUP | libc::MCAST_LEAVE_GROUP if stream => return Err(Errno::EPROTO),
             libc::IPV6_ADD_MEMBERSHIP | libc::IPV6_DROP_MEMBERSHIP => {
                 let (group, ifindex) = addr_and_index(value)?;
                 return match name {
+                    _ if stream => Err(Errno::EPROTO),
                     libc::IPV6_ADD_MEMBERSHIP => self.join_group(id, group.into(), On::index(ifindex)),
                     _ => self.leave_group(id, group.into(), On::index(ifindex)),
                 };
@@ -39,6 +33,8 @@ impl Engine {
                     _ => self.leave_group(id, group, On::index(ifindex)),
                 };
             }
+            // Of raw sockets only, whatever the value.
+            libc::IPV6_CHECKSUM | libc::IPV6_HDRINCL => return Err(Errno::ENOPROTOOPT),
             libc::IPV6_MULTICAST_HOPS | libc::IPV6_MULTICAST_IF if stream => return Err(Errno::ENOPROTOOPT),
             libc::IPV6_MULTICAST_IF => return self.set_multicast_oif(id, int(value)?),
             libc::IPV6_PKTINFO => {

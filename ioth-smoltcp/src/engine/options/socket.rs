@@ -7,8 +7,9 @@ use crate::engine::datagram::{SO_TIMESTAMP_NEW, SO_TIMESTAMPNS_NEW, TimeStamp};
 use crate::engine::sockets::{DEFAULT_BUFFER, Kind};
 use crate::engine::{Engine, SocketId, tcp};
 
-/// Bounds of SO_RCVBUF and SO_SNDBUF, in bytes as Linux reports them: SOCK_MIN_RCVBUF and twice rmem_max.
-const MIN_BUFFER: usize = 2304;
+/// Bounds of SO_RCVBUF and SO_SNDBUF, in bytes as Linux reports them: SOCK_MIN_RCVBUF, SOCK_MIN_SNDBUF, twice rmem_max.
+const MIN_RECEIVE_BUFFER: usize = 2304;
+const MIN_SEND_BUFFER: usize = 4608;
 const MAX_BUFFER: usize = 425_984;
 
 impl Engine {
@@ -18,7 +19,8 @@ impl Engine {
             libc::SO_ATTACH_FILTER => return self.attach_filter(id, value),
             libc::SO_LINGER => {
                 let (on, seconds) = (int(value)?, int(value.get(4..).unwrap_or(&[]))?);
-                self.sockets[id.0].options.linger = (on != 0).then_some(seconds.max(0) as u32);
+                // A negative time is as good as for ever.
+                self.sockets[id.0].options.linger = (on != 0).then_some(seconds as u32);
                 return Ok(());
             }
             _ => {}
@@ -37,8 +39,8 @@ impl Engine {
             libc::SO_BROADCAST => options.broadcast = on,
             libc::SO_KEEPALIVE => options.keep_alive = on,
             // socket(7): "The kernel doubles this value".
-            libc::SO_RCVBUF => options.receive_buffer = Some(doubled(number)),
-            libc::SO_SNDBUF => options.send_buffer = Some(doubled(number)),
+            libc::SO_RCVBUF => options.receive_buffer = Some(doubled(number, MIN_RECEIVE_BUFFER)),
+            libc::SO_SNDBUF => options.send_buffer = Some(doubled(number, MIN_SEND_BUFFER)),
             libc::SO_TIMESTAMP | SO_TIMESTAMP_NEW => options.time_stamp = TimeStamp::micros(name, on),
             libc::SO_TIMESTAMPNS | SO_TIMESTAMPNS_NEW => options.time_stamp = TimeStamp::nanos(name, on),
             libc::SO_RCVLOWAT => options.receive_low = low_water(number, options.receive_buffer),
@@ -134,8 +136,9 @@ impl Engine {
     }
 }
 
-fn doubled(bytes: i32) -> usize {
-    (bytes.max(0) as usize).saturating_mul(2).clamp(MIN_BUFFER, MAX_BUFFER)
+/// Linux's sock_setsockopt(): a negative number stands for the largest one.
+fn doubled(bytes: i32, least: usize) -> usize {
+    (bytes as u32 as usize).saturating_mul(2).clamp(least, MAX_BUFFER)
 }
 
 /// Linux's tcp_set_rcvlowat(): more than half of the buffer would never come.

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use ioth::berkeley::getsockopt;
 
-use super::options::{On, open};
+use super::options::{ALL, On, open, word};
 use crate::fixture::Pair;
 
 /// Options by their levels.
@@ -14,15 +14,16 @@ macro_rules! names {
     };
 }
 
-/// For each level, those that the kernel's sockets know and ours do not. They answer ENOPROTOOPT, as an old kernel would.
-pub(super) fn list(kernel: &Pair, ours: &Pair) -> String {
+/// For each level, those that the kernel's sockets know and ours do not; with the types of the sockets in brackets, where
+/// others of ours know it.
+pub(super) fn list([kernel, ours]: &[[Pair; 2]; 2]) -> String {
     let levels = names! {
         SOL_SOCKET:
             SO_ZEROCOPY SO_TXTIME SO_BPF_EXTENSIONS SO_INCOMING_NAPI_ID SO_LOCK_FILTER SO_MAX_PACING_RATE SO_PREFER_BUSY_POLL SO_NOFCS SO_COOKIE SO_BUSY_POLL_BUDGET SO_MEMINFO SO_WIFI_STATUS SO_SELECT_ERR_QUEUE SO_INCOMING_CPU SO_ATTACH_FILTER SO_ATTACH_REUSEPORT_CBPF SO_ATTACH_REUSEPORT_EBPF SO_BINDTODEVICE
             SO_BUSY_POLL SO_DEBUG SO_DETACH_FILTER SO_DONTROUTE SO_LINGER SO_MARK SO_NO_CHECK
             SO_OOBINLINE SO_PASSCRED SO_PASSSEC SO_PEEK_OFF SO_PEERCRED SO_PEERNAME SO_PRIORITY
-            SO_RCVBUF SO_RCVBUFFORCE SO_RCVLOWAT SO_RCVTIMEO SO_RXQ_OVFL SO_SNDBUF SO_SNDBUFFORCE
-            SO_SNDLOWAT SO_SNDTIMEO SO_TIMESTAMP SO_TIMESTAMPING SO_TIMESTAMPNS;
+            SO_RCVBUF SO_RCVBUFFORCE SO_RCVLOWAT SO_RCVTIMEO SO_RCVTIMEO_NEW SO_RXQ_OVFL SO_SNDBUF SO_SNDBUFFORCE
+            SO_SNDLOWAT SO_SNDTIMEO SO_SNDTIMEO_NEW SO_TIMESTAMP SO_TIMESTAMPING SO_TIMESTAMPNS;
         IPPROTO_TCP:
             TCP_CC_INFO TCP_CONGESTION TCP_CORK TCP_DEFER_ACCEPT TCP_FASTOPEN TCP_FASTOPEN_CONNECT
             TCP_FASTOPEN_KEY TCP_FASTOPEN_NO_COOKIE TCP_INFO TCP_INQ TCP_LINGER2 TCP_MAXSEG
@@ -30,6 +31,8 @@ pub(super) fn list(kernel: &Pair, ours: &Pair) -> String {
             TCP_REPAIR_QUEUE TCP_REPAIR_WINDOW TCP_SAVED_SYN TCP_SAVE_SYN TCP_SYNCNT TCP_THIN_DUPACK
             TCP_THIN_LINEAR_TIMEOUTS TCP_TIMESTAMP TCP_ULP TCP_USER_TIMEOUT
             TCP_WINDOW_CLAMP;
+        IPPROTO_UDP:
+            UDP_CORK UDP_ENCAP UDP_GRO UDP_NO_CHECK6_RX UDP_NO_CHECK6_TX UDP_SEGMENT;
         IPPROTO_IP:
             IP_BIND_ADDRESS_NO_PORT IP_CHECKSUM IP_FREEBIND IP_HDRINCL IP_MINTTL IP_MSFILTER IP_MTU
             IP_MTU_DISCOVER IP_MULTICAST_ALL IP_MULTICAST_IF IP_MULTICAST_LOOP IP_MULTICAST_TTL
@@ -49,11 +52,22 @@ pub(super) fn list(kernel: &Pair, ours: &Pair) -> String {
     };
     let mut text = String::new();
     for (label, level, names) in levels {
-        let absent = names.into_iter().filter(|(_, name)| {
-            let known = |pair| [On::Stream, On::Datagram].map(|kind| is_known(pair, kind, level, *name));
-            known(kernel).iter().zip(known(ours)).any(|(kernel, ours)| *kernel && !ours)
+        let absent = names.into_iter().filter_map(|(label, name)| {
+            let known = |pairs: &[Pair; 2]| {
+                [&pairs[0], &pairs[1]]
+                    .map(|pair| ALL.iter().map(|kind| is_known(pair, *kind, level, name)).collect())
+            };
+            let (kernel, ours): ([Vec<bool>; 2], [Vec<bool>; 2]) = (known(kernel), known(ours));
+            let lacks = |kind: usize| (0..2).any(|family| kernel[family][kind] && !ours[family][kind]);
+            let lacking: Vec<_> =
+                (0..ALL.len()).filter(|kind| lacks(*kind)).map(|kind| word(ALL[kind])).collect();
+            match () {
+                () if lacking.is_empty() => None,
+                () if !ours.iter().flatten().any(|known| *known) => Some(label.to_owned()),
+                () => Some(format!("{label} ({})", lacking.join(", "))),
+            }
         });
-        let absent: Vec<_> = absent.map(|(label, _)| label).collect();
+        let absent: Vec<_> = absent.collect();
         let _ = writeln!(text, "- {label}: {}", absent.join(", "));
     }
     text

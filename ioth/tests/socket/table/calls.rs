@@ -2,9 +2,10 @@
 
 use std::net::SocketAddr;
 
+use ioth::MsgFlags;
 use ioth::berkeley::*;
 
-use super::{Row, row, said};
+use super::{Row, row, said, said_number};
 use crate::fixture::*;
 
 pub(super) fn rows() -> Vec<Row> {
@@ -45,6 +46,51 @@ pub(super) fn rows() -> Vec<Row> {
         row("send on an unconnected datagram socket", |pair| said(send(pair.udp_a().0.0, b"x", NONE)), ""),
         row("sendto port 0", |pair| said(sendto(pair.udp_a().0.0, b"x", NONE, (pair.b_addr, 0))), ""),
         row("shutdown of a fresh stream", |pair| said(shutdown(pair.tcp_a().0, libc::SHUT_RDWR)), ""),
+        row(
+            "accept4 with unknown flags",
+            |pair| said(accept4(pair.listener().0.0, libc::SOCK_CLOEXEC | 1)),
+            "",
+        ),
+        row(
+            "dup3 to the same number",
+            |pair| {
+                let fd = pair.tcp_a();
+                said(dup3(fd.0, fd.0, 0))
+            },
+            "",
+        ),
+        row(
+            "dup3 with unknown flags",
+            |pair| {
+                let (fd, other) = (pair.tcp_a(), pair.tcp_a());
+                said(dup3(fd.0, other.0, libc::O_NONBLOCK))
+            },
+            "",
+        ),
+        row(
+            "recv with MSG_OOB, of nothing urgent",
+            |pair| {
+                let (fresh, (connected, _other)) = (pair.tcp_a(), pair.connected());
+                let urgent = |fd: &Fd| said(recv(fd.0, &mut [0; 4], MsgFlags::OOB));
+                format!(
+                    "fresh stream: {}<br>listening: {}<br>connected stream: {}<br>datagram: {}",
+                    urgent(&fresh),
+                    urgent(&pair.listener().0),
+                    urgent(&connected),
+                    said(recv(pair.udp_a().0.0, &mut [0; 4], MsgFlags::OOB | MsgFlags::DONTWAIT)),
+                )
+            },
+            "",
+        ),
+        row(
+            "sendmmsg, recvmmsg of no messages",
+            |pair| {
+                let fd = pair.tcp_a();
+                let (sent, received) = (sendmmsg(fd.0, &mut [], NONE), recvmmsg(fd.0, &mut [], NONE, None));
+                format!("{}, {}", said_number(sent), said_number(received))
+            },
+            "",
+        ),
         row("shutdown with another number", |pair| said(shutdown(pair.tcp_a().0, 3)), ""),
     ]
 }

@@ -1,6 +1,6 @@
 //! Options that are an int: the default, what comes of setting them, and a value that is too short.
 //!
-//! Options with structures have rows of their own in `calls`, or a test.
+//! Options with structures have their rows in `structures`.
 
 use super::{Row, row, said, said_number};
 use crate::fixture::{Fd, Pair, option, set_option};
@@ -11,11 +11,13 @@ use ioth::berkeley::setsockopt;
 pub(super) enum On {
     Stream,
     Datagram,
+    Raw,
 }
 
-use On::{Datagram, Stream};
+use On::{Datagram, Raw, Stream};
 
-const BOTH: &[On] = &[Stream, Datagram];
+pub(super) const BOTH: &[On] = &[Stream, Datagram];
+pub(super) const ALL: &[On] = &[Stream, Datagram, Raw];
 /// Values for a switch.
 const SWITCH: &[i32] = &[1, 0, 2, -1];
 
@@ -28,8 +30,9 @@ macro_rules! options {
 
 pub(super) fn socket() -> Vec<Row> {
     options! { SOL_SOCKET:
-        SO_TYPE BOTH, &[1];
-        SO_PROTOCOL BOTH, &[1];
+        SO_TYPE ALL, &[1];
+        SO_DOMAIN ALL, &[1];
+        SO_PROTOCOL ALL, &[1];
         SO_ACCEPTCONN BOTH, &[1];
         SO_ERROR BOTH, &[1];
         SO_REUSEADDR BOTH, SWITCH;
@@ -74,6 +77,7 @@ pub(super) fn ip() -> Vec<Row> {
         IP_MULTICAST_LOOP BOTH, SWITCH;
         IP_MULTICAST_ALL BOTH, SWITCH;
         IP_MULTICAST_IF BOTH, &[0, 1];
+        IP_HDRINCL ALL, SWITCH;
     }
 }
 
@@ -93,6 +97,8 @@ pub(super) fn ipv6() -> Vec<Row> {
         IPV6_MULTICAST_LOOP BOTH, SWITCH;
         IPV6_MULTICAST_ALL BOTH, SWITCH;
         IPV6_MULTICAST_IF BOTH, &[1, 99, -1, 0];
+        IPV6_HDRINCL ALL, SWITCH;
+        IPV6_CHECKSUM ALL, &[0, 2, 3, -1, -2];
     }
 }
 
@@ -115,7 +121,7 @@ fn int_row(
 }
 
 /// What a probe says of a fresh socket of each kind, said once where it is the same.
-fn on_kinds(pair: &Pair, kinds: &[On], probe: impl Fn(&Fd) -> String) -> String {
+pub(super) fn on_kinds(pair: &Pair, kinds: &[On], probe: impl Fn(&Fd) -> String) -> String {
     let mut said: Vec<_> = kinds.iter().map(|&kind| (kind, probe(&open(pair, kind)))).collect();
     said.dedup_by(|a, b| a.1 == b.1);
     match &said[..] {
@@ -132,14 +138,17 @@ pub(super) fn open(pair: &Pair, kind: On) -> Fd {
     let (kind, protocol) = match kind {
         Stream => (libc::SOCK_STREAM, 0),
         Datagram => (libc::SOCK_DGRAM, 0),
+        // RFC 3692 §2.1: a protocol for experiments, which nobody else answers.
+        Raw => (libc::SOCK_RAW, 253),
     };
     pair.open(&pair.a, pair.domain(), kind, protocol).unwrap()
 }
 
-fn word(kind: On) -> &'static str {
+pub(super) fn word(kind: On) -> &'static str {
     match kind {
         Stream => "stream",
         Datagram => "datagram",
+        Raw => "raw",
     }
 }
 
