@@ -263,7 +263,10 @@ impl Net {
                 };
                 self.query(ifindex, group.into(), version, delay);
             }
-            IGMPV1_REPORT | IGMPV2_REPORT => self.reports.overheard(ifindex, group.into()),
+            // RFC 2236 §9: a report goes to its group. One that came to us alone is not what a router hears.
+            IGMPV1_REPORT | IGMPV2_REPORT if header.dst == IpAddr::V4(group) => {
+                self.reports.overheard(ifindex, group.into());
+            }
             _ => {}
         }
     }
@@ -294,7 +297,11 @@ impl Net {
                 };
                 self.query(ifindex, group.into(), version, Duration::from_millis(millis));
             }
-            _ => self.reports.overheard(ifindex, group.into()),
+            // RFC 2710 §3, §5: of a neighbour, and to its group.
+            _ if near && header.hop_limit == 1 && header.dst == IpAddr::V6(group) => {
+                self.reports.overheard(ifindex, group.into());
+            }
+            _ => {}
         }
     }
 

@@ -170,7 +170,14 @@ impl Engine {
             _ => false,
         };
         let local = self.net.tables.is_local(header.dst, None).is_some();
-        if about_error || header.src.is_unspecified() || header.src.is_multicast() || (ipv4 && !local) {
+        // RFC 4443 §2.4(e.3): of what went to a group only an unknown option may be told of, by every member.
+        let to_group = header.dst.is_multicast() && !matches!(reason, Unreachable::Option(_));
+        if to_group
+            || about_error
+            || header.src.is_unspecified()
+            || header.src.is_multicast()
+            || (ipv4 && !local)
+        {
             return;
         }
         if !self.net.icmp_limit.take(self.net.now) {

@@ -46,7 +46,9 @@ impl Engine {
         // RFC 1122 §3.2.1.3, RFC 4291 §2.5.3 and §2.7: what may not be a source, or only within the node.
         let outside = ifindex != LOOPBACK;
         let loopback = header.src.is_loopback() || header.dst.is_loopback();
-        let broadcast = matches!(header.src, IpAddr::V4(v4) if v4.is_broadcast());
+        // An answer to one of these would be a broadcast: of 0.0.0.0/8 only the address itself means somebody.
+        let broadcast = matches!(header.src, IpAddr::V4(v4) if self.net.tables.is_broadcast(v4, ifindex)
+            || (v4.octets()[0] == 0 && !v4.is_unspecified()));
         if header.src.is_multicast() || broadcast || (loopback && outside) {
             self.net.drops.martian += 1;
             return None;

@@ -3,6 +3,7 @@
 mod groups;
 mod hostile;
 mod lan;
+mod martians;
 mod peer;
 mod pieces;
 mod tcp;

@@ -83,12 +83,14 @@ fn report(kind: u8, group: IpAddr) -> (IpAddr, Vec<u8>) {
 }
 
 fn ask(lan: &mut Lan, group: IpAddr, message: &[u8]) {
-    let v6 = group.is_ipv6();
-    let (src, dst): (IpAddr, IpAddr) = if v6 {
-        ("fe80::99".parse().unwrap(), "ff02::1".parse().unwrap())
-    } else {
-        ("10.0.0.99".parse().unwrap(), "224.0.0.1".parse().unwrap())
-    };
+    let all = if group.is_ipv6() { "ff02::1" } else { "224.0.0.1" };
+    tell(lan, all.parse().unwrap(), message);
+}
+
+/// A neighbour's message to `dst`.
+fn tell(lan: &mut Lan, dst: IpAddr, message: &[u8]) {
+    let v6 = dst.is_ipv6();
+    let src: IpAddr = if v6 { "fe80::99" } else { "10.0.0.99" }.parse().unwrap();
     let ip = ip_header_len(src);
     let mut packet = vec![0; ip + message.len()];
     packet[ip..].copy_from_slice(message);
@@ -104,9 +106,8 @@ fn ask(lan: &mut Lan, group: IpAddr, message: &[u8]) {
     if let Some(sum) = sum {
         packet[ip + 2..ip + 4].copy_from_slice(&sum.to_be_bytes());
     }
-    let (to, ethertype) =
-        if v6 { ([0x33, 0x33, 0, 0, 0, 1], [0x86, 0xdd]) } else { ([0x01, 0, 0x5e, 0, 0, 1], [8, 0]) };
-    let frame = [&to[..], &mac(9).0, &ethertype, &packet].concat();
+    let ethertype = if v6 { [0x86, 0xdd] } else { [8, 0] };
+    let frame = [&mac(0).0[..], &mac(9).0, &ethertype, &packet].concat();
     lan.nodes[0].handle_frame(ETH, Frame::copy_of(&frame));
 }
 
@@ -182,4 +183,27 @@ fn routers_are_answered_in_their_version() {
     ask(&mut lan, V6.into(), &query);
     lan.run_until_idle(Duration::from_secs(2));
     assert_eq!(*heard.borrow(), [(V6.into(), [&[131, 0, 0, 0, 0, 0, 0, 0][..], &V6.octets()].concat())]);
+}
+
+#[test]
+fn a_report_is_overheard_where_the_router_hears_it() {
+    let (mut lan, heard) = node();
+    let _id = join(&mut lan, V4.into());
+    let _id = join(&mut lan, V6.into());
+    lan.run_until_idle(Duration::from_secs(10));
+    let v4 = |kind| [&[kind, 10, 0, 0][..], &V4.octets()].concat();
+    let v6 = |kind| [&[kind, 0, 0, 0, 0, 100, 0, 0][..], &V6.octets()].concat();
+    let cases: [(Vec<u8>, Vec<u8>, IpAddr, IpAddr); 2] = [
+        (v4(0x11), v4(0x16), V4.into(), "10.0.0.1".parse().unwrap()),
+        (v6(130), v6(131), V6.into(), "fd00::1".parse().unwrap()),
+    ];
+    for (query, report, group, alone) in cases {
+        for (to, answers) in [(alone, 1), (group, 0)] {
+            heard.borrow_mut().clear();
+            ask(&mut lan, group, &query);
+            tell(&mut lan, to, &report);
+            lan.run_until_idle(Duration::from_secs(5));
+            assert_eq!(heard.borrow().len(), answers, "{to}");
+        }
+    }
 }

@@ -32,7 +32,7 @@ pub(crate) struct Lan {
 pub(crate) const WIRE: Properties = Properties { mtu: 1500, gso_max: 0, trusted: false };
 
 impl Lan {
-    /// `count` nodes, node i with 10.0.0.i+1/24 and fd00::i+1/64.
+    /// `count` nodes, node i with 10.0.0.i+1/16 and fd00::i+1/64.
     pub(crate) fn new(count: usize, properties: Properties) -> Lan {
         let nodes = (0..count).map(|i| node(i, properties)).collect();
         Lan {
