@@ -2,6 +2,7 @@
 #define _GNU_SOURCE
 #include <arpa/inet.h>
 #include <fcntl.h>
+#include <linux/filter.h>
 #include <linux/if_addr.h>
 #include <linux/if_link.h>
 #include <linux/ipv6.h>
@@ -120,6 +121,35 @@ static void stacks(const char *vnl)
 	CHECK(ioth_sendto(native, "self", 4, 0, ADDR(bound)) == 4);
 	CHECK(ioth_recv(native, text, sizeof(text), 0) == 4);
 	OK(ioth_close(native));
+}
+
+static void filters(struct ioth *stack)
+{
+	struct sock_filter two[] = {BPF_STMT(BPF_LD | BPF_W | BPF_LEN, 0), BPF_STMT(BPF_RET | BPF_K, 10)}, got[3];
+	struct sock_fprog program = {.len = 2, .filter = two};
+	socklen_t count = 3;
+	char text[8];
+	int fd = ioth_msocket(stack, AF_INET, SOCK_DGRAM, 0);
+	struct sockaddr_in local = ipv4("127.0.0.1", 5001);
+	OK(fd);
+	OK(ioth_bind(fd, ADDR(local)));
+	OK(ioth_setsockopt(fd, SOL_SOCKET, SO_ATTACH_FILTER, &program, sizeof(program)));
+	/* Eight bytes are the header. */
+	CHECK(ioth_sendto(fd, "abcdef", 6, 0, ADDR(local)) == 6);
+	CHECK(ioth_recv(fd, text, sizeof(text), 0) == 2);
+	/* Reading it counts instructions. */
+	OK(ioth_getsockopt(fd, SOL_SOCKET, SO_GET_FILTER, got, &count));
+	CHECK(count == 2 && memcmp(got, two, sizeof(two)) == 0);
+	count = 0;
+	OK(ioth_getsockopt(fd, SOL_SOCKET, SO_GET_FILTER, NULL, &count));
+	CHECK(count == 2);
+	FAILS(EINVAL, ioth_setsockopt(fd, SOL_SOCKET, SO_ATTACH_FILTER, &program, sizeof(program) - 1));
+	program.len = 0;
+	FAILS(EINVAL, ioth_setsockopt(fd, SOL_SOCKET, SO_ATTACH_FILTER, &program, sizeof(program)));
+	program.len = 1;
+	program.filter = (struct sock_filter *)8;
+	FAILS(EFAULT, ioth_setsockopt(fd, SOL_SOCKET, SO_ATTACH_FILTER, &program, sizeof(program)));
+	OK(ioth_close(fd));
 }
 
 static void datagrams(struct ioth *a, struct ioth *b)
@@ -547,6 +577,7 @@ int main(int argc, char *argv[])
 	stacks(vnl);
 	struct ioth *a = node(vnl, "10.0.0.1", "fd00::1"), *b = node(vnl, "10.0.0.2", "fd00::2");
 	datagrams(a, b);
+	filters(a);
 	streams(a, b);
 	interfaces(a, vnl);
 	requests(a);

@@ -6,6 +6,7 @@ mod lan;
 mod martians;
 mod peer;
 mod pieces;
+mod portless;
 mod tcp;
 mod tcp_time;
 mod udp;
