@@ -65,3 +65,67 @@ impl Random {
         hasher.finish()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::*;
+    use crate::engine::ports::{EPHEMERAL, Ports};
+
+    fn ends(v6: bool) -> (IpAddr, Vec<SocketAddr>) {
+        let (local, peers) = if v6 { ("fd00::1", "fd00::2:") } else { ("10.0.0.1", "10.0.1.") };
+        let peer = |i: u16| SocketAddr::new(format!("{peers}{i}").parse().unwrap(), 80);
+        (local.parse().unwrap(), (0..200).map(peer).collect())
+    }
+
+    /// RFC 6056 §3.3.3: who knows the ports towards one peer does not know those towards another, nor another node's.
+    #[test]
+    fn ports_differ_by_seed_and_by_peer() {
+        for v6 in [true, false] {
+            let (local, peers) = ends(v6);
+            let port = |random: &Random, ports: &mut Ports, peer| {
+                let port = ports.choose(random.port_offset(local, peer), 1, |_| true).unwrap();
+                assert!(EPHEMERAL.contains(&port));
+                port
+            };
+            let random = Random::new([1; 32]);
+            // The same counter for each: what differs is the hash.
+            let by_peer: HashSet<_> =
+                peers.iter().map(|peer| port(&random, &mut Ports::new(1), *peer)).collect();
+            let by_seed: HashSet<_> =
+                (0..200).map(|i| port(&Random::new([i; 32]), &mut Ports::new(1), peers[0])).collect();
+            let by_service: HashSet<_> = (1..=200)
+                .map(|i| port(&random, &mut Ports::new(1), SocketAddr::new(peers[0].ip(), i)))
+                .collect();
+            for ports in [by_peer, by_seed, by_service] {
+                // Some meet by chance: about one of 200 in 28,232.
+                assert!(ports.len() > 190, "{}", ports.len());
+                let low = ports.iter().filter(|port| **port < 46_884).count();
+                assert!((60..140).contains(&low), "{low} of {} in the lower half", ports.len());
+            }
+            // To one peer they are told apart, and a seed is repeatable.
+            let mut ports = Ports::new(1);
+            let ours: HashSet<_> = (0..200).map(|_| port(&random, &mut ports, peers[0])).collect();
+            assert_eq!(ours.len(), 200);
+            let again = Random::new([1; 32]);
+            assert_eq!(again.port_offset(local, peers[1]), random.port_offset(local, peers[1]));
+        }
+    }
+
+    /// RFC 6528 §3: numbers towards one peer tell nothing of those towards another; towards the same they go up.
+    #[test]
+    fn sequence_numbers_differ_by_seed_and_by_peer_and_follow_the_clock() {
+        for v6 in [true, false] {
+            let (local, peers) = ends(v6);
+            let local = SocketAddr::new(local, 40_000);
+            let at = |seed, peer, secs| {
+                Random::new([seed; 32]).initial_sequence(Instant::from_secs(secs), local, peer)
+            };
+            let by_peer: HashSet<_> = peers.iter().map(|peer| at(1, *peer, 5)).collect();
+            let by_seed: HashSet<_> = (0..200).map(|seed| at(seed, peers[0], 5)).collect();
+            assert_eq!((by_peer.len(), by_seed.len()), (200, 200));
+            assert_eq!(at(1, peers[0], 6).wrapping_sub(at(1, peers[0], 5)), 250_000);
+        }
+    }
+}

@@ -2,6 +2,7 @@
 
 mod groups;
 mod hostile;
+mod hostile_tcp;
 mod lan;
 mod martians;
 mod peer;
