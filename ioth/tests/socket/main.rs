@@ -20,6 +20,8 @@ mod mmsg;
 mod multicast;
 mod namespaces;
 mod net;
+#[cfg(feature = "smoltcp")]
+mod netlink;
 mod options;
 #[cfg(feature = "smoltcp")]
 mod packet;
@@ -137,6 +139,7 @@ on_every_pair! {
 on_every_net! {
     ioctl { devices addresses aliases address_list routes ipv6_addresses ipv6_routes descriptors_own unknown }
     net { reach }
+    netlink { dump link unknown }
     raw {
         echo_by_hand own_protocol bound_and_connected names creation calls_that_are_not send_errors header_included
         options checksums unreachable beside_udp filters control_messages

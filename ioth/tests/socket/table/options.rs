@@ -122,15 +122,17 @@ fn int_row(
 
 /// What a probe says of a fresh socket of each kind, said once where it is the same.
 pub(super) fn on_kinds(pair: &Pair, kinds: &[On], probe: impl Fn(&Fd) -> String) -> String {
-    let mut said: Vec<_> = kinds.iter().map(|&kind| (kind, probe(&open(pair, kind)))).collect();
-    said.dedup_by(|a, b| a.1 == b.1);
+    let mut said: Vec<(String, String)> = Vec::new();
+    for kind in kinds {
+        let probed = probe(&open(pair, *kind));
+        match said.iter_mut().find(|(_, same)| *same == probed) {
+            Some((words, _)) => *words = format!("{words}, {}", word(*kind)),
+            None => said.push((word(*kind).to_owned(), probed)),
+        }
+    }
     match &said[..] {
         [(_, all)] => all.clone(),
-        _ => said
-            .iter()
-            .map(|(kind, said)| format!("{}: {said}", word(*kind)))
-            .collect::<Vec<_>>()
-            .join("<br>"),
+        _ => said.iter().map(|(words, said)| format!("{words}: {said}")).collect::<Vec<_>>().join("<br>"),
     }
 }
 
