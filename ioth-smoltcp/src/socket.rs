@@ -151,6 +151,8 @@ impl NodeSocket {
                 })
             });
             match n {
+                // Nothing was to be sent, and what had to be waited for was the connection.
+                Ok(0) => break,
                 Ok(n) => {
                     sent += n;
                     IoSlice::advance_slices(&mut rest, n);

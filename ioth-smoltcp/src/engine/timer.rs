@@ -11,15 +11,36 @@ use super::SocketId;
 ///
 /// An entry is only a reminder to look: a deadline that moved away stays in the heap and is entered anew when
 /// it comes up. A socket enters a deadline only if it has none before it ([`Reminders`]), so it has few, however often
-/// its deadline changes. `stamp` tells a socket from an earlier one with the same id.
-#[derive(Debug, Default)]
+/// its deadline changes. `stamp` tells a socket from an earlier one with the same id. What dead sockets leave behind is
+/// cleared away when there may be as much of it as of the rest.
+#[derive(Debug)]
 pub(crate) struct Timers {
     heap: BinaryHeap<Reverse<(Instant, SocketId, u64)>>,
+    /// So many entries are looked through for dead ones.
+    sweep_at: usize,
+}
+
+/// Entries among which it is not worth the while to look for dead ones.
+const FEW: usize = 1024;
+
+impl Default for Timers {
+    fn default() -> Self {
+        Timers { heap: BinaryHeap::new(), sweep_at: FEW }
+    }
 }
 
 impl Timers {
     pub(crate) fn push(&mut self, at: Instant, id: SocketId, stamp: u64) {
         self.heap.push(Reverse((at, id, stamp)));
+    }
+
+    /// Forgets entries that mean nothing any more, if there are twice as many as were left the last time: which makes
+    /// it cheap, however often it is called.
+    pub(crate) fn sweep(&mut self, mut is_alive: impl FnMut(Instant, SocketId, u64) -> bool) {
+        if self.heap.len() >= self.sweep_at {
+            self.heap.retain(|Reverse((at, id, stamp))| is_alive(*at, *id, *stamp));
+            self.sweep_at = FEW.max(2 * self.heap.len());
+        }
     }
 
     /// The next socket to look after, if it is due.
@@ -57,6 +78,11 @@ impl Reminders {
         need
     }
 
+    /// Whether this one was entered and has not come up.
+    pub(crate) fn hold(&self, at: Instant) -> bool {
+        self.at.contains(&at)
+    }
+
     /// One came up.
     pub(crate) fn came_up(&mut self, now: Instant) {
         while self.at.last().is_some_and(|at| *at <= now) {
@@ -68,6 +94,29 @@ impl Reminders {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_dead_are_cleared_away_and_the_living_kept() {
+        let mut timers = Timers::default();
+        let far = Instant::from_secs(7200);
+        for id in 0..100_000 {
+            timers.push(far, SocketId(id), 0);
+            timers.sweep(|_, SocketId(id), _| id < 10);
+            assert!(timers.len() <= FEW);
+        }
+        // With nothing to clear away it is looked for seldom.
+        let mut looks = 0;
+        for id in 0..100_000 {
+            timers.push(far, SocketId(id), 1);
+            timers.sweep(|_, _, _| {
+                looks += 1;
+                true
+            });
+        }
+        assert!(looks <= 4 * 100_000 && timers.len() >= 100_010);
+        let mut left = std::iter::from_fn(|| timers.pop_due(far)).filter(|(_, stamp)| *stamp == 0);
+        assert_eq!((0..10).map(|_| left.next().unwrap().0.0).max(), Some(9));
+    }
 
     #[test]
     fn a_far_deadline_is_entered_once_however_many_near_ones_come_before() {

@@ -90,7 +90,7 @@ on_every_pair! {
     stream {
         echo half_close refused reset_by_unread_data reset_by_linger broken_pipe address_in_use port_free_after_close
         not_connected already_connected wrong_family would_block in_progress in_progress_refused
-        receive_timeout accept_timeout peek wait_all vectors names backlog_order unread_count
+        nothing_to_send receive_timeout accept_timeout peek wait_all vectors names backlog_order unread_count
     }
     datagram {
         echo connected_takes_nobody_else dissolved refused too_long zero_length truncated peek vectors

@@ -175,6 +175,21 @@ pub(crate) fn in_progress(pair: &Pair) {
     assert_eq!(read_some(&server, 1), b"x");
 }
 
+pub(crate) fn nothing_to_send(pair: &Pair) {
+    let (listener, addr) = pair.listener();
+    for _ in 0..16 {
+        let client = pair.socket(&pair.a, libc::SOCK_STREAM | libc::SOCK_NONBLOCK);
+        assert_eq!(errno(connect(client.0, addr)), libc::EINPROGRESS);
+        nonblocking(&client, false);
+        // It waits for the connection, and for nothing else.
+        assert_eq!(send(client.0, b"", NONE).unwrap(), 0);
+        assert_eq!(peer(&client), addr);
+        let server = Fd(accept(listener.0).unwrap().0);
+        send_all(&client, b"x");
+        assert_eq!(read_some(&server, 1), b"x");
+    }
+}
+
 pub(crate) fn in_progress_refused(pair: &Pair) {
     let (_closed, addr) = pair.refusing();
     let client = pair.socket(&pair.a, libc::SOCK_STREAM | libc::SOCK_NONBLOCK);

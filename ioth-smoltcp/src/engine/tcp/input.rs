@@ -83,7 +83,7 @@ impl Engine {
         }
         // RFC 9293 §3.10.7.8: "Acknowledge it, and restart the 2 MSL timeout."
         if tcp.fin() {
-            self.tcp.time_wait.restart(self.net.now, tuple, &mut self.ports);
+            self.tcp.time_wait.restart(self.net.now, tuple);
         }
         // Two nodes in TIME_WAIT would answer each other's acknowledgements for ever.
         let bare = tcp.segment_len() == 0;

@@ -85,12 +85,20 @@ impl Engine {
             }
             conn.watch_orphan(now);
         }
-        if let Some(deadline) = conn.deadline(&mut self.tcp.contexts, now)
-            // A deadline in the past means "send now", which waits for the link.
-            && deadline > now
+        let deadline = match conn.deadline(&mut self.tcp.contexts, now) {
+            // A deadline in the past means "send now", which waits for the link; patience ends all the same.
+            Some(deadline) if deadline <= now => conn.patience_ends(now),
+            deadline => deadline,
+        };
+        if let Some(deadline) = deadline
             && conn.reminders.need(deadline)
         {
             self.timers.push(deadline, id, stamp);
+            self.timers.sweep(|at, id, stamp| {
+                self.sockets.get(id.0).is_some_and(|sock| {
+                    sock.stamp == stamp && matches!(&sock.kind, Kind::Stream(stream) if stream.awaits(at))
+                })
+            });
         }
     }
 
@@ -105,6 +113,10 @@ impl Engine {
                 return self.after(id);
             }
             conn.probe(now);
+            if conn.dirty {
+                // It may wait for its link, for as long as that takes: nobody else enters its next deadline.
+                return self.after(id);
+            }
             self.mark_dirty(id);
         }
     }

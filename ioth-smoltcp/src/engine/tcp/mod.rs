@@ -109,6 +109,11 @@ impl Stream {
         }
     }
 
+    /// Whether a reminder that was entered for this moment still means something.
+    fn awaits(&self, at: Instant) -> bool {
+        self.conn().is_some_and(|conn| conn.stage != Stage::Done && conn.reminders.hold(at))
+    }
+
     /// The poll bits, as Linux's tcp_poll() has them, without a pending error.
     pub(crate) fn events(&self) -> Events {
         match &self.role {

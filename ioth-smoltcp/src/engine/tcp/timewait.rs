@@ -1,6 +1,6 @@
 //! TIME_WAIT without buffers: what a connection leaves behind (RFC 9293 §3.6.1, RFC 6191).
 
-use std::collections::VecDeque;
+use std::collections::BTreeSet;
 
 use foldhash::fast::FixedState;
 use hashbrown::HashMap;
@@ -34,13 +34,13 @@ pub(crate) struct Remains {
 #[derive(Debug)]
 pub(crate) struct TimeWait {
     entries: HashMap<Tuple, Remains, FixedState>,
-    /// In the order in which they end; a tuple that was reused meanwhile is passed over.
-    order: VecDeque<(Instant, Tuple)>,
+    /// The same, in the order in which they end.
+    order: BTreeSet<(Instant, Tuple)>,
 }
 
 impl TimeWait {
     pub(crate) fn new(seed: u64) -> Self {
-        TimeWait { entries: HashMap::with_hasher(FixedState::with_seed(seed)), order: VecDeque::new() }
+        TimeWait { entries: HashMap::with_hasher(FixedState::with_seed(seed)), order: BTreeSet::new() }
     }
 
     pub(crate) fn insert(
@@ -53,16 +53,14 @@ impl TimeWait {
         ports: &mut Ports,
     ) {
         self.expire(now, ports);
-        if self.entries.len() >= MAX_ENTRIES || self.order.len() >= 2 * MAX_ENTRIES {
+        ports.hold(tuple.local_port, held);
+        self.remove(&tuple, ports);
+        if self.entries.len() >= MAX_ENTRIES {
             self.drop_oldest(ports);
         }
         let until = now + TIME_WAIT;
-        ports.hold(tuple.local_port, held);
-        let remains = Remains { send_next, receive_next, held, until, answered: None };
-        if let Some(before) = self.entries.insert(tuple, remains) {
-            ports.let_go(tuple.local_port, before.held);
-        }
-        self.order.push_back((until, tuple));
+        self.entries.insert(tuple, Remains { send_next, receive_next, held, until, answered: None });
+        self.order.insert((until, tuple));
     }
 
     /// What is left of a connection, if its time is not over.
@@ -84,6 +82,7 @@ impl TimeWait {
 
     pub(crate) fn remove(&mut self, tuple: &Tuple, ports: &mut Ports) -> Option<Remains> {
         let remains = self.entries.remove(tuple)?;
+        self.order.remove(&(remains.until, *tuple));
         ports.let_go(tuple.local_port, remains.held);
         Some(remains)
     }
@@ -94,25 +93,23 @@ impl TimeWait {
     }
 
     /// RFC 9293 §3.10.7.8: a retransmitted FIN restarts the time-out.
-    pub(crate) fn restart(&mut self, now: Instant, tuple: Tuple, ports: &mut Ports) {
-        if let Some(remains) = self.entries.get(&tuple).copied() {
-            self.insert(now, tuple, remains.send_next, remains.receive_next, remains.held, ports);
-            if let Some(entry) = self.entries.get_mut(&tuple) {
-                entry.answered = remains.answered;
-            }
+    pub(crate) fn restart(&mut self, now: Instant, tuple: Tuple) {
+        if let Some(remains) = self.entries.get_mut(&tuple) {
+            self.order.remove(&(remains.until, tuple));
+            remains.until = now + TIME_WAIT;
+            self.order.insert((remains.until, tuple));
         }
     }
 
     /// Forgets what is over. No timer is needed for it: a lookup asks the time as well.
     pub(crate) fn expire(&mut self, now: Instant, ports: &mut Ports) {
-        while self.order.front().is_some_and(|(until, _)| *until <= now) {
+        while self.order.first().is_some_and(|(until, _)| *until <= now) {
             self.drop_oldest(ports);
         }
     }
 
     fn drop_oldest(&mut self, ports: &mut Ports) {
-        let Some((until, tuple)) = self.order.pop_front() else { return };
-        if self.entries.get(&tuple).is_some_and(|remains| remains.until == until) {
+        if let Some((_, tuple)) = self.order.pop_first() {
             self.remove(&tuple, ports);
         }
     }
@@ -138,12 +135,29 @@ mod tests {
         table.insert(Instant::ZERO, tuple(1), 5, 6, held(), &mut ports);
         assert_eq!(table.get(Instant::from_secs(59), &tuple(1)).unwrap().send_next, 5);
         assert!(table.get(Instant::from_secs(60), &tuple(1)).is_none());
-        table.restart(Instant::from_secs(59), tuple(1), &mut ports);
+        table.restart(Instant::from_secs(59), tuple(1));
         assert!(table.get(Instant::from_secs(100), &tuple(1)).is_some());
         table.insert(Instant::from_secs(200), tuple(2), 0, 0, held(), &mut ports);
         assert_eq!((table.entries.len(), table.order.len()), (1, 1));
         table.remove(&tuple(2), &mut ports);
         assert!(!ports.is_held(80), "every one let go of its port");
+    }
+
+    #[test]
+    fn a_flood_of_fins_lets_the_others_be() {
+        let (mut table, mut ports) = (TimeWait::new(1), Ports::new(1));
+        for port in 0..1000 {
+            table.insert(Instant::ZERO, tuple(port), 0, 0, held(), &mut ports);
+        }
+        for fin in 0..3 * MAX_ENTRIES as i64 {
+            table.restart(Instant::from_micros(fin), tuple(7));
+            assert_eq!((table.entries.len(), table.order.len()), (1000, 1000));
+        }
+        table.insert(Instant::from_secs(59), tuple(1000), 0, 0, held(), &mut ports);
+        assert!((0..=1000).all(|port| table.get(Instant::from_secs(59), &tuple(port)).is_some()));
+        // Its own time began anew.
+        table.expire(Instant::from_secs(60), &mut ports);
+        assert_eq!(table.len(), 2);
     }
 
     #[test]
@@ -155,7 +169,7 @@ mod tests {
             }
         }
         table.insert(Instant::ZERO, Tuple { local_port: 81, ..tuple(0) }, 0, 0, held(), &mut ports);
-        assert!(table.entries.len() <= MAX_ENTRIES && table.order.len() <= 2 * MAX_ENTRIES + 1);
+        assert_eq!((table.entries.len(), table.order.len()), (MAX_ENTRIES, MAX_ENTRIES));
         table.expire(Instant::from_secs(3600), &mut ports);
         assert!(!ports.is_held(80) && !ports.is_held(81));
     }

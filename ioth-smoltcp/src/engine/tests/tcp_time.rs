@@ -418,6 +418,85 @@ fn what_the_network_said_is_the_reason_in_the_end() {
 }
 
 #[test]
+fn patience_ends_though_the_link_takes_nothing() {
+    let mut lan = Lan::new(2, WIRE);
+    lan.nodes[0].set_blocked(ETH, true);
+    let client = lan.stream(0, Domain::INET);
+    set(&mut lan, 0, client, libc::TCP_SYNCNT, 2);
+    let _ = lan.nodes[0].connect(client, &SockAddr::Ip(addr(1, false, 80)));
+    assert_eq!(fails(&mut lan, 0, client, Errno::ETIMEDOUT).secs(), 7);
+
+    // What it was given before and after; in between it may have been looked at for another reason.
+    for blocked_first in [true, false] {
+        let (mut lan, client, _server) = measured(false);
+        watch(&mut lan, |_, _| None);
+        set(&mut lan, 0, client, libc::TCP_USER_TIMEOUT, 3_000);
+        lan.nodes[0].set_blocked(ETH, blocked_first);
+        give(&mut lan, 0, client, b"anybody?").unwrap();
+        lan.settle();
+        lan.nodes[0].set_blocked(ETH, true);
+        assert_eq!(fails(&mut lan, 0, client, Errno::ETIMEDOUT).total_millis(), 3_000);
+    }
+
+    // A silent peer, though the probes don't get away.
+    let (mut lan, client, _server) = measured(true);
+    for (name, seconds) in [(libc::TCP_KEEPIDLE, 10), (libc::TCP_KEEPINTVL, 2), (libc::TCP_KEEPCNT, 3)] {
+        set(&mut lan, 0, client, name, seconds);
+    }
+    lan.nodes[0].set_option(client, libc::SOL_SOCKET, libc::SO_KEEPALIVE, &1i32.to_ne_bytes()).unwrap();
+    lan.settle();
+    lan.nodes[0].set_blocked(ETH, true);
+    assert!(fails(&mut lan, 0, client, Errno::ETIMEDOUT).secs() <= 16);
+
+    // What a closed socket left.
+    let (mut lan, client, _server) = measured(false);
+    lan.nodes[0].set_blocked(ETH, true);
+    give(&mut lan, 0, client, b"nobody will know").unwrap();
+    lan.nodes[0].close(client);
+    lan.run_for(Duration::from_secs(205));
+    assert_eq!(lan.nodes[0].census().sockets, 0);
+}
+
+#[test]
+fn a_link_that_is_late_but_in_time() {
+    let (mut lan, client, server) = measured(false);
+    set(&mut lan, 0, client, libc::TCP_USER_TIMEOUT, 30_000);
+    lan.nodes[0].set_blocked(ETH, true);
+    give(&mut lan, 0, client, b"late").unwrap();
+    lan.run_for(Duration::from_secs(29));
+    lan.nodes[0].set_blocked(ETH, false);
+    assert!(wait_for(&mut lan, 1, server, 4) < Duration::from_millis(10));
+    lan.run_for(Duration::from_secs(60));
+    assert_eq!(lan.nodes[0].take_error(client), None);
+}
+
+#[test]
+fn dead_connections_leave_few_reminders() {
+    let mut lan = Lan::new(2, WIRE);
+    let listener = lan.stream(1, Domain::INET);
+    lan.nodes[1].set_option(listener, libc::SOL_SOCKET, libc::SO_KEEPALIVE, &1i32.to_ne_bytes()).unwrap();
+    lan.nodes[1].bind(listener, &SockAddr::Ip(addr(1, false, 80))).unwrap();
+    lan.nodes[1].listen(listener, 100).unwrap();
+    for _ in 0..40 {
+        let clients: Vec<_> = (0..100).map(|_| lan.stream(0, Domain::INET)).collect();
+        for client in &clients {
+            let _ = lan.nodes[0].connect(*client, &SockAddr::Ip(addr(1, false, 80)));
+        }
+        // Longer than what was entered for the handshake.
+        lan.run_for(Duration::from_secs(90));
+        for client in clients {
+            let (server, _) = lan.nodes[1].accept(listener).unwrap();
+            lan.nodes[0].close(client);
+            lan.nodes[1].close(server);
+        }
+        lan.run_for(Duration::from_secs(1));
+    }
+    let census = lan.nodes[1].census();
+    assert_eq!(census.sockets, 1);
+    assert!(census.timers < 2_000, "{census:?}");
+}
+
+#[test]
 fn who_guesses_cannot_close_the_window() {
     let (mut lan, client, server) = measured(false);
     let kept = Rc::new(RefCell::new(None));

@@ -56,7 +56,7 @@ pub(crate) struct KeepAlive {
 }
 
 /// A connection's two ends. IPv4 in its own form, never mapped.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) struct Tuple {
     pub(crate) local_ip: IpAddr,
     pub(crate) local_port: u16,

@@ -30,6 +30,11 @@ impl Conn {
             .min()
     }
 
+    /// When it has to be looked at though its link takes nothing: what runs out meanwhile.
+    pub(crate) fn patience_ends(&self, now: Instant) -> Option<Instant> {
+        [self.give_up_at, self.stuck_at(), self.probe_at()].into_iter().flatten().filter(|at| *at > now).min()
+    }
+
     /// Starts to ask a peer that was silent for too long. smoltcp sends the probes, the first one at once.
     pub(crate) fn probe(&mut self, now: Instant) {
         if let Some(keep_alive) = self.keep_alive
