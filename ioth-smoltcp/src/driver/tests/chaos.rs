@@ -192,6 +192,8 @@ impl World {
 #[test]
 fn every_thread_returns_and_nothing_is_left() {
     let world = Arc::new(World::new());
+    // From the first call to the last: a node without sockets could be deleted.
+    let kept: Vec<_> = world.nodes.iter().map(|node| socket(node, SocketType::STREAM)).collect();
     let (done, returned) = mpsc::channel();
     for at in 0..world.nodes.len() {
         let (world, done) = (world.clone(), done.clone());
@@ -216,6 +218,7 @@ fn every_thread_returns_and_nothing_is_left() {
         rounds += returned.recv_timeout(DURATION + PATIENCE).expect("a thread hangs or has panicked");
     }
     assert!(rounds > THREADS, "{rounds} rounds");
+    drop(kept);
     let world = Arc::into_inner(world).expect("every thread has let go of the world");
     drop(world.shared);
     for node in &world.nodes {
