@@ -91,6 +91,9 @@ impl SocketId {
 /// Sockets of one engine at most, those in the kernel's hands included (RLIMIT_NOFILE bounds a process's own).
 const MAX_SOCKETS: usize = 1 << 20;
 
+/// Sockets that wait for a link among which it is not worth the while to look for closed ones.
+const FEW_STALLED: usize = 64;
+
 /// One node. See the [module](self).
 #[derive(Debug)]
 pub struct Engine {
@@ -415,10 +418,16 @@ impl Engine {
         }
     }
 
-    /// A datagram socket has to wait for the link.
+    /// A socket has to wait for the link.
     fn stall(&mut self, id: SocketId) {
         if !std::mem::replace(&mut self.sockets[id.0].stalled, true) {
             self.stalled.push(id);
+        }
+        // Sockets come and go while the link takes nothing, and leave their ids behind.
+        if self.stalled.len() > 2 * self.sockets.len() + FEW_STALLED {
+            self.stalled.sort_unstable();
+            self.stalled.dedup();
+            self.stalled.retain(|id| self.sockets.get(id.0).is_some_and(|sock| sock.stalled));
         }
         self.touch(id);
     }

@@ -29,7 +29,7 @@ impl Engine {
                 && conn.stage != Stage::Done
             {
                 conn.dirty = true;
-                self.stalled.push(id);
+                self.stall(id);
             }
             self.after(id);
         }

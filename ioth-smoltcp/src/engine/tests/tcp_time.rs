@@ -458,6 +458,28 @@ fn patience_ends_though_the_link_takes_nothing() {
 }
 
 #[test]
+fn who_gives_up_on_a_blocked_link_leaves_nothing() {
+    let mut lan = Lan::new(2, WIRE);
+    lan.nodes[0].set_blocked(ETH, true);
+    for _ in 0..1000 {
+        let client = lan.stream(0, Domain::INET);
+        let _ = lan.nodes[0].connect(client, &SockAddr::Ip(addr(1, false, 80)));
+        lan.settle();
+        lan.nodes[0].close(client);
+    }
+    assert!(lan.nodes[0].stalled.len() < 100);
+    // Those who are there go on.
+    let listener = lan.stream(1, Domain::INET);
+    lan.nodes[1].bind(listener, &SockAddr::Ip(addr(1, false, 80))).unwrap();
+    lan.nodes[1].listen(listener, 5).unwrap();
+    let client = lan.stream(0, Domain::INET);
+    let _ = lan.nodes[0].connect(client, &SockAddr::Ip(addr(1, false, 80)));
+    lan.settle();
+    lan.nodes[0].set_blocked(ETH, false);
+    assert!(lan.run_until(DELAY * 10, |lan| lan.nodes[0].events(client) == Events::OUT));
+}
+
+#[test]
 fn a_link_that_is_late_but_in_time() {
     let (mut lan, client, server) = measured(false);
     set(&mut lan, 0, client, libc::TCP_USER_TIMEOUT, 30_000);
