@@ -144,13 +144,13 @@ fn with_host<R>(net: &mut Net, f: impl FnOnce(&mut Tables, &mut NodeHost<'_>) ->
 impl Engine {
     pub(super) fn netlink_bind(&mut self, id: SocketId, addr: &SockAddr) -> Result<()> {
         let SockAddr::Netlink { port, groups } = *addr else { return Err(Errno::EINVAL) };
-        let taken = port != 0 && self.netlinks().any(|(other, netlink)| other != id && netlink.port == port);
-        if taken {
-            return Err(Errno::EADDRINUSE);
-        }
         let mine = self.netlink_mut(id)?.port;
         if mine != 0 && port != mine && port != 0 {
             return Err(Errno::EINVAL);
+        }
+        let taken = port != 0 && self.netlinks().any(|(other, netlink)| other != id && netlink.port == port);
+        if taken {
+            return Err(Errno::EADDRINUSE);
         }
         let port = if port != 0 { port } else { self.netlink_port(id)? };
         let netlink = self.netlink_mut(id)?;

@@ -5,6 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::thread;
 use std::time::Instant;
 
+use ioth::Stack;
 use ioth::berkeley::*;
 
 use crate::fixture::*;
@@ -13,7 +14,12 @@ type Ifreq = [u8; 40];
 
 /// A socket of a's, and the name and index of its interface that is not loopback.
 pub(crate) fn device(pair: &Pair) -> (Fd, String, u32) {
-    let fd = pair.socket(&pair.a, libc::SOCK_DGRAM);
+    device_of(pair, &pair.a)
+}
+
+/// The same of another node.
+pub(crate) fn device_of(pair: &Pair, stack: &Stack) -> (Fd, String, u32) {
+    let fd = pair.socket(stack, libc::SOCK_DGRAM);
     let named = (2..20u32).find_map(|index| {
         let mut ifreq = ifreq("", &index.to_ne_bytes());
         ioctl(fd.0, libc::SIOCGIFNAME, &mut ifreq).ok()?;

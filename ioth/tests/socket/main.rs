@@ -9,6 +9,7 @@ mod control;
 mod cork;
 mod datagram;
 mod descriptor;
+mod device;
 mod filter;
 mod fixture;
 mod ioctl;
@@ -139,6 +140,7 @@ on_every_pair! {
 on_every_net! {
     ioctl { devices addresses aliases address_list routes ipv6_addresses ipv6_routes descriptors_own unknown }
     net { reach }
+    device { streams datagrams }
     netlink { dump link unknown }
     raw {
         echo_by_hand own_protocol bound_and_connected names creation calls_that_are_not send_errors header_included

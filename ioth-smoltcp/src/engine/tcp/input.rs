@@ -53,7 +53,7 @@ impl Engine {
                 return self.time_wait_input(header, tuple, remains, &packet[tcp_at..]);
             }
         }
-        let listener = self.listener_for(&tuple);
+        let listener = self.listener_for(ifindex, &tuple);
         if tcp.syn()
             && !(tcp.ack() || tcp.rst() || tcp.fin())
             && let Some(listener) = listener

@@ -12,7 +12,7 @@ use smoltcp::time::{Duration, Instant};
 use super::conn::{Conn, Setup, Stage, Tuple};
 use super::{Role, Stream};
 use crate::engine::addr::is_link_local;
-use crate::engine::ports::{Held, Space};
+use crate::engine::ports::{Binding, Held, Space};
 use crate::engine::sockets::Kind;
 use crate::engine::{Engine, SocketId, wire};
 
@@ -104,13 +104,20 @@ impl Engine {
         }
     }
 
-    /// The listener for a SYN: bound to the address itself, or to a wildcard. Of several that share the port by
-    /// SO_REUSEPORT each has its part of the peers.
-    pub(super) fn listener_for(&self, tuple: &Tuple) -> Option<SocketId> {
+    /// The listener for a SYN: bound to the interface, to the address itself, or to a wildcard. Of several that share
+    /// the port by SO_REUSEPORT each has its part of the peers.
+    pub(super) fn listener_for(&self, ifindex: u32, tuple: &Tuple) -> Option<SocketId> {
         let bindings = self.ports.bindings(Space::Tcp, tuple.local_port).iter();
         let fitting = bindings.filter(|binding| binding.listening);
-        let fitting =
-            || fitting.clone().filter_map(|binding| Some((binding.fits(tuple.local_ip)?, binding.id)));
+        let fits = |binding: &Binding| {
+            let score = binding.fits(tuple.local_ip)?;
+            match self.sockets.get(binding.id.0)?.options.device {
+                Some(device) if device != ifindex => None,
+                Some(_) => Some(score + 4),
+                None => Some(score),
+            }
+        };
+        let fitting = || fitting.clone().filter_map(|binding| Some((fits(binding)?, binding.id)));
         let best = fitting().map(|(score, _)| score).max()?;
         let mut equals = fitting().filter(|(score, _)| *score == best).map(|(_, id)| id);
         match equals.clone().count() {
@@ -125,7 +132,8 @@ impl Engine {
             return self.park(listener, ifindex, syn);
         }
         // The answer goes back where the question came from, if the route leads there.
-        let scope = is_link_local(tuple.remote_ip).then_some(ifindex);
+        let device = self.sockets[listener.0].options.device;
+        let scope = is_link_local(tuple.remote_ip).then_some(ifindex).or(device);
         let Ok(path) = self.net.tables.route(tuple.remote_ip, scope, Some(tuple.local_ip)) else {
             self.net.drops.no_route += 1;
             return;
