@@ -11,7 +11,7 @@ mod world;
 
 use std::io::IoSlice;
 
-use ioth_core::{MsgFlags, SendMsg, Shutdown};
+use ioth_core::{Domain, MsgFlags, SendMsg, Shutdown, SocketType};
 
 use super::Input;
 use world::{ETH, World, addr};
@@ -36,6 +36,23 @@ const OPTIONS: [(i32, i32, &[i32]); 12] = [
     (libc::IPPROTO_TCP, libc::TCP_DEFER_ACCEPT, &[0, 1, 30]),
     (libc::IPPROTO_IP, libc::IP_TTL, &[1, 64]),
 ];
+
+/// Sockets below UDP and TCP: domain, type, protocol. Packet sockets have theirs in network byte order.
+const OTHERS: [(Domain, SocketType, i32); 11] = [
+    (Domain::INET, SocketType::RAW, libc::IPPROTO_ICMP),
+    (Domain::INET, SocketType::RAW, libc::IPPROTO_TCP),
+    (Domain::INET, SocketType::RAW, libc::IPPROTO_UDP),
+    (Domain::INET, SocketType::RAW, EXPERIMENT),
+    (Domain::INET6, SocketType::RAW, libc::IPPROTO_ICMPV6),
+    (Domain::INET6, SocketType::RAW, EXPERIMENT),
+    (Domain::INET, SocketType::DGRAM, libc::IPPROTO_ICMP),
+    (Domain::INET6, SocketType::DGRAM, libc::IPPROTO_ICMPV6),
+    (Domain::PACKET, SocketType::RAW, (libc::ETH_P_ALL as u16).to_be() as i32),
+    (Domain::PACKET, SocketType::DGRAM, (libc::ETH_P_ALL as u16).to_be() as i32),
+    (Domain::PACKET, SocketType::RAW, (libc::ETH_P_IP as u16).to_be() as i32),
+];
+/// RFC 3692: a protocol that nobody has.
+const EXPERIMENT: i32 = 253;
 
 /// Those with which a connection may end for no more than a few seconds of silence.
 const IMPATIENT: [i32; 4] =
@@ -158,11 +175,47 @@ fn call(world: &mut World, what: u8, input: &mut Input<'_>) {
             let id = host.datagrams.swap_remove(0);
             host.engine.close(id);
         }
+        14 if (2..5).contains(&(pick % 8)) => {
+            let (domain, kind, protocol) = OTHERS[usize::from(input.byte()) % OTHERS.len()];
+            host.open_other(domain, kind, protocol);
+        }
+        14 if pick % 8 == 5 && !host.others.is_empty() => {
+            let id = host.others.swap_remove(0);
+            host.engine.close(id);
+        }
+        14 if pick % 8 == 6 && !host.others.is_empty() => {
+            let id = host.others[usize::from(input.byte()) % host.others.len()];
+            // An echo request where that means something. A raw socket could forge segments: that is not its program's aim.
+            let mut bytes = vec![if v6 { 128 } else { 8 }, 0, 0, 0, 0, 7, 0, 1];
+            bytes.resize(8 + usize::from(input.u16() % 4000), 0x55);
+            let to = addr(1 - node, v6, 0).into();
+            let message = SendMsg { data: &[IoSlice::new(&bytes)], addr: Some(&to), control: &[] };
+            let _ = host.engine.send(id, &message, MsgFlags::empty());
+        }
+        14 if pick % 8 == 7 && !host.datagrams.is_empty() => {
+            let id = host.datagrams[usize::from(input.byte()) % host.datagrams.len()];
+            let joins = input.byte() & 1 == 0;
+            // struct ip_mreqn and struct ipv6_mreq
+            let v4 = [&[239, 0, 0, input.byte() % 4, 0, 0, 0, 0][..], &(ETH as i32).to_ne_bytes()].concat();
+            let mut v6_group = [0; 20];
+            (v6_group[0], v6_group[1], v6_group[15]) = (0xff, 0x05, input.byte() % 4);
+            v6_group[16..].copy_from_slice(&ETH.to_ne_bytes());
+            let (level, name, value) = match (v6, joins) {
+                (false, true) => (libc::IPPROTO_IP, libc::IP_ADD_MEMBERSHIP, &v4[..]),
+                (false, false) => (libc::IPPROTO_IP, libc::IP_DROP_MEMBERSHIP, &v4[..]),
+                (true, true) => (libc::IPPROTO_IPV6, libc::IPV6_ADD_MEMBERSHIP, &v6_group[..]),
+                (true, false) => (libc::IPPROTO_IPV6, libc::IPV6_DROP_MEMBERSHIP, &v6_group[..]),
+            };
+            let _ = host.engine.set_option(id, level, name, value);
+        }
         15 => {
             for stream in &host.streams {
                 let _ = (host.engine.take_error(stream.id), host.engine.events(stream.id));
                 let mut amount = [0; 4];
                 let _ = host.engine.ioctl(stream.id, libc::FIONREAD, &mut amount);
+            }
+            for id in host.others.clone() {
+                let _ = host.receive_datagram(id);
             }
         }
         _ => {}

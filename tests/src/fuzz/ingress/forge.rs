@@ -5,7 +5,9 @@ use std::net::{IpAddr, SocketAddr};
 use super::super::Input;
 use super::PORTS;
 use super::flows::Flow;
-use super::packet::{self, ACK, ARP, ETHERNET, FRAGMENT, ICMP, ICMPV6, RST, SYN, Seen, Segment, TCP, UDP};
+use super::packet::{
+    self, ACK, ARP, ETHERNET, FRAGMENT, ICMP, ICMPV6, IGMP, RST, SYN, Seen, Segment, TCP, UDP,
+};
 use super::world::{World, addr, mac};
 
 /// Forges what the next bytes say.
@@ -310,6 +312,7 @@ fn datagram(world: &mut World, input: &mut Input<'_>) {
     let (from, what) = (usize::from(which >> 2 & 3), which >> 4);
     let len = usize::from(input.u16() % 1400);
     let mut hops = 64;
+    let mut src = addr(from, v6, 0).ip();
     let (protocol, payload) = match what {
         0..=5 => {
             let [source, port] = [0, 1].map(|_| PORTS[usize::from(input.byte() % 4)]);
@@ -337,15 +340,49 @@ fn datagram(world: &mut World, input: &mut Input<'_>) {
             bytes.extend(input.take(22));
             (next, bytes)
         }
+        12 => {
+            // A router asks who listens.
+            hops = 1;
+            let (delay, group) = (input.byte(), input.byte() % 4);
+            match v6 {
+                true => {
+                    // RFC 3810 §5.1.14: from a link-local address.
+                    src = [0xfe80, 0, 0, 0, 0, 0, 0, from as u16 + 1].into();
+                    let mut bytes = vec![130, 0, 0, 0, 0, delay, 0, 0];
+                    bytes.extend([0xff, 5, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, group]);
+                    bytes.extend(input.take(20));
+                    (ICMPV6, bytes)
+                }
+                false => {
+                    let mut bytes = vec![0x11, delay, 0, 0, 239, 0, 0, group];
+                    bytes.extend(input.take(20));
+                    let sum = packet::checksum(&bytes);
+                    bytes[2..4].copy_from_slice(&sum.to_be_bytes());
+                    (IGMP, bytes)
+                }
+            }
+        }
+        13 => {
+            // Pieces of packets that never become whole.
+            for i in 0..1u16 << (input.byte() % 9) {
+                let ident = i.to_be_bytes();
+                let header = packet::ip(addr(from, v6, 0).ip(), addr(to, v6, 0).ip(), UDP, 64, &[]);
+                let piece = fragment(&header, 8 * usize::from(i % 5), &[0x5a; 64], i % 3 != 0, ident[1]);
+                deliver(world, to, &piece);
+            }
+            return;
+        }
         _ => (if v6 { ICMPV6 } else { ICMP }, input.take(len.min(80)).to_vec()),
     };
-    let to_ip = match input.byte() % 8 {
+    let to_ip = match input.byte() % 10 {
+        8 if v6 => [0xff05, 0, 0, 0, 0, 0, 0, u16::from(input.byte() % 4)].into(),
+        8 => [239, 0, 0, input.byte() % 4].into(),
         0 if v6 => [0xff02, 0, 0, 0, 0, 0, 0, 1].into(),
         0 => [224, 0, 0, 1].into(),
         1 if !v6 => [10, 0, 0, 255].into(),
         _ => addr(to, v6, 0).ip(),
     };
-    let mut packet = packet::ip(addr(from, v6, 0).ip(), to_ip, protocol, hops, &payload);
+    let mut packet = packet::ip(src, to_ip, protocol, hops, &payload);
     packet::repair(&mut packet);
     deliver(world, to, &packet);
 }

@@ -8,6 +8,7 @@ pub(super) const ARP: u16 = 0x0806;
 pub(super) const IPV6: u16 = 0x86dd;
 
 pub(super) const ICMP: u8 = 1;
+pub(super) const IGMP: u8 = 2;
 pub(super) const TCP: u8 = 6;
 pub(super) const UDP: u8 = 17;
 pub(super) const FRAGMENT: u8 = 44;
@@ -185,6 +186,11 @@ impl Seen {
         let controls = u32::from(self.flags & SYN != 0) + u32::from(self.flags & FIN != 0);
         self.sequence.wrapping_add(self.len as u32 + controls)
     }
+}
+
+/// The checksum of a message without a pseudo-header.
+pub(super) fn checksum(bytes: &[u8]) -> u16 {
+    !fold(sum(bytes))
 }
 
 fn sum_of_addresses(bytes: &[u8]) -> u64 {

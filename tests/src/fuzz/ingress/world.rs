@@ -24,7 +24,11 @@ const MAX_EMBRYOS: usize = 512;
 const MAX_PARKED: usize = 256;
 pub(super) const MAX_BACKLOG: usize = 3;
 const MAX_NEIGHBOURS: usize = 16_384;
-const MAX_UNRESOLVED: usize = 1024 + 16;
+const MAX_UNRESOLVED: usize = 1024;
+/// What pieces cost at least bounds the packets in the making.
+const MAX_PIECES: usize = (4 << 20) / 2048;
+const MAX_REPORTS: usize = 16_384;
+const MAX_PATH_MTUS: usize = 4096;
 const MAX_TIME_WAIT: usize = 65_536;
 /// Reminders that a socket may have, see `engine::timer`.
 const MAX_REMINDERS: usize = 32;
@@ -62,6 +66,8 @@ pub(super) struct Host {
     pub(super) listeners: Vec<SocketId>,
     pub(super) streams: Vec<Stream>,
     pub(super) datagrams: Vec<SocketId>,
+    /// Raw, ping and packet sockets.
+    pub(super) others: Vec<SocketId>,
     pub(super) blocked: bool,
     /// Its connections may have been told to give up soon.
     pub(super) impatient: bool,
@@ -301,6 +307,9 @@ impl World {
                 ("timers", census.timers, most * MAX_REMINDERS),
                 ("neighbours", census.neighbours, MAX_NEIGHBOURS),
                 ("unresolved", census.unresolved, MAX_UNRESOLVED),
+                ("pieces", census.pieces, MAX_PIECES),
+                ("reports", census.reports, MAX_REPORTS),
+                ("path_mtus", census.path_mtus, MAX_PATH_MTUS),
             ];
             for (what, count, bound) in bounds {
                 assert!(count <= bound, "{count} {what} at node {}, {bound} at most", host.index);
@@ -315,7 +324,16 @@ impl World {
         let magnitude = |count: usize| usize::BITS - count.leading_zeros();
         for host in &self.hosts {
             let census = host.engine.census();
-            let counts = [census.sockets, census.embryos, census.ready, census.parked, census.time_wait];
+            let counts = [
+                census.sockets,
+                census.embryos,
+                census.ready,
+                census.parked,
+                census.time_wait,
+                census.pieces,
+                census.reports,
+                census.path_mtus,
+            ];
             counts.map(magnitude).hash(&mut hasher);
             format!("{:?}", host.engine.drops()).split(|c: char| !c.is_ascii_digit()).for_each(|count| {
                 count.parse().map_or(0, magnitude).min(4).hash(&mut hasher);
@@ -352,12 +370,16 @@ impl World {
         self.run(CLOSING_TIME);
         for host in &self.hosts {
             let census = host.engine.census();
-            assert_eq!(
-                (census.sockets, census.connections, census.ports, census.unresolved, census.egress),
-                (0, 0, 0, 0, 0),
-                "node {} still holds {census:?}",
-                host.index
-            );
+            let held = [
+                census.sockets,
+                census.connections,
+                census.ports,
+                census.unresolved,
+                census.pieces,
+                census.reports,
+                census.egress,
+            ];
+            assert_eq!(held, [0; 7], "node {} still holds {census:?}", host.index);
         }
         // What was forgotten may still be in the heap; it does nothing any more.
         let micros = self.tally.micros;
@@ -430,7 +452,7 @@ impl World {
                         moved = true;
                     }
                 }
-                for id in self.hosts[node].datagrams.clone() {
+                for id in [&self.hosts[node].datagrams[..], &self.hosts[node].others].concat() {
                     while self.hosts[node].receive_datagram(id).is_ok() {
                         moved = true;
                     }
@@ -465,6 +487,7 @@ impl Host {
             listeners: Vec::new(),
             streams: Vec::new(),
             datagrams: Vec::new(),
+            others: Vec::new(),
             blocked: false,
             impatient: false,
             opened: 0,
@@ -475,7 +498,7 @@ impl Host {
     }
 
     fn is_full(&self) -> bool {
-        self.listeners.len() + self.streams.len() + self.datagrams.len() >= MAX_OPEN
+        self.listeners.len() + self.streams.len() + self.datagrams.len() + self.others.len() >= MAX_OPEN
     }
 
     fn socket(&mut self, v6: bool, kind: SocketType) -> Option<SocketId> {
@@ -521,6 +544,14 @@ impl Host {
         self.datagrams.push(id);
     }
 
+    /// Opens a raw, ping or packet socket.
+    pub(super) fn open_other(&mut self, domain: Domain, kind: SocketType, protocol: i32) {
+        if !self.is_full() {
+            self.opened += 1;
+            self.others.extend(self.engine.socket(domain, kind, protocol));
+        }
+    }
+
     /// Takes what waits in listeners. `all`: also beyond what a program would keep open, to be closed at once.
     pub(super) fn accept(&mut self, all: bool) -> bool {
         let mut accepted = false;
@@ -562,7 +593,13 @@ impl Host {
 
     fn close_all(&mut self) {
         let streams = self.streams.drain(..).map(|stream| stream.id);
-        for id in self.listeners.drain(..).chain(streams).chain(self.datagrams.drain(..)) {
+        for id in self
+            .listeners
+            .drain(..)
+            .chain(streams)
+            .chain(self.datagrams.drain(..))
+            .chain(self.others.drain(..))
+        {
             self.engine.close(id);
         }
     }
