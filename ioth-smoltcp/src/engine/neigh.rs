@@ -3,7 +3,8 @@
 //! One table serves ARP and neighbour discovery; what differs is only the packet that asks. Sans-IO:
 //! calls say what happened, [`Neighbours::poll`] says whom to ask and whom to give up.
 
-use std::collections::VecDeque;
+use std::cmp::Reverse;
+use std::collections::{BinaryHeap, VecDeque};
 use std::net::IpAddr;
 
 use foldhash::fast::FixedState;
@@ -48,12 +49,25 @@ pub(crate) enum State {
     Probe { asked: u8, next: Instant },
 }
 
+impl State {
+    /// How often was asked, and when something has to be done.
+    fn due(self) -> Option<(u8, Instant)> {
+        match self {
+            State::Incomplete { asked, next } | State::Probe { asked, next } => Some((asked, next)),
+            State::Delay { until } => Some((0, until)),
+            State::Reachable { .. } | State::Stale => None,
+        }
+    }
+}
+
 #[derive(Debug)]
 struct Entry {
     mac: MacAddr,
     state: State,
     used: Instant,
     queue: Vec<Frame>,
+    /// When it will be looked at.
+    reminder: Option<Instant>,
 }
 
 /// What became of a packet that was to be sent.
@@ -81,8 +95,8 @@ pub(crate) struct Neighbours {
     queued: usize,
     /// Whose packets wait, the oldest first. Those that do no more are passed over.
     waiting: VecDeque<Key>,
-    /// No entry has to be looked at before this.
-    next: Option<Instant>,
+    /// When which entry has to be looked at; those that an entry does not know any more are passed over.
+    reminders: BinaryHeap<Reverse<(Instant, Key)>>,
     /// Counts changes of any address, so that cached paths know when to ask again.
     generation: u64,
 }
@@ -93,7 +107,7 @@ impl Neighbours {
             entries: HashMap::with_hasher(FixedState::with_seed(seed)),
             queued: 0,
             waiting: VecDeque::new(),
-            next: None,
+            reminders: BinaryHeap::new(),
             generation: 0,
         }
     }
@@ -103,10 +117,11 @@ impl Neighbours {
         if !self.entries.contains_key(&key) {
             self.make_room();
             let state = State::Incomplete { asked: 1, next: now + RETRANS_TIMER };
-            let entry = Entry { mac: MacAddr::UNSPECIFIED, state, used: now, queue: vec![packet] };
+            let entry =
+                Entry { mac: MacAddr::UNSPECIFIED, state, used: now, queue: vec![packet], reminder: None };
             self.entries.insert(key, entry);
             self.count_waiting(key);
-            self.wake_at(now + RETRANS_TIMER);
+            self.remind(key, now + RETRANS_TIMER);
             return Resolution::Queued { ask: true };
         }
         let entry = self.entries.get_mut(&key).expect("the entry was found just now");
@@ -126,8 +141,9 @@ impl Neighbours {
             State::Reachable { .. } | State::Stale => {
                 let until = now + DELAY_FIRST_PROBE;
                 entry.state = State::Delay { until };
-                self.next = Some(self.next.map_or(until, |next| next.min(until)));
-                until
+                let mac = entry.mac;
+                self.remind(key, until);
+                return Resolution::Known { mac, packet, fresh_until: until };
             }
             State::Delay { until } => until,
             State::Probe { next, .. } => next,
@@ -178,50 +194,42 @@ impl Neighbours {
             return self.confirm(now, key, mac, false, true);
         }
         self.make_room();
-        self.entries.insert(key, Entry { mac, state: State::Stale, used: now, queue: Vec::new() });
+        self.entries
+            .insert(key, Entry { mac, state: State::Stale, used: now, queue: Vec::new(), reminder: None });
         Vec::new()
     }
 
     /// Everything that is due. Call it again when [`next_deadline`](Self::next_deadline) has passed.
     pub(crate) fn poll(&mut self, now: Instant, actions: &mut Vec<Action>) {
-        if self.next.is_none_or(|next| now < next) {
-            return;
-        }
-        let mut next: Option<Instant> = None;
-        let mut queued = 0;
-        let mut changed = false;
-        self.entries.retain(|key, entry| {
-            let (asked, due, mac) = match entry.state {
-                State::Incomplete { asked, next } => (asked, next, None),
-                State::Probe { asked, next } => (asked, next, Some(entry.mac)),
-                State::Delay { until } => (0, until, Some(entry.mac)),
-                State::Reachable { .. } | State::Stale => return true,
+        while let Some(&Reverse((at, key))) = self.reminders.peek()
+            && at <= now
+        {
+            self.reminders.pop();
+            let Some(entry) = self.entries.get_mut(&key).filter(|entry| entry.reminder == Some(at)) else {
+                continue;
             };
-            if now >= due {
-                if asked >= MAX_SOLICIT {
-                    queued += entry.queue.len();
-                    changed = true;
-                    actions.push(Action::Failed { packets: std::mem::take(&mut entry.queue) });
-                    return false;
-                }
-                actions.push(Action::Solicit { key: *key, mac });
-                let (asked, next) = (asked + 1, now + RETRANS_TIMER);
-                entry.state = match mac {
-                    None => State::Incomplete { asked, next },
-                    Some(_) => State::Probe { asked, next },
-                };
+            entry.reminder = None;
+            let Some((asked, due)) = entry.state.due() else { continue };
+            if now < due {
+                self.remind(key, due);
+                continue;
             }
-            let due = match entry.state {
-                State::Incomplete { next, .. } | State::Probe { next, .. } => next,
-                State::Delay { until } => until,
-                State::Reachable { .. } | State::Stale => return true,
+            if asked >= MAX_SOLICIT {
+                let packets = self.entries.remove(&key).map_or_else(Vec::new, |entry| entry.queue);
+                self.queued -= packets.len();
+                self.generation += 1;
+                actions.push(Action::Failed { packets });
+                continue;
+            }
+            let mac = (!matches!(entry.state, State::Incomplete { .. })).then_some(entry.mac);
+            let (asked, next) = (asked + 1, now + RETRANS_TIMER);
+            entry.state = match mac {
+                None => State::Incomplete { asked, next },
+                Some(_) => State::Probe { asked, next },
             };
-            next = Some(next.map_or(due, |next| next.min(due)));
-            true
-        });
-        self.queued -= queued;
-        self.next = next;
-        self.generation += u64::from(changed);
+            actions.push(Action::Solicit { key, mac });
+            self.remind(key, next);
+        }
     }
 
     /// Packets that wait for an answer.
@@ -236,7 +244,7 @@ impl Neighbours {
 
     /// When [`poll`](Self::poll) has something to do.
     pub(crate) fn next_deadline(&self) -> Option<Instant> {
-        self.next
+        self.reminders.peek().map(|Reverse((at, _))| *at)
     }
 
     /// Forgets the neighbours of an interface, and what waited for them.
@@ -276,8 +284,20 @@ impl Neighbours {
         }
     }
 
-    fn wake_at(&mut self, at: Instant) {
-        self.next = Some(self.next.map_or(at, |next| next.min(at)));
+    /// Has an entry looked at when its time comes, unless that is done earlier anyway.
+    fn remind(&mut self, key: Key, at: Instant) {
+        let Some(entry) = self.entries.get_mut(&key) else { return };
+        if entry.reminder.is_none_or(|before| at < before) {
+            entry.reminder = Some(at);
+            self.reminders.push(Reverse((at, key)));
+        }
+        // Those of entries that went are in the way only when very many went at once.
+        if self.reminders.len() > 4 * MAX_ENTRIES {
+            let entries = &self.entries;
+            self.reminders.retain(|Reverse((at, key))| {
+                entries.get(key).is_some_and(|entry| entry.reminder == Some(*at))
+            });
+        }
     }
 
     /// Evicts, when the table is full, the least recently used of a few entries, rather one that answers nobody.

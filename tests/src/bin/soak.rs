@@ -24,6 +24,8 @@ const MAX_POOL: usize = 4000;
 /// Runs, and time, that making a failing input shorter may take.
 const MAX_SHORTENING: usize = 4000;
 const SHORTENING_TIME: Duration = Duration::from_secs(40);
+/// Frames beyond which an input is too slow to be worth changing.
+const MAX_FRAMES: u64 = 3000;
 /// A program that takes longer hangs, on however busy a machine.
 const HANGS: Duration = Duration::from_secs(60);
 /// How often what was reached is told.
@@ -169,7 +171,8 @@ impl Soak {
             match outcome {
                 Ok(tally) => {
                     let new = known.insert(tally.signature);
-                    if new && input.len() <= self.args.max_len && program as usize >= committed {
+                    let quick = input.len() <= self.args.max_len && tally.frames <= MAX_FRAMES;
+                    if new && quick && program as usize >= committed {
                         self.keep(&input);
                         if pool.len() < MAX_POOL {
                             pool.push(input);

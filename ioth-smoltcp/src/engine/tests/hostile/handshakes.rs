@@ -277,3 +277,41 @@ fn no_icmp_error_ends_or_starves_a_connection() {
         assert!(!packets.is_empty() && packets.len() <= 4, "{} packets for 1000 bytes", packets.len());
     }
 }
+
+#[test]
+fn a_narrower_way_has_to_be_told_with_what_is_under_way() {
+    for v6 in [false, true] {
+        let (mut peer, id) = Peer::accepted_with(v6, &[2, 4, 5, 180]);
+        crate::engine::tests::lan::send(&mut peer.engine, id, &[7; 5000]).unwrap();
+        peer.settle();
+        let packets = peer.hear_packets();
+        let quoted = packets.iter().max_by_key(|packet| packet.len()).unwrap().clone();
+        let at = if v6 { 44 } else { 24 };
+        let with_sequence = |difference: u32| {
+            let mut quoted = quoted.clone();
+            let sequence = u32::from_be_bytes(quoted[at..at + 4].try_into().unwrap());
+            quoted[at..at + 4].copy_from_slice(&sequence.wrapping_add(difference).to_be_bytes());
+            quoted
+        };
+        for difference in [1 << 20, 1 << 31, u32::MAX - 5000] {
+            icmp(&mut peer, TOO_BIG, 1300, &with_sequence(difference));
+        }
+        // Nobody's packet, and one that another host sent.
+        icmp(&mut peer, TOO_BIG, 1300, &quoted[..at]);
+        let mut others = quoted.clone();
+        others[at - 5] ^= 1;
+        icmp(&mut peer, TOO_BIG, 1300, &others);
+        assert_eq!(peer.engine.census().path_mtus, 0);
+        icmp(&mut peer, TOO_BIG, 1300, &quoted);
+        assert_eq!(peer.engine.census().path_mtus, 1, "what was sent is believed");
+        // Not less than anybody's link carries, however little is claimed.
+        icmp(&mut peer, TOO_BIG, 68, &quoted);
+        peer.wait(Duration::from_millis(300));
+        let least = if v6 { 1280 } else { 552 };
+        let longest = peer.hear_packets().iter().map(Vec::len).max();
+        assert!(longest.is_some_and(|longest| longest > least - 20 && longest <= 1300), "{longest:?}");
+        // It is forgotten in time.
+        peer.wait(Duration::from_secs(601));
+        assert_eq!(peer.engine.census().path_mtus, 0);
+    }
+}
