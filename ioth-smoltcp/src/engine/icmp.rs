@@ -40,6 +40,8 @@ pub(crate) enum Unreachable {
     Option(u32),
     /// RFC 8200 §4.5: a field of an IPv6 header, at this offset, is wrong.
     Field(u32),
+    /// RFC 8200 §4.5: the first piece does not have all headers.
+    Incomplete,
     /// A piece of the packet did not come in time.
     Reassembly,
 }
@@ -54,6 +56,9 @@ impl Unreachable {
             (Unreachable::Protocol(pointer), false) => Some((V6_PARAMETER_PROBLEM, 1, pointer)),
             (Unreachable::Option(_), true) => None,
             (Unreachable::Field(_), true) => None,
+            (Unreachable::Incomplete, true) => None,
+            // RFC 7112 §5: "IPv6 First Fragment has incomplete IPv6 Header Chain".
+            (Unreachable::Incomplete, false) => Some((V6_PARAMETER_PROBLEM, 3, 0)),
             (Unreachable::Field(pointer), false) => Some((V6_PARAMETER_PROBLEM, 0, pointer)),
             (Unreachable::Reassembly, true) => Some((TIME_EXCEEDED, 1, 0)),
             (Unreachable::Reassembly, false) => Some((V6_TIME_EXCEEDED, 1, 0)),

@@ -15,8 +15,8 @@ impl Engine {
     /// An IP packet without its Ethernet header.
     pub(super) fn ip_input(&mut self, ifindex: u32, packet: Frame) {
         // RFC 8200 §4.5: what was put together is not put together again; a packet within a packet could nest without end.
-        if let Some(whole) = self.ip_piece(ifindex, packet, false)
-            && self.ip_piece(ifindex, whole, false).is_some()
+        if let Some(whole) = self.ip_piece(ifindex, packet, false, false)
+            && self.ip_piece(ifindex, whole, false, true).is_some()
         {
             self.net.drops.malformed += 1;
         }
@@ -24,18 +24,22 @@ impl Engine {
 
     /// A packet of ours to ourselves, or to a group that we listen to.
     pub(super) fn ip_looped(&mut self, ifindex: u32, packet: Frame) {
-        if let Some(whole) = self.ip_piece(ifindex, packet, true) {
-            self.ip_piece(ifindex, whole, true);
+        if let Some(whole) = self.ip_piece(ifindex, packet, true, false) {
+            self.ip_piece(ifindex, whole, true, true);
         }
     }
 
-    /// A packet or a piece of one. Returns the packet that the piece made whole.
-    fn ip_piece(&mut self, ifindex: u32, mut packet: Frame, own: bool) -> Option<Frame> {
+    /// A packet or a piece of one; `joined` was put together. Returns the packet that the piece made whole.
+    fn ip_piece(&mut self, ifindex: u32, mut packet: Frame, own: bool, joined: bool) -> Option<Frame> {
+        self.arrived_by = ifindex;
         let verify = packet.checksum == Checksum::Present;
         let header = match wire::parse_ip(&packet, verify) {
-            Ok(header) => header,
+            Ok(header) => IpHeader { fragmented: header.fragmented || joined, ..header },
             Err(IpError::UnknownOption { pointer, answer_multicast }) => {
-                self.unknown_option(&packet, pointer, answer_multicast);
+                self.net.drops.malformed += 1;
+                if let Some(header) = self.complains(ifindex, &packet, pointer, answer_multicast, own) {
+                    self.unreachable(&packet, &header, Unreachable::Option(pointer));
+                }
                 return None;
             }
             Err(IpError::Malformed | IpError::Discard) => {
@@ -63,7 +67,6 @@ impl Engine {
             self.net.drops.martian += 1;
             return None;
         }
-        self.arrived_by = ifindex;
         let unicast = match self.net.tables.is_local(header.dst, Some(ifindex)) {
             Some(_) => true,
             None if header.dst.is_multicast() => {
@@ -131,6 +134,15 @@ impl Engine {
                 return None;
             }
         };
+        if header.src.is_ipv6() && fragment.offset == 0 && !wire::has_all_headers(&packet, header) {
+            self.net.drops.malformed += 1;
+            let packet = &packet[..header.total_len];
+            let upper = wire::upper_layer(packet, header.protocol, header.payload_at);
+            let (protocol, payload_at) = upper.unwrap_or((header.protocol, header.payload_at));
+            let header = IpHeader { protocol, payload_at, ..*header };
+            self.unreachable(packet, &header, Unreachable::Incomplete);
+            return None;
+        }
         match self.net.reassembly.insert(self.net.now, ifindex, header, fragment, bounds, packet) {
             Outcome::Whole(whole) => return Some(whole),
             Outcome::Waiting => {}
@@ -158,27 +170,52 @@ impl Engine {
         }
     }
 
-    /// RFC 8200 §4.2: the sender of an option that is not known wants to hear of it.
-    fn unknown_option(&mut self, packet: &Frame, pointer: u32, answer_multicast: bool) {
-        self.net.drops.malformed += 1;
-        let (Ok(src), Ok(dst)) =
-            (<[u8; 16]>::try_from(&packet[8..24]), <[u8; 16]>::try_from(&packet[24..40]))
-        else {
-            return;
+    /// RFC 8200 §4.2: the sender of an option that is not known wants to hear of it. Returns what the answer needs of the IP
+    /// header, if there is to be one.
+    fn complains(
+        &self,
+        ifindex: u32,
+        packet: &Frame,
+        pointer: u32,
+        answer_multicast: bool,
+        own: bool,
+    ) -> Option<IpHeader> {
+        let addr = |at: usize| Some(IpAddr::from(<[u8; 16]>::try_from(packet.get(at..at + 16)?).ok()?));
+        let (src, dst) = (addr(8)?, addr(24)?);
+        let tables = &self.net.tables;
+        let outside = ifindex != LOOPBACK;
+        let loopback = src.is_loopback() || dst.is_loopback();
+        if outside && (loopback || (!own && tables.is_local(src, None).is_some())) {
+            return None;
+        }
+        // RFC 8200 §4: other headers than the hop-by-hop options are "not processed [...] until the packet reaches the
+        // node (or each of the set of nodes, in the case of multicast)" that it is for.
+        let hop_by_hop = wire::IPV6_HEADER + (usize::from(*packet.get(wire::IPV6_HEADER + 1)?) + 1) * 8;
+        let by_the_way =
+            IpProtocol::from(packet[6]) == IpProtocol::HopByHop && (pointer as usize) < hop_by_hop;
+        let ours = match dst.is_multicast() {
+            true => answer_multicast && (by_the_way || tables.is_member(dst, ifindex)),
+            false => by_the_way || tables.is_local(dst, Some(ifindex)).is_some(),
         };
-        let header = IpHeader {
-            src: IpAddr::from(src),
-            dst: IpAddr::from(dst),
-            protocol: IpProtocol::Ipv6NoNxt,
-            payload_at: wire::IPV6_HEADER,
-            total_len: packet.len(),
+        if !ours {
+            return None;
+        }
+        let payload = u16::from_be_bytes([packet[4], packet[5]]);
+        let total_len = packet.len().min(wire::IPV6_HEADER + usize::from(payload));
+        // RFC 4443 §2.4(e.1): never about an ICMPv6 error, however far behind it is.
+        let upper = wire::upper_layer(&packet[..total_len], packet[6].into(), wire::IPV6_HEADER);
+        let (protocol, payload_at) = upper.unwrap_or((IpProtocol::Ipv6NoNxt, total_len));
+        Some(IpHeader {
+            src,
+            dst,
+            protocol,
+            payload_at,
+            total_len,
             hop_limit: packet[7],
             traffic_class: 0,
             fragment: None,
-        };
-        if !header.dst.is_multicast() || answer_multicast {
-            self.unreachable(packet, &header, Unreachable::Option(pointer));
-        }
+            fragmented: false,
+        })
     }
 }
 

@@ -410,6 +410,11 @@ impl Net {
     /// A neighbour discovery message arrived, its ICMPv6 checksum already verified.
     pub(crate) fn input_ndisc(&mut self, ifindex: u32, header: &IpHeader, repr: NdiscRepr<'_>) {
         let (IpAddr::V6(source), IpAddr::V6(destination)) = (header.src, header.dst) else { return };
+        // RFC 6980 §5: "Nodes MUST silently ignore [...] if the packet carrying it includes an IPv6 Fragmentation Header."
+        if header.fragmented {
+            self.drops.malformed += 1;
+            return;
+        }
         // RFC 4861 §7.1.1, §7.1.2: "The IP Hop Limit field has a value of 255".
         if header.hop_limit != 255 {
             self.drops.malformed += 1;

@@ -140,9 +140,7 @@ impl Engine {
             (Some(_), true) => return Err(Errno::EINVAL),
         };
         let way = self.way(id, destination, local, message.control)?;
-        if len > way.longest() {
-            return Err(Errno::EMSGSIZE);
-        }
+        way.takes(len)?;
         if let Some(error) = self.take_error(id) {
             return Err(error);
         }

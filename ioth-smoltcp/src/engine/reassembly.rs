@@ -181,14 +181,35 @@ impl Reassembly {
     /// Drops the oldest packets while there is too much, `newest` last.
     fn bound(&mut self, newest: Key) {
         while self.bytes > MAX_BYTES {
-            let oldest = self.order.iter().flatten().filter(|(_, serial, key)| {
-                *key != newest && self.waiting.get(key).is_some_and(|assembly| assembly.serial == *serial)
-            });
-            let key = oldest.min_by_key(|(_, serial, _)| *serial).map_or(newest, |(.., key)| *key);
-            if self.remove(key).is_none() {
+            let oldest =
+                (0..2).filter_map(|version| self.oldest(version, newest)).min_by_key(|(serial, _)| *serial);
+            if self.remove(oldest.map_or(newest, |(_, key)| key)).is_none() {
                 return;
             }
         }
+    }
+
+    /// The packet of a version that waits longest, `newest` left out. What no longer waits is taken from the front of
+    /// the order, so that a flood does not look at it again with each piece.
+    fn oldest(&mut self, version: usize, newest: Key) -> Option<(u64, Key)> {
+        let order = &mut self.order[version];
+        let mut left_out = None;
+        let oldest = loop {
+            let Some(&entry) = order.front() else { break None };
+            let (_, serial, key) = entry;
+            let waits = self.waiting.get(&key).is_some_and(|assembly| assembly.serial == serial);
+            if waits && key != newest {
+                break Some((serial, key));
+            }
+            order.pop_front();
+            if waits {
+                left_out = Some(entry);
+            }
+        };
+        if let Some(entry) = left_out {
+            order.push_front(entry);
+        }
+        oldest
     }
 }
 
@@ -469,5 +490,36 @@ mod tests {
         let pieces = split(&whole(true, 2000), 1280, 19_999);
         assert!(matches!(insert(&mut table, 0, &pieces[1]), Outcome::Whole(_)));
         assert!(table.order[1].len() <= 2 * table.waiting.len() + 65);
+    }
+
+    #[test]
+    fn the_oldest_of_both_versions_goes_and_the_newest_stays() {
+        let mut table = Reassembly::new(1);
+        let first = split(&whole(false, 2000), 1280, 1);
+        insert(&mut table, 0, &first[0]);
+        let most = MAX_BYTES / MIN_COST;
+        for ident in 2..most as u32 {
+            insert(&mut table, 0, &split(&whole(ident % 2 == 1, 2000), 1280, ident)[0]);
+        }
+        // Two that became whole leave their entries behind.
+        for ident in [2, 3] {
+            let last = &split(&whole(ident % 2 == 1, 2000), 1280, ident)[1];
+            assert!(matches!(insert(&mut table, 0, last), Outcome::Whole(_)));
+        }
+        for ident in 0..3 {
+            insert(&mut table, 0, &split(&whole(true, 2000), 1280, 1_000_000 + ident)[0]);
+        }
+        assert_eq!((table.bytes, table.len()), (most * MIN_COST, most));
+        // The oldest gets one more piece and stays; those that came after it go, of either version.
+        let long = split(&whole(false, 9000), 1280, 1);
+        for (piece, gone) in [(2, 4u32), (3, 5), (4, 6)] {
+            let there = |table: &Reassembly, ident| table.waiting.keys().any(|key| key.ident == ident);
+            assert!(there(&table, gone));
+            insert(&mut table, 0, &long[piece]);
+            assert!(there(&table, 1) && !there(&table, gone) && there(&table, gone + 1));
+            assert_eq!((table.bytes, table.len()), (most * MIN_COST, most - (gone as usize - 3)));
+        }
+        // Entries are passed over once.
+        assert!(table.order.iter().map(VecDeque::len).sum::<usize>() <= table.len() + 2);
     }
 }

@@ -1,6 +1,7 @@
 //! Engines on a virtual LAN in virtual time.
 
 mod groups;
+mod headers;
 mod hostile;
 mod hostile_tcp;
 mod lan;

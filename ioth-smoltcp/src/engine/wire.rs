@@ -35,6 +35,8 @@ pub(crate) struct IpHeader {
     pub(crate) traffic_class: u8,
     /// Which piece it is of a packet that was fragmented.
     pub(crate) fragment: Option<Fragment>,
+    /// It came with a fragment header, if only as one piece, or was put together.
+    pub(crate) fragmented: bool,
 }
 
 /// A piece's place in the packet that it is of.
@@ -98,6 +100,7 @@ fn parse_ipv4(bytes: &[u8], verify: bool) -> Result<IpHeader, IpError> {
             field_at: 9,
             header_at: header_len,
         }),
+        fragmented: packet.more_frags() || packet.frag_offset() != 0,
     })
 }
 
@@ -116,6 +119,7 @@ fn parse_ipv6(bytes: &[u8]) -> Result<IpHeader, IpError> {
         hop_limit: packet.hop_limit(),
         traffic_class: packet.traffic_class(),
         fragment: None,
+        fragmented: false,
     };
     // Where the number of the header that comes next stands.
     let mut field_at = 6;
@@ -151,6 +155,7 @@ fn parse_ipv6(bytes: &[u8]) -> Result<IpHeader, IpError> {
                 let header_at = header.payload_at;
                 header.protocol = next.into();
                 header.payload_at += 8;
+                header.fragmented = true;
                 // RFC 6946: an atomic fragment (offset 0, no more to come) is a whole packet.
                 if offset != 0 || more {
                     let ident = u32::from_be_bytes([rest[4], rest[5], rest[6], rest[7]]);
@@ -163,6 +168,48 @@ fn parse_ipv6(bytes: &[u8]) -> Result<IpHeader, IpError> {
         }
     }
     Err(IpError::Malformed)
+}
+
+/// Where the chain of an IPv6 packet's extension headers leads from a header at `at` with the number `protocol`: the upper
+/// layer's number and where it begins, which may be behind the end. A piece that is not the first leads to its fragment
+/// header. None when the chain itself goes on behind the end.
+pub(crate) fn upper_layer(
+    packet: &[u8],
+    mut protocol: IpProtocol,
+    mut at: usize,
+) -> Option<(IpProtocol, usize)> {
+    loop {
+        let len = match protocol {
+            IpProtocol::HopByHop | IpProtocol::Ipv6Opts | IpProtocol::Ipv6Route => {
+                (usize::from(*packet.get(at + 1)?) + 1) * 8
+            }
+            // RFC 4302 §2.2: "in 32-bit words (4-byte units), minus \"2\"".
+            IpProtocol::IpSecAh => (usize::from(*packet.get(at + 1)?) + 2) * 4,
+            IpProtocol::Ipv6Frag => match *packet.get(at..at + 8)? {
+                [_, _, high, low, ..] if u16::from_be_bytes([high, low]) & !7 == 0 => 8,
+                _ => return Some((protocol, at)),
+            },
+            _ => return Some((protocol, at)),
+        };
+        protocol = packet[at].into();
+        at += len;
+    }
+}
+
+/// Whether the first piece of an IPv6 packet has all its headers (RFC 8200 §4.5, RFC 7112 §5). Of the upper layer's it asks
+/// for as much as Linux's `ipv6frag_thdr_truncated`.
+pub(crate) fn has_all_headers(packet: &[u8], header: &IpHeader) -> bool {
+    let packet = &packet[..header.total_len];
+    upper_layer(packet, header.protocol, header.payload_at).is_some_and(|(protocol, at)| {
+        let least = match protocol {
+            IpProtocol::Tcp => TCP_HEADER,
+            IpProtocol::Udp => UDP_HEADER,
+            IpProtocol::Icmpv6 => 8,
+            IpProtocol::Ipv6NoNxt => 0,
+            _ => 1,
+        };
+        at + least <= packet.len()
+    })
 }
 
 /// RFC 8200 §4.2: the two highest bits of an unknown option's type say what is to be done.

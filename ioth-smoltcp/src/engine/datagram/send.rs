@@ -8,7 +8,7 @@ use smoltcp::wire::IpProtocol;
 
 use super::{Discover, SendControl};
 use crate::engine::addr::is_link_local;
-use crate::engine::iface::LOOPBACK;
+use crate::engine::iface::{LOOPBACK, MIN_MTU};
 use crate::engine::multicast::is_node_local;
 use crate::engine::route::Path;
 use crate::engine::sockets::Options;
@@ -47,13 +47,27 @@ impl Way {
     }
 
     /// How many bytes may follow the IP header, the transport's header included; more is `EMSGSIZE`.
-    pub(crate) fn longest(&self) -> usize {
+    fn longest(&self) -> usize {
         match (self.fragments, self.destination.is_ipv4()) {
             (true, true) => MAX_LENGTH - IPV4_HEADER,
             (true, false) => MAX_LENGTH,
-            (false, true) => self.mtu - IPV4_HEADER,
-            (false, false) => self.mtu - IPV6_HEADER,
+            (false, true) => self.mtu.saturating_sub(IPV4_HEADER),
+            (false, false) => self.mtu.saturating_sub(IPV6_HEADER),
         }
+    }
+
+    /// Whether `len` bytes may follow the IP header, the transport's header included.
+    ///
+    /// # Errors
+    /// `EMSGSIZE`: it is longer than [`longest`](Self::longest). A route can have been given an MTU that no packet fits in:
+    /// Linux has `ENETUNREACH` then for IPv4 (`ip_setup_cork`), `EMSGSIZE` for IPv6 (`__ip6_append_data`).
+    pub(crate) fn takes(&self, len: usize) -> Result<()> {
+        if self.destination.is_ipv4() && self.mtu < MIN_MTU {
+            return Err(Errno::ENETUNREACH);
+        }
+        // Room for IPv6's fragment header and the least that can follow it.
+        let narrow = self.destination.is_ipv6() && self.mtu < IPV6_HEADER + 16;
+        if narrow || len > self.longest() { Err(Errno::EMSGSIZE) } else { Ok(()) }
     }
 }
 

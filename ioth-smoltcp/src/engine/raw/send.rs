@@ -41,8 +41,10 @@ impl Engine {
             None => (endpoint.peer.ok_or(Errno::EDESTADDRREQ)?, protocol),
         };
         let way = self.way(id, destination, local, message.control)?;
-        if header_included && len > way.path.mtu || !header_included && len > way.longest() {
-            return Err(Errno::EMSGSIZE);
+        match header_included {
+            true if len > way.path.mtu => return Err(Errno::EMSGSIZE),
+            true => {}
+            false => way.takes(len)?,
         }
         // Linux: without IP_HDRINCL neither is looked at (ip_append_data() without a transport header).
         if header_included {

@@ -46,29 +46,36 @@ impl Engine {
         // What is under way decides where to; a destination given now is not looked at.
         if let Some(mut cork) = self.datagrams_mut(id)?.cork.take() {
             // Linux: a piece that does not fit loses the others, too.
-            if UDP_HEADER + cork.data.len() + len > cork.way.longest() {
-                return Err(Errno::EMSGSIZE);
+            cork.way.takes(UDP_HEADER + cork.data.len() + len)?;
+            // A call that waits comes again with the same piece: it is taken when it can go, and not before. Pieces
+            // that stay wait as well, for what is taken leaves whatever the link says.
+            if self.net.congested(cork.way.path.ifindex) {
+                self.datagrams_mut(id)?.cork = Some(cork);
+                self.stall(id);
+                return Err(Errno::EAGAIN);
             }
             gather(&mut cork.data, message);
             if corked {
                 self.datagrams_mut(id)?.cork = Some(cork);
                 return Ok(len);
             }
-            return self.udp_push(id, cork).map(|()| len);
+            return self.udp_push(id, &cork).map(|()| len);
         }
         let (destination, way) = self.udp_way(id, message)?;
         // IPv6's udpv6_sendmsg() does not look at it.
         if flags.contains(MsgFlags::OOB) && destination.is_ipv4() {
             return Err(Errno::EOPNOTSUPP);
         }
-        if UDP_HEADER + len > way.longest() {
-            return Err(Errno::EMSGSIZE);
-        }
+        way.takes(UDP_HEADER + len)?;
         if let Some(error) = self.take_error(id) {
             return Err(error);
         }
         if self.datagrams_mut(id)?.shut_write {
             return Err(Errno::EPIPE);
+        }
+        if self.net.congested(way.path.ifindex) {
+            self.stall(id);
+            return Err(Errno::EAGAIN);
         }
         if corked {
             let mut cork = Box::new(Cork { way, port: destination.port(), data: Vec::with_capacity(len) });
@@ -76,19 +83,15 @@ impl Engine {
             self.datagrams_mut(id)?.cork = Some(cork);
             return Ok(len);
         }
-        if self.net.congested(way.path.ifindex) {
-            self.stall(id);
-            return Err(Errno::EAGAIN);
-        }
         let data = message.data.iter().map(|slice| &**slice);
         self.udp_output(id, &way, destination.port(), len, data)?;
         Ok(len)
     }
 
-    /// UDP_CORK was taken off: what is there goes.
+    /// UDP_CORK was taken off: what is there goes, and nothing of it stays for what is sent next.
     pub(in crate::engine) fn udp_uncork(&mut self, id: SocketId) -> Result<()> {
         match self.datagrams_mut(id)?.cork.take() {
-            Some(cork) => self.udp_push(id, cork),
+            Some(cork) => self.udp_push(id, &cork),
             None => Ok(()),
         }
     }
@@ -113,13 +116,11 @@ impl Engine {
         Ok((destination, way))
     }
 
-    fn udp_push(&mut self, id: SocketId, cork: Box<Cork>) -> Result<()> {
-        if self.net.congested(cork.way.path.ifindex) {
-            // The pieces were taken: they wait, and a call that waits tries again without any.
-            self.datagrams_mut(id)?.cork = Some(cork);
-            self.stall(id);
-            return Err(Errno::EAGAIN);
-        }
+    /// Sends the pieces as one. The link was asked before they were taken, so that no more than one datagram a socket
+    /// comes on top of what it takes.
+    fn udp_push(&mut self, id: SocketId, cork: &Cork) -> Result<()> {
+        // connect(2) may have led to where less fits.
+        cork.way.takes(UDP_HEADER + cork.data.len())?;
         self.udp_output(id, &cork.way, cork.port, cork.data.len(), std::iter::once(&cork.data[..]))
     }
 

@@ -8,7 +8,7 @@ use smoltcp::wire::TcpPacket;
 
 use super::header::{self, lower_window, set_mss};
 use super::{Conn, Route};
-use crate::engine::iface::LOOPBACK;
+use crate::engine::iface::{LOOPBACK, MIN_MTU};
 use crate::engine::neigh::Resolution;
 use crate::engine::net::Net;
 use crate::engine::route::Path;
@@ -133,7 +133,8 @@ impl Conn {
     pub(super) fn use_path(&mut self, net: &Net, path: Path) {
         let (gso_max, _) = net.offload(path.ifindex);
         self.route = Route {
-            context_mtu: path.mtu.max(gso_max).min(usize::from(u16::MAX)),
+            // A route can have been given an MTU that has no room for the headers.
+            context_mtu: path.mtu.max(gso_max).max(MIN_MTU).min(usize::from(u16::MAX)),
             path,
             generation: net.generation(),
             mac: None,
