@@ -126,6 +126,8 @@ step "format" cargo fmt --all --check
 step "clippy" cargo clippy --workspace --all-targets --locked -- -D warnings
 step "documentation" env RUSTDOCFLAGS=-Dwarnings cargo doc --workspace --no-deps --locked
 step "tests: build" cargo test --workspace --locked --no-run
+# As its tests build it, each of which would wait for it.
+step "library for C" cargo build --locked --package ioth-capi --lib
 step "tests, the crates' borders and the replay of the fuzzers' corpora among them" run_tests
 step "tests in the documentation" run_doctests
 step "examples" cargo build --workspace --examples --bins --locked
