@@ -4,7 +4,6 @@ use std::net::{IpAddr, SocketAddr};
 
 use super::super::Input;
 use super::PORTS;
-use super::flows::Flow;
 use super::packet::{
     self, ACK, ARP, ETHERNET, FRAGMENT, ICMP, ICMPV6, IGMP, RST, SYN, Seen, Segment, TCP, UDP,
 };
@@ -66,7 +65,7 @@ fn tcp(world: &mut World, input: &mut Input<'_>) {
         window,
         len: payload.len(),
     };
-    taint(&mut world.flows.0[at], to, &forged);
+    taint(world, at, to, &forged);
     let mut packet = packet::ip(from_end.ip(), to_end.ip(), TCP, 64, &bytes);
     packet::repair(&mut packet);
     deliver(world, to, &packet);
@@ -158,7 +157,7 @@ fn replay(world: &mut World, input: &mut Input<'_>, changed: bool) {
         if let Some(now) = world.flows.find(&ends) {
             let same_life = flow.is_some_and(|(_, life)| world.flows.0[now].life == life);
             if changed || !same_life {
-                taint(&mut world.flows.0[now], to, &seen);
+                taint(world, now, to, &seen);
             }
         }
     }
@@ -410,7 +409,7 @@ fn strangers(world: &mut World, input: &mut Input<'_>) {
             let ends = [SocketAddr::from(seen.src), SocketAddr::from(seen.dst)];
             let ends = if to == 0 { [ends[1], ends[0]] } else { ends };
             if let Some(at) = world.flows.find(&ends) {
-                taint(&mut world.flows.0[at], to, &seen);
+                taint(world, at, to, &seen);
             }
         }
         deliver(world, to, &packet);
@@ -422,8 +421,11 @@ fn recall(world: &World, input: &mut Input<'_>) -> Option<usize> {
     world.memory.len().checked_sub(1 + back % world.memory.len().max(1))
 }
 
-fn taint(flow: &mut Flow, to: usize, forged: &Seen) {
-    flow.tainted |= !flow.is_harmless(to, forged);
+fn taint(world: &mut World, at: usize, to: usize, forged: &Seen) {
+    let flow = &world.flows.0[at];
+    let under_way = world.hosts[to].under_way(&flow.ends);
+    let harmless = flow.is_harmless(to, forged, under_way);
+    world.flows.0[at].tainted |= !harmless;
 }
 
 fn deliver(world: &mut World, to: usize, packet: &[u8]) {

@@ -585,6 +585,24 @@ impl Host {
         }
     }
 
+    /// How many bytes its socket for a flow may have sent that were not acknowledged: no more than were given, and no more
+    /// than so many segments carry.
+    pub(super) fn under_way(&mut self, ends: &[SocketAddr; 2]) -> u32 {
+        let ends = [ends[self.index], ends[1 - self.index]];
+        let streams = self.streams.iter().filter(|stream| stream.ends == ends);
+        let engine = &mut self.engine;
+        let most = streams.map(|stream| {
+            let mut given = [0; 4];
+            engine.ioctl(stream.id, libc::TIOCOUTQ, &mut given).ok()?;
+            let mut info = [0; 32];
+            engine.option(stream.id, libc::IPPROTO_TCP, libc::TCP_INFO, &mut info).ok()?;
+            // linux/tcp.h: `tcpi_snd_mss` and `tcpi_unacked`
+            let word = |at: usize| info.get(at..at + 4)?.try_into().ok().map(u32::from_ne_bytes);
+            Some(u32::from_ne_bytes(given).min(word(16)?.saturating_mul(word(24)?)))
+        });
+        most.flatten().max().unwrap_or(0)
+    }
+
     pub(super) fn receive_datagram(&mut self, id: SocketId) -> Result<usize> {
         let mut buffer = [0; 2048];
         let mut slices = [IoSliceMut::new(&mut buffer)];

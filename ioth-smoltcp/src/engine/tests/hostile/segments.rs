@@ -3,8 +3,10 @@
 //! Read first: RFC 9293 §3.10.7.4, RFC 5961.
 
 use ioth_core::{Errno, Events};
+use ioth_vde::Batch;
 use smoltcp::time::Duration;
 
+use crate::engine::tests::lan::{ETH, send};
 use crate::engine::tests::peer::{A, F, P, Peer, R, S, U};
 
 const NOTHING: [&str; 0] = [];
@@ -88,6 +90,37 @@ fn what_waits_for_the_window_cannot_be_acknowledged() {
     assert_eq!(peer.send(A, 0, 4, b""), ["A seq 5 ack 1 len 4"]);
     assert_eq!(peer.send(A, 0, 8, b""), ["PA seq 9 ack 1 len 4"]);
     assert_eq!(peer.send(A, 0, 12, b""), NOTHING);
+}
+
+/// Linux does the same: SND.NXT moves when a segment leaves TCP, not when it reaches the wire. Somebody on the way who
+/// acknowledges it makes the peer wait for ever, if the segment is lost then.
+#[test]
+fn what_waits_for_a_neighbour_can_be_acknowledged() {
+    for v6 in [false, true] {
+        let (mut peer, id) = Peer::accepted(v6);
+        let outstanding = |peer: &mut Peer| {
+            let mut amount = [0; 4];
+            assert_eq!(peer.engine.ioctl(id, libc::TIOCOUTQ, &mut amount), Ok(0));
+            i32::from_ne_bytes(amount)
+        };
+        peer.engine.net.neighbours.flush(ETH);
+        assert_eq!(send(&mut peer.engine, id, b"hello"), Ok(5));
+        peer.engine.poll();
+        let mut questions = Batch::new();
+        peer.engine.take_egress(ETH, &mut questions);
+        assert_eq!((questions.len(), peer.engine.census().unresolved), (1, 1), "who is it?");
+        assert_eq!(outstanding(&mut peer), 5);
+        assert_eq!(peer.send(A, 0, 3, b""), NOTHING);
+        assert_eq!(outstanding(&mut peer), 2);
+        assert_eq!(peer.send(A, 0, 6, b""), NOTHING, "the challenge waits as well");
+        assert_eq!(outstanding(&mut peer), 2, "nobody sent a sixth byte");
+        peer.wait(Duration::from_secs(3));
+        let heard = peer.hear();
+        assert_eq!(heard[0], "PA seq 1 ack 1 len 5", "the answer to the second question sets it free");
+        assert_eq!(heard.last().map(String::as_str), Some("PA seq 4 ack 1 len 2"));
+        assert_eq!(peer.send(A, 0, 5, b""), NOTHING);
+        assert_eq!(outstanding(&mut peer), 0);
+    }
 }
 
 #[test]
