@@ -86,16 +86,20 @@ impl Engine {
             _ => return Err(if domain == Domain::INET { Errno::EAFNOSUPPORT } else { Errno::EINVAL }),
         };
         let addr = self.family(id, addr, Errno::EAFNOSUPPORT)?;
-        let scope = scope_id(addr);
-        if is_scoped(addr.ip()) && scope.is_none() && self.sockets[id.0].options.device.is_none() {
-            return Err(Errno::EINVAL);
-        }
         let ip = addr.ip();
+        if is_scoped(ip) {
+            if self.has_name(id) {
+                return Err(Errno::EINVAL);
+            }
+            let device = scope_id(addr).or(self.sockets[id.0].options.device).ok_or(Errno::EINVAL)?;
+            self.net.tables.iface(device).ok_or(Errno::ENODEV)?;
+            self.set_device(id, Some(device));
+        }
         let group = ip.is_multicast() || matches!(ip, IpAddr::V4(v4) if v4.is_broadcast());
         let datagrams = matches!(self.sockets[id.0].kind, Kind::Datagrams(_));
         if !(ip.is_unspecified()
             || self.sockets[id.0].options.free_bind
-            || self.net.tables.is_local(ip, scope).is_some()
+            || self.owns(ip, self.sockets[id.0].options.device)
             || (datagrams && (group || self.is_subnet_broadcast(ip))))
         {
             return Err(Errno::EADDRNOTAVAIL);
@@ -304,32 +308,71 @@ impl Engine {
         }
     }
 
-    /// An address in the form in which the user of a socket sees it.
+    /// An address of a socket's in the form in which its user sees it: a link-local one with the socket's interface
+    /// (RFC 4007 §6).
     pub(super) fn presented(&self, id: SocketId, addr: SocketAddr) -> SockAddr {
-        match self.sockets.get(id.0).map(|sock| sock.domain) {
-            Some(Domain::INET6) => SockAddr::Ip(ioth_core::addr::map(addr)),
-            _ => SockAddr::Ip(addr),
+        let Some(sock) = self.sockets.get(id.0).filter(|sock| sock.domain == Domain::INET6) else {
+            return SockAddr::Ip(addr);
+        };
+        let mut addr = ioth_core::addr::map(addr);
+        if let SocketAddr::V6(v6) = &mut addr {
+            let scope = sock.options.device.filter(|_| is_scoped(IpAddr::V6(*v6.ip())));
+            v6.set_scope_id(scope.unwrap_or(0));
+            v6.set_flowinfo(0);
+        }
+        SockAddr::Ip(addr)
+    }
+
+    /// The interface that a packet to a destination leaves by, if a scope id or the socket says so.
+    pub(super) fn scope_of(&self, id: SocketId, remote: SocketAddr) -> Result<Option<u32>> {
+        let device = self.sock(id)?.options.device;
+        Ok(scope_id(remote).filter(|_| is_scoped(remote.ip())).or(device))
+    }
+
+    /// connect(2) to an address that means something on one link only binds the socket to that link, for good
+    /// (`__ip6_datagram_connect`, `tcp_v6_connect`).
+    ///
+    /// # Errors
+    /// `EINVAL` when neither the address nor the socket says which link, or they disagree.
+    pub(super) fn connect_scope(&mut self, id: SocketId, remote: SocketAddr) -> Result<()> {
+        if !is_scoped(remote.ip()) {
+            return Ok(());
+        }
+        let options = &self.sock(id)?.options;
+        let group = options.v6_group.ifindex.filter(|_| remote.ip().is_multicast());
+        let device = match (scope_id(remote), options.device) {
+            (Some(scope), Some(device)) if scope != device => return Err(Errno::EINVAL),
+            (scope, device) => scope.or(device).or(group).ok_or(Errno::EINVAL)?,
+        };
+        self.set_device(id, Some(device));
+        Ok(())
+    }
+
+    /// Binds a socket to an interface, or to none: Linux's `sk_bound_dev_if`, of SO_BINDTODEVICE and scope ids.
+    pub(super) fn set_device(&mut self, id: SocketId, device: Option<u32>) {
+        if let Some(sock) = self.sockets.get_mut(id.0)
+            && sock.options.device != device
+        {
+            sock.options.device = device;
+            self.apply_options(id);
         }
     }
 
-    /// The interface that a destination is on, by its scope id or SO_BINDTODEVICE. A link-local one needs it.
-    pub(super) fn scope_of(&self, id: SocketId, remote: SocketAddr) -> Result<Option<u32>> {
-        let sock = self.sock(id)?;
-        let bound = match &sock.kind {
-            Kind::Datagrams(datagrams) => datagrams.bound.and_then(scope_id),
-            _ => None,
-        };
-        let scope = scope_id(remote).filter(|_| is_scoped(remote.ip()));
-        match (scope, sock.options.device) {
-            (Some(scope), Some(device)) if scope != device => Err(Errno::EINVAL),
-            (Some(scope), _) => Ok(Some(scope)),
-            (None, Some(device)) => Ok(Some(device)),
-            (None, None) if is_scoped(remote.ip()) && !remote.ip().is_multicast() => match bound {
-                Some(scope) => Ok(Some(scope)),
-                None if self.net.tables.is_local(remote.ip(), None).is_some() => Ok(None),
-                None => Err(Errno::EINVAL),
-            },
-            (None, None) => Ok(None),
+    /// Whether an address is the node's own for a socket that is bound to an interface: Linux's `ipv6_chk_addr`, which
+    /// looks at the interface only where the address means something there alone. IPv4's never does.
+    pub(super) fn owns(&self, ip: IpAddr, device: Option<u32>) -> bool {
+        let device = device.filter(|_| ip.is_ipv6());
+        let near = is_link_local(ip) || ip.is_loopback();
+        let local = self.net.tables.is_local(ip, device);
+        local.is_some_and(|local| !near || device.is_none_or(|device| device == local.ifindex))
+    }
+
+    /// Whether a stream or datagram socket has a port, or had one when its connection ended.
+    fn has_name(&self, id: SocketId) -> bool {
+        match self.sockets.get(id.0).map(|sock| &sock.kind) {
+            Some(Kind::Stream(stream)) => stream.has_port() || !stream.is_closed(),
+            Some(Kind::Datagrams(datagrams)) => datagrams.has_port(),
+            _ => false,
         }
     }
 
@@ -339,9 +382,9 @@ impl Engine {
     }
 }
 
-/// Link-local, unicast or multicast: it means something on one link only (RFC 4007).
+/// Link-local, or a group of no wider scope: it means something on one link only (RFC 4007, RFC 4291 §2.7).
 pub(super) fn is_scoped(ip: IpAddr) -> bool {
-    let group = matches!(ip, IpAddr::V6(v6) if v6.is_multicast() && v6.octets()[1] & 0x0f == 2);
+    let group = matches!(ip, IpAddr::V6(v6) if v6.is_multicast() && matches!(v6.octets()[1] & 0x0f, 1 | 2));
     group || is_link_local(ip)
 }
 

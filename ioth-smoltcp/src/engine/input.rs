@@ -48,7 +48,7 @@ impl Engine {
             }
         };
         // RFC 1122 §3.2.1.3, RFC 4291 §2.5.3 and §2.7: what may not be a source, or only within the node.
-        let outside = ifindex != LOOPBACK;
+        let outside = ifindex != LOOPBACK && !own;
         let loopback = header.src.is_loopback() || header.dst.is_loopback();
         // An answer to one of these would be a broadcast: of 0.0.0.0/8 only the address itself means somebody.
         let broadcast = matches!(header.src, IpAddr::V4(v4) if self.net.tables.is_broadcast(v4, ifindex)
@@ -60,7 +60,6 @@ impl Engine {
         // Nobody else has our address: an answer would go to ourselves. What ICMPv6 makes of it is duplicate address
         // detection's affair.
         if outside
-            && !own
             && header.protocol != IpProtocol::Icmpv6
             && self.net.tables.is_local(header.src, None).is_some()
         {
@@ -183,9 +182,9 @@ impl Engine {
         let addr = |at: usize| Some(IpAddr::from(<[u8; 16]>::try_from(packet.get(at..at + 16)?).ok()?));
         let (src, dst) = (addr(8)?, addr(24)?);
         let tables = &self.net.tables;
-        let outside = ifindex != LOOPBACK;
+        let outside = ifindex != LOOPBACK && !own;
         let loopback = src.is_loopback() || dst.is_loopback();
-        if outside && (loopback || (!own && tables.is_local(src, None).is_some())) {
+        if outside && (loopback || tables.is_local(src, None).is_some()) {
             return None;
         }
         // RFC 8200 §4: other headers than the hop-by-hop options are "not processed [...] until the packet reaches the

@@ -68,8 +68,7 @@ pub(crate) use neigh::RESOLUTION_TIME;
 pub use net::Drops;
 pub use smoltcp::time::Instant;
 
-use iface::LOOPBACK;
-use net::{ETHERNET_HEADER, ETHERTYPE_ARP, ETHERTYPE_IPV4, ETHERTYPE_IPV6, Net};
+use net::{ETHERNET_HEADER, ETHERTYPE_ARP, ETHERTYPE_IPV4, ETHERTYPE_IPV6, Looped, Net};
 use ports::Ports;
 use random::Random;
 use sockets::{Kind, Options, Sock};
@@ -254,11 +253,11 @@ impl Engine {
         }
         self.tcp_flush();
         // What we send to ourselves arrives at once; it may make us send again.
-        while let Some((ifindex, packet)) = self.net.looped.pop_front() {
-            if !self.net.taps.is_empty() && ifindex == LOOPBACK {
+        while let Some(Looped { packet, arrival, by_loopback }) = self.net.looped.pop_front() {
+            if !self.net.taps.is_empty() && by_loopback {
                 self.packet_looped(&packet);
             }
-            self.ip_looped(ifindex, packet);
+            self.ip_looped(arrival, packet);
             if self.net.looped.is_empty() {
                 self.neighbours_failed();
                 self.tcp_flush();

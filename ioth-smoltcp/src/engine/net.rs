@@ -83,6 +83,16 @@ pub struct Drops {
     pub icmp_limited: u64,
 }
 
+/// A packet that the node hears itself.
+#[derive(Debug)]
+pub(crate) struct Looped {
+    pub(crate) packet: Frame,
+    /// The interface by which it seems to arrive.
+    pub(crate) arrival: u32,
+    /// It goes through the loopback interface; otherwise it is a copy of what left by another one.
+    pub(crate) by_loopback: bool,
+}
+
 /// Layers 2 and 3.
 #[derive(Debug)]
 pub(crate) struct Net {
@@ -98,8 +108,8 @@ pub(crate) struct Net {
     pub(crate) random: Random,
     pub(crate) drops: Drops,
     pub(crate) icmp_limit: TokenBucket,
-    /// Packets of ours to ourselves, with the interface by which they arrive.
-    pub(crate) looped: VecDeque<(u32, Frame)>,
+    /// Packets that the node hears itself.
+    pub(crate) looped: VecDeque<Looped>,
     /// Packets that found no neighbour: their sockets have to hear of it.
     pub(crate) failed: Vec<Frame>,
     /// By interface index; none for the loopback interface.
@@ -168,6 +178,9 @@ impl Net {
 
     /// Sends a whole IP packet along a path. Its checksums may be left to this function.
     pub(crate) fn output(&mut self, path: &Path, packet: Frame) {
+        if path.ifindex == LOOPBACK {
+            return self.output_loopback(path.arrival, packet);
+        }
         self.output_to(path.ifindex, path.next_hop, packet);
     }
 
@@ -195,7 +208,7 @@ impl Net {
 
     pub(crate) fn output_to(&mut self, ifindex: u32, next_hop: IpAddr, packet: Frame) {
         if ifindex == LOOPBACK {
-            return self.output_loopback(packet);
+            return self.output_loopback(LOOPBACK, packet);
         }
         match self.hardware_address(ifindex, next_hop, packet) {
             Resolution::Known { mac, packet, .. } => self.output_ethernet(ifindex, mac, packet),
@@ -222,20 +235,25 @@ impl Net {
         self.tables.route(src, Some(ifindex), None).map_or(Ipv4Addr::UNSPECIFIED.into(), |path| path.source)
     }
 
-    pub(crate) fn output_loopback(&mut self, packet: Frame) {
-        self.output_looped(LOOPBACK, packet);
+    /// A packet of ours to ourselves, which is to seem to arrive by an interface.
+    pub(crate) fn output_loopback(&mut self, arrival: u32, packet: Frame) {
+        self.loop_back(Looped { packet, arrival, by_loopback: true });
     }
 
-    /// A packet that the node hears itself, as if it had arrived by an interface.
+    /// A copy of what leaves by an interface, as if it had arrived there.
     pub(crate) fn output_looped(&mut self, ifindex: u32, packet: Frame) {
+        self.loop_back(Looped { packet, arrival: ifindex, by_loopback: false });
+    }
+
+    fn loop_back(&mut self, looped: Looped) {
         if self.looped.len() >= MAX_LOOPED {
             self.drops.interface += 1;
             return;
         }
-        if !self.taps.is_empty() && ifindex == LOOPBACK {
-            self.taps.looped(LOOPBACK, &packet);
+        if !self.taps.is_empty() && looped.by_loopback {
+            self.taps.looped(LOOPBACK, &looped.packet);
         }
-        self.looped.push_back((ifindex, packet));
+        self.looped.push_back(looped);
     }
 
     /// Puts the Ethernet header in front of an IP packet, finishes what the link can't, and queues it.

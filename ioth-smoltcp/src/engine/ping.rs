@@ -10,6 +10,7 @@ use ioth_core::{Domain, Errno, MsgFlags, Result, SendMsg, SockAddr};
 use ioth_vde::Frame;
 use smoltcp::wire::IpProtocol;
 
+use super::calls::is_scoped;
 use super::raw::Endpoint;
 use super::sockets::Kind;
 use super::wire::{self, IpHeader, ip_header_len};
@@ -86,6 +87,7 @@ impl Engine {
 
     /// connect(2) with AF_UNSPEC: what was chosen goes, what bind(2) named stays.
     pub(super) fn ping_disconnect(&mut self, id: SocketId) -> Result<()> {
+        self.set_device(id, None);
         let ping = self.ping_mut(id)?;
         ping.endpoint.peer = None;
         if std::mem::take(&mut ping.endpoint.local_by_connect) {
@@ -139,6 +141,7 @@ impl Engine {
             }
             (Some(_), true) => return Err(Errno::EINVAL),
         };
+        self.ping_scope(id, destination)?;
         let way = self.way(id, destination, local, message.control)?;
         way.takes(len)?;
         if let Some(error) = self.take_error(id) {
@@ -208,6 +211,22 @@ impl Engine {
                 && (ifindex.is_none() || sock.options.device.is_none() || sock.options.device == ifindex)
         };
         self.pings.of(ident).iter().rev().find(fits).copied()
+    }
+
+    /// Other than datagram and raw sockets, ping sockets of IPv6 want to be told the link (`ping_v6_sendmsg`).
+    fn ping_scope(&self, id: SocketId, destination: SocketAddr) -> Result<()> {
+        if destination.is_ipv4() {
+            return Ok(());
+        }
+        let options = &self.sock(id)?.options;
+        let group = options.v6_group.ifindex.filter(|_| destination.ip().is_multicast());
+        let sticky = options.sticky_v6.and_then(|(_, ifindex)| ifindex);
+        let oif = self.scope_of(id, destination)?.or(sticky).or(group);
+        let elsewhere = options.device.is_some_and(|device| oif != Some(device));
+        match (is_scoped(destination.ip()) && oif.is_none()) || elsewhere {
+            true => Err(Errno::EINVAL),
+            false => Ok(()),
+        }
     }
 
     fn ping_autobind(&mut self, id: SocketId) -> Result<()> {

@@ -132,6 +132,7 @@ impl Engine {
     /// connect(2) with AF_UNSPEC. Linux's __udp_disconnect() takes the socket out of the table for good.
     pub(super) fn raw_disconnect(&mut self, id: SocketId) -> Result<()> {
         let v6 = self.sock(id)?.domain == Domain::INET6;
+        self.set_device(id, None);
         let raw = self.raw_mut(id)?;
         raw.endpoint.peer = None;
         raw.endpoint.local = None;

@@ -172,6 +172,9 @@ pub struct Path {
     pub mtu: usize,
     /// The destination is the node itself.
     pub local: bool,
+    /// The interface that a packet to the node itself seems to arrive by: the one that has the address. Otherwise that
+    /// which it leaves by.
+    pub arrival: u32,
     /// The destination is every station on the link (Linux asks for SO_BROADCAST).
     pub broadcast: bool,
 }
@@ -192,9 +195,6 @@ pub enum RouteError {
     /// A route drops it.
     #[error("the destination is a black hole by a route")]
     Blackhole,
-    /// A link-local destination does not say on which link.
-    #[error("a link-local destination needs an interface")]
-    NoScope,
     /// The interface asked for does not exist.
     #[error("no such interface")]
     NoDevice,
@@ -213,7 +213,7 @@ impl RouteError {
             RouteError::NoRoute => Errno::ENETUNREACH,
             RouteError::Unreachable => Errno::EHOSTUNREACH,
             RouteError::Prohibited => Errno::EACCES,
-            RouteError::Blackhole | RouteError::NoScope | RouteError::Family => Errno::EINVAL,
+            RouteError::Blackhole | RouteError::Family => Errno::EINVAL,
             RouteError::NoDevice => Errno::ENODEV,
             RouteError::NoSource => Errno::EADDRNOTAVAIL,
         }

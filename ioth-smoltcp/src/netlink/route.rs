@@ -6,7 +6,7 @@ use ioth_core::cidr::mask;
 use ioth_core::{Cidr, Errno};
 
 use crate::engine::iface::LOOPBACK;
-use crate::engine::route::{AddMode, Route, RouteError, RouteFilter, RouteKind, scope};
+use crate::engine::route::{AddMode, Route, RouteFilter, RouteKind, scope};
 use crate::engine::tables::Tables;
 
 use super::Fault;
@@ -93,18 +93,7 @@ pub(super) fn get(tables: &Tables, request: &Request<'_>, reply: &mut Vec<u8>) -
     if src.is_some_and(|src| tables.is_local(src, None).is_none()) {
         return Err(Errno::EINVAL.into());
     }
-    // Linux's lookup, other than connect(2), takes any link for a link-local destination without one.
-    let link_local = matches!(dst, IpAddr::V6(dst) if dst.is_unicast_link_local());
-    let first_link = || {
-        let mut links = tables.ifaces().filter(|iface| iface.is_up() && !iface.is_loopback());
-        links.next().map(|iface| iface.index())
-    };
-    let oif = oif.or_else(|| if link_local { first_link() } else { None });
-    let path = match tables.route(dst, oif, src) {
-        // Linux does not tell an absent interface from an absent route here.
-        Err(RouteError::NoDevice | RouteError::NoScope) if ipv6 => return Err(Errno::ENETUNREACH.into()),
-        result => result?,
-    };
+    let path = tables.route(dst, oif, src)?;
     let kind = if path.local {
         libc::RTN_LOCAL
     } else if path.broadcast {

@@ -32,6 +32,8 @@ mod poll;
 mod ports;
 #[cfg(feature = "smoltcp")]
 mod raw;
+#[cfg(feature = "smoltcp")]
+mod scopes;
 mod stream;
 #[cfg(feature = "smoltcp")]
 mod table;
@@ -141,7 +143,8 @@ on_every_net! {
     ioctl { devices addresses aliases address_list routes ipv6_addresses ipv6_routes descriptors_own unknown }
     net { reach }
     device { streams datagrams }
-    netlink { dump link unknown }
+    netlink { names dump link unknown }
+    scopes { streams datagrams binding dissolved connected_to_a_group groups own_address own_stream }
     raw {
         echo_by_hand own_protocol bound_and_connected names creation calls_that_are_not send_errors header_included
         options checksums unreachable beside_udp filters control_messages

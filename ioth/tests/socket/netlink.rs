@@ -90,6 +90,24 @@ fn error_of(message: &Message) -> i32 {
     -i32::from_ne_bytes(*message.body.first_chunk().unwrap())
 }
 
+pub(crate) fn names(pair: &Pair) {
+    let (one, other) = (open(pair), open(pair));
+    assert_eq!(port(&one), 0);
+    for fd in [&one, &other] {
+        bind(fd.0, SockAddr::Netlink { port: 0, groups: 0 }).unwrap();
+        assert_ne!(port(fd), 0);
+    }
+    assert_ne!(port(&one), port(&other));
+    // A port is one socket's, and a socket's for good.
+    let third = open(pair);
+    let taken = SockAddr::Netlink { port: port(&one), groups: 0 };
+    assert_eq!(errno(bind(third.0, taken)), libc::EADDRINUSE);
+    assert_eq!(errno(bind(one.0, SockAddr::Netlink { port: port(&other), groups: 0 })), libc::EINVAL);
+    // Who sends has one, too.
+    ask(&third, libc::RTM_GETLINK, REQUEST | libc::NLM_F_DUMP, &[0; IFINFOMSG]);
+    assert_ne!(port(&third), 0);
+}
+
 pub(crate) fn dump(pair: &Pair) {
     let fd = open(pair);
     let family = pair.domain() as u8;

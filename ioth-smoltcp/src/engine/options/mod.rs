@@ -90,7 +90,7 @@ impl Engine {
     }
 
     /// Brings what was made from the options in line with them.
-    fn apply_options(&mut self, id: SocketId) {
+    pub(super) fn apply_options(&mut self, id: SocketId) {
         let sock = &mut self.sockets[id.0];
         let options: Options = sock.options;
         let space = match &mut sock.kind {

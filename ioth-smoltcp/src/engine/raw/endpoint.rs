@@ -6,6 +6,7 @@ use ioth_core::{Domain, Errno, Events, MsgFlags, RecvMsg, Result, SockAddr};
 use ioth_vde::Frame;
 
 use super::is_shared;
+use crate::engine::calls::{is_scoped, scope_id};
 use crate::engine::datagram::{Datagram, Inbox, IpArrival};
 use crate::engine::sockets::Kind;
 use crate::engine::wire::IpHeader;
@@ -58,36 +59,49 @@ impl Engine {
         addr: SocketAddr,
         groups: bool,
     ) -> Result<()> {
-        let (ip, scope) = (addr.ip(), crate::engine::calls::scope_id(addr));
-        let options = &mut self.sockets[id.0].options;
-        if crate::engine::calls::is_scoped(ip) {
-            let device = scope.or(options.device).ok_or(Errno::EINVAL)?;
-            self.net.tables.iface(device).ok_or(Errno::ENODEV)?;
-            options.device = Some(device);
+        let (ip, scoped) = (addr.ip(), is_scoped(addr.ip()));
+        // Linux's ping_check_bind_addr() takes any scope id seriously, and wants one where it means something.
+        let scope = scope_id(addr).filter(|_| scoped || !groups);
+        if !groups && ip.is_ipv6() && (ip.is_multicast() || (scoped && scope.is_none())) {
+            return Err(Errno::EINVAL);
+        }
+        let bound = self.sockets[id.0].options.device;
+        let device = scope.or(bound);
+        if scoped && device.is_none() {
+            return Err(Errno::EINVAL);
+        }
+        if ip.is_ipv6() && device.is_some_and(|device| self.net.tables.iface(device).is_none()) {
+            return Err(Errno::ENODEV);
+        }
+        if scoped && groups {
+            self.set_device(id, device);
         }
         let group = groups && (is_shared(ip) || self.is_subnet_broadcast(ip));
         let free = self.sockets[id.0].options.free_bind && !is_shared(ip);
-        if ip.is_unspecified() || group || free || self.net.tables.is_local(ip, scope).is_some() {
-            return Ok(());
+        if !(ip.is_unspecified() || group || free || self.owns(ip, device)) {
+            return Err(Errno::EADDRNOTAVAIL);
         }
-        Err(Errno::EADDRNOTAVAIL)
+        if scoped {
+            self.set_device(id, device);
+        }
+        Ok(())
     }
 
     /// connect(2).
     pub(in crate::engine) fn endpoint_connect(&mut self, id: SocketId, addr: &SockAddr) -> Result<()> {
         let domain = self.sock(id)?.domain;
-        let mut peer = match *addr {
+        let peer = match *addr {
             SockAddr::Ip(peer) if peer.is_ipv6() == (domain == Domain::INET6) => peer,
             _ => return Err(Errno::EAFNOSUPPORT),
         };
         if matches!(peer, SocketAddr::V6(v6) if v6.ip().to_ipv4_mapped().is_some()) {
             return Err(Errno::ENETUNREACH);
         }
+        self.connect_scope(id, peer)?;
         let local = self.endpoint_mut(id)?.local;
         let way = self.way(id, peer, local, &[])?;
-        peer.set_ip(way.destination);
         let endpoint = self.endpoint_mut(id)?;
-        endpoint.peer = Some(peer);
+        endpoint.peer = Some(SocketAddr::new(way.destination, peer.port()));
         if endpoint.local.is_none() {
             endpoint.local = Some(way.source);
             endpoint.local_by_connect = true;

@@ -22,6 +22,8 @@ impl Tables {
             return Err(RouteError::Family);
         }
         let out = match oif {
+            // Linux: over IPv6 there is no route then.
+            Some(ifindex) if dst.is_ipv6() => Some(self.iface(ifindex).ok_or(RouteError::NoRoute)?),
             Some(ifindex) => Some(self.iface(ifindex).ok_or(RouteError::NoDevice)?),
             None => None,
         };
@@ -68,9 +70,6 @@ impl Tables {
             let dst = src.unwrap_or(Ipv6Addr::LOCALHOST.into());
             return self.own(dst, out, src)?.ok_or(RouteError::NoRoute);
         }
-        if dst.is_unicast_link_local() && out.is_none() {
-            return Err(RouteError::NoScope);
-        }
         if let Some(path) = self.own(dst.into(), out, src)? {
             return Ok(path);
         }
@@ -91,13 +90,17 @@ impl Tables {
     /// The path to `dst` if that is one of the node's own addresses.
     fn own(&self, dst: IpAddr, out: Option<&Iface>, src: Option<IpAddr>) -> Result<Option<Path>, RouteError> {
         let Some(local) = self.is_local(dst, out.map(Iface::index)) else { return Ok(None) };
-        // Bound to an interface, only what is behind that interface is in reach.
-        if out.is_some_and(|iface| iface.index() != local.ifindex && iface.index() != LOOPBACK) {
+        // Bound to an interface, only what is behind that interface is in reach. Linux: IPv4 finds no route to a link's
+        // address by loopback, and takes it to be there nevertheless.
+        let there =
+            |iface: &Iface| iface.index() == local.ifindex || (dst.is_ipv4() && iface.index() == LOOPBACK);
+        if !out.is_none_or(there) {
             return Ok(None);
         }
         let loopback = self.iface(LOOPBACK).filter(|iface| iface.is_up()).ok_or(RouteError::NoRoute)?;
         Ok(Some(Path {
             ifindex: LOOPBACK,
+            arrival: out.map_or(local.ifindex, Iface::index),
             next_hop: dst,
             source: src.unwrap_or_else(|| self.local_source(dst)),
             mtu: loopback.mtu(),
@@ -140,6 +143,14 @@ impl Tables {
         let mtu = if mtu == 0 { iface.mtu() } else { iface.mtu().min(mtu as usize) };
         let mtu = self.known_mtu(iface.index(), dst).map_or(mtu, |known| known.min(mtu));
         let broadcast = matches!(dst, IpAddr::V4(dst) if self.is_broadcast(dst, iface.index()));
-        Ok(Path { ifindex: iface.index(), next_hop, source, mtu, local: false, broadcast })
+        Ok(Path {
+            ifindex: iface.index(),
+            next_hop,
+            source,
+            mtu,
+            local: false,
+            arrival: iface.index(),
+            broadcast,
+        })
     }
 }

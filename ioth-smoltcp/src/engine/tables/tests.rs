@@ -272,11 +272,17 @@ fn routing() {
         source: ip("10.0.0.1"),
         mtu: 1400,
         local: false,
+        arrival: 2,
         broadcast: false,
     };
     assert_eq!(path, wanted);
     let path = to(&tables, "10.0.0.1").unwrap();
     assert_eq!((path.ifindex, path.local, path.source), (LOOPBACK, true, ip("10.0.0.1")));
+    // Linux: what the node sends to itself comes by the interface that has the address.
+    assert_eq!((path.arrival, to(&tables, "127.0.0.1").unwrap().arrival), (2, LOOPBACK));
+    assert_eq!(tables.route(ip("10.0.0.1"), Some(LOOPBACK), None).unwrap().arrival, LOOPBACK);
+    assert_eq!(tables.route(ip("fd00::1"), Some(2), None).unwrap().arrival, 2);
+    assert_eq!(tables.route(ip("fd00::1"), Some(LOOPBACK), None), Err(RouteError::NoRoute));
     // Linux: with an interface and no route the destination is taken to be on the link, with IPv4 only.
     tables.del_route(&RouteFilter::to(cidr("0.0.0.0/0"))).unwrap();
     assert_eq!(tables.route(ip("99.0.0.1"), Some(2), None).unwrap().next_hop, ip("99.0.0.1"));
@@ -287,7 +293,9 @@ fn routing() {
     assert_eq!(to(&tables, "224.0.0.9"), Err(Errno::ENETUNREACH));
     assert_eq!(tables.route(ip("224.0.0.9"), None, Some(ip("10.0.0.1"))).unwrap().ifindex, 2);
     assert_eq!(to(&tables, "ff02::1").unwrap().ifindex, 2);
-    assert_eq!(to(&tables, "fe80::99"), Err(Errno::EINVAL));
+    // The first link is as good as another for who does not say which.
+    assert_eq!(to(&tables, "fe80::99").unwrap().ifindex, 2);
+    assert_eq!(tables.route(ip("fe80::99"), Some(7), None), Err(RouteError::NoRoute));
     let path = tables.route(ip("fe80::99"), Some(2), None).unwrap();
     assert_eq!(path.source, ip("fe80::5eff:fe10:1"));
 }

@@ -38,7 +38,8 @@ impl Engine {
             IpAddr::V6(v6) if v6.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
             other => other,
         };
-        let scope = self.scope_of(id, remote)?;
+        self.connect_scope(id, remote)?;
+        let scope = self.sockets[id.0].options.device;
         let remote = SocketAddr::new(remote_ip, remote.port());
         if remote.port() == 0 {
             return Err(Errno::ECONNREFUSED);

@@ -13,7 +13,7 @@ use super::conn::{Conn, Setup, Stage, Tuple};
 use super::{Role, Stream};
 use crate::engine::addr::is_link_local;
 use crate::engine::ports::{Binding, Held, Space};
-use crate::engine::sockets::Kind;
+use crate::engine::sockets::{Kind, Options};
 use crate::engine::{Engine, SocketId, wire};
 
 /// Linux's net.core.somaxconn.
@@ -141,7 +141,8 @@ impl Engine {
         self.evict_embryo(listener);
         let sequence = self.initial_sequence(&tuple);
         let mut out = std::mem::take(&mut self.tcp.out);
-        let options = self.sockets[listener.0].options;
+        // Linux's tcp_v6_init_req(): "So that link locals have meaning".
+        let options = Options { device: scope, ..self.sockets[listener.0].options };
         let setup = Setup { tuple, path, sequence, options: &options };
         let conn = Conn::answer(&self.net, &mut self.tcp.contexts, setup, listener, &mut syn, &mut out);
         if let Some(mut conn) = conn {

@@ -136,6 +136,11 @@ impl Stream {
         }
     }
 
+    /// bind(2) or listen(2) gave it a port.
+    pub(crate) fn has_port(&self) -> bool {
+        self.bound.is_some()
+    }
+
     /// Neither listening nor connected: TCP_CLOSE.
     pub(crate) fn is_closed(&self) -> bool {
         match &self.role {

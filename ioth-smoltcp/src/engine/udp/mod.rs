@@ -46,7 +46,7 @@ impl Datagrams {
         events
     }
 
-    fn has_port(&self) -> bool {
+    pub(super) fn has_port(&self) -> bool {
         self.bound.is_some_and(|addr| addr.port() != 0)
     }
 
@@ -62,21 +62,19 @@ impl Engine {
             return Err(Errno::EINVAL);
         }
         let port = self.bind_port(Space::Udp, id, addr)?;
-        let mut bound = addr;
-        bound.set_port(port);
         let datagrams = self.datagrams_mut(id)?;
-        datagrams.bound = Some(bound);
+        datagrams.bound = Some(SocketAddr::new(addr.ip(), port));
         datagrams.port_by_user = addr.port() != 0;
         Ok(())
     }
 
     pub(super) fn udp_connect(&mut self, id: SocketId, peer: SocketAddr) -> Result<()> {
+        self.connect_scope(id, peer)?;
         let bound = self.datagrams_mut(id)?.bound;
         let way = self.way(id, peer, bound.map(|addr| addr.ip()), &[])?;
         self.udp_autobind(id)?;
         let datagrams = self.datagrams_mut(id)?;
-        let mut peer = peer;
-        peer.set_ip(way.destination);
+        let peer = SocketAddr::new(way.destination, peer.port());
         datagrams.peer = Some(peer);
         // Linux keeps both in one place, for IPv4: what is being put together goes to the new peer.
         if let Some(cork) = datagrams.cork.as_mut().filter(|_| peer.is_ipv4()) {
@@ -98,6 +96,7 @@ impl Engine {
 
     /// connect(2) with AF_UNSPEC: no peer any more, nor what was chosen for it (`__udp_disconnect`).
     pub(super) fn udp_disconnect(&mut self, id: SocketId) -> Result<()> {
+        self.set_device(id, None);
         let sock = &self.sockets[id.0];
         let wildcard = sock.wildcard();
         let dual = sock.domain == Domain::INET6 && !sock.options.v6_only;

@@ -107,7 +107,7 @@ impl Conn {
         }
         let ifindex = self.route.path.ifindex;
         if ifindex == LOOPBACK {
-            return net.output_loopback(packet);
+            return net.output_loopback(self.route.path.arrival, packet);
         }
         if let Some((mac, fresh_until)) = self.route.mac
             && net.now < fresh_until
