@@ -42,6 +42,13 @@ impl Engine {
                 }
                 return None;
             }
+            Err(IpError::UnknownRouting { pointer }) => {
+                self.net.drops.malformed += 1;
+                if let Some(header) = self.complains(ifindex, &packet, pointer, false, own) {
+                    self.unreachable(&packet, &header, Unreachable::Field(pointer));
+                }
+                return None;
+            }
             Err(IpError::Malformed | IpError::Discard) => {
                 self.net.drops.malformed += 1;
                 return None;
@@ -169,7 +176,7 @@ impl Engine {
         }
     }
 
-    /// RFC 8200 §4.2: the sender of an option that is not known wants to hear of it. Returns what the answer needs of the IP
+    /// RFC 8200 §4.2, §4.4: the sender of an option or routing header that is not known wants to hear of it. Returns what the answer needs of the IP
     /// header, if there is to be one.
     fn complains(
         &self,

@@ -61,7 +61,9 @@ pub(crate) enum IpError {
     Malformed,
     /// RFC 8200 §4.2: an option, at this offset, asks to be answered when it is not known.
     UnknownOption { pointer: u32, answer_multicast: bool },
-    /// RFC 8200 §4.2: an option asks for silence when it is not known.
+    /// RFC 8200 §4.4: a routing header, whose type is at this offset, is not known and has segments left.
+    UnknownRouting { pointer: u32 },
+    /// RFC 8200 §4.2: an option asks for silence when it is not known. Linux has no answer to some routing headers either.
     Discard,
 }
 
@@ -133,12 +135,7 @@ fn parse_ipv6(bytes: &[u8]) -> Result<IpHeader, IpError> {
                     return Err(IpError::Malformed);
                 }
                 match header.protocol {
-                    // RFC 8200 §4.4: with no segments left the header is ignored; RFC 5095 for type 0.
-                    IpProtocol::Ipv6Route if rest[3] != 0 => {
-                        let pointer = header.payload_at as u32 + 2;
-                        return Err(IpError::UnknownOption { pointer, answer_multicast: false });
-                    }
-                    IpProtocol::Ipv6Route => {}
+                    IpProtocol::Ipv6Route => check_routing(rest, header.dst, header.payload_at)?,
                     _ => check_options(&rest[2..len], header.payload_at + 2)?,
                 }
                 header.protocol = next.into();
@@ -210,6 +207,21 @@ pub(crate) fn has_all_headers(packet: &[u8], header: &IpHeader) -> bool {
         };
         at + least <= packet.len()
     })
+}
+
+/// What Linux's ipv6_rthdr_rcv() makes of a routing header at `offset` where none is known: with no segments left it is
+/// ignored, otherwise it "must discard the packet and send an ICMP Parameter Problem, Code 0" (RFC 8200 §4.4, for type 0
+/// RFC 5095). A packet to a group may not have one. Segment routing (RFC 8754) and RPL (RFC 6554) have to be allowed on an
+/// interface before it looks at these.
+fn check_routing(header: &[u8], dst: IpAddr, offset: usize) -> Result<(), IpError> {
+    const RPL: u8 = 3;
+    const SEGMENT_ROUTING: u8 = 4;
+    match (header[2], header[3]) {
+        _ if dst.is_multicast() => Err(IpError::Discard),
+        (RPL | SEGMENT_ROUTING, _) => Err(IpError::Discard),
+        (_, 0) => Ok(()),
+        (_, _) => Err(IpError::UnknownRouting { pointer: offset as u32 + 2 }),
+    }
 }
 
 /// RFC 8200 §4.2: the two highest bits of an unknown option's type say what is to be done.
@@ -474,6 +486,29 @@ mod tests {
         ] {
             packet[42] = kind;
             assert_eq!(parse_ip(&packet, true).err(), expected, "{kind:#x}");
+        }
+    }
+
+    #[test]
+    fn routing_headers() {
+        let unknown = Some(IpError::UnknownRouting { pointer: 42 });
+        for (dst, kind, left, expected) in [
+            ("fd00::2", 0, 0, None),
+            ("fd00::2", 0, 1, unknown),
+            ("fd00::2", 2, 0, None),
+            ("fd00::2", 2, 255, unknown),
+            ("fd00::2", 77, 0, None),
+            ("fd00::2", 77, 1, unknown),
+            ("fd00::2", 3, 0, Some(IpError::Discard)),
+            ("fd00::2", 4, 1, Some(IpError::Discard)),
+            ("ff02::1", 77, 0, Some(IpError::Discard)),
+            ("ff02::1", 77, 1, Some(IpError::Discard)),
+        ] {
+            let mut packet = vec![0u8; IPV6_HEADER + 8 + 8];
+            let attrs = IpAttrs::new(IpProtocol::Ipv6Route, 64);
+            emit_ip(&mut packet, "fd00::1".parse().unwrap(), dst.parse().unwrap(), attrs);
+            packet[40..48].copy_from_slice(&[17, 0, kind, left, 0, 0, 0, 0]);
+            assert_eq!(parse_ip(&packet, true).err(), expected, "{dst} {kind} {left}");
         }
     }
 }

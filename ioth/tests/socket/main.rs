@@ -147,7 +147,7 @@ on_every_net! {
     scopes { streams datagrams binding dissolved connected_to_a_group groups own_address own_stream }
     raw {
         echo_by_hand own_protocol bound_and_connected names creation calls_that_are_not send_errors header_included
-        options checksums unreachable beside_udp filters control_messages
+        options checksums routing_headers unreachable beside_udp filters control_messages
     }
     ping { there_and_back only_requests identifiers dissolved many too_long }
     packet {

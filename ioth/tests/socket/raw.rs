@@ -265,6 +265,45 @@ fn header(pair: &Pair, len: usize) -> Vec<u8> {
     }
 }
 
+/// RFC 8200 §4.4
+pub(crate) fn routing_headers(pair: &Pair) {
+    if v4(pair) {
+        return;
+    }
+    let (a, b) = (raw(pair, &pair.a, libc::IPPROTO_RAW), raw(pair, &pair.b, OURS));
+    let complaints = raw(pair, &pair.a, libc::IPPROTO_ICMPV6);
+    let mut problems_only = [0xff; 32];
+    problems_only[0] = !(1 << 4);
+    setsockopt(complaints.0, libc::IPPROTO_ICMPV6, ICMP_FILTER, &problems_only).unwrap();
+    let routed = |kind: u8, left: u8, ident: u8| {
+        let mut packet = header(pair, 8 + 4);
+        packet[6] = 43;
+        packet.extend_from_slice(&[OURS as u8, 0, kind, left, 0, 0, 0, 0]);
+        packet.extend_from_slice(&[b'r', kind, left, ident]);
+        sendto(a.0, &packet, NONE, host(pair.b_addr)).unwrap();
+        packet
+    };
+    // Type 3 and 4 are for nodes that were told to take them.
+    for (ident, (kind, left)) in (0..).zip([(3, 0), (4, 0), (4, 1), (0, 0), (77, 0), (2, 0)]) {
+        routed(kind, left, ident);
+        if !matches!(kind, 3 | 4) {
+            let mut buffer = [0; 100];
+            let len = recv(b.0, &mut buffer, NONE).unwrap();
+            assert_eq!(buffer[..len], [b'r', kind, left, ident]);
+        }
+    }
+    for (kind, left) in [(0, 1), (77, 1), (77, 255), (2, 1)] {
+        let packet = routed(kind, left, 9);
+        let mut buffer = [0; 200];
+        let len = recv(complaints.0, &mut buffer, NONE).unwrap();
+        // Parameter Problem, erroneous header field, at the routing type.
+        assert_eq!((&buffer[..2], &buffer[4..8]), (&[4, 0][..], &42u32.to_be_bytes()[..]));
+        assert_eq!(buffer[8 + 40..len], packet[40..]);
+    }
+    assert_eq!(errno(recv(b.0, &mut [0; 9], MsgFlags::DONTWAIT)), libc::EAGAIN);
+    assert_eq!(errno(recv(complaints.0, &mut [0; 9], MsgFlags::DONTWAIT)), libc::EAGAIN);
+}
+
 pub(crate) fn header_included(pair: &Pair) {
     let b = raw(pair, &pair.b, OURS);
     let hdrincl = |fd: &Fd| match v4(pair) {
