@@ -1,11 +1,18 @@
-//! Who has which port, and who may share it (socket(7), RFC 6056).
+//! Who has which port, who may share it, and who of them has a datagram (socket(7), RFC 6056).
 
-use std::net::IpAddr;
+mod crowd;
+
+use std::net::{IpAddr, SocketAddr};
 
 use foldhash::fast::FixedState;
 use hashbrown::HashMap;
 
 use super::SocketId;
+use crowd::Crowd;
+
+/// Sockets that may share a UDP port before they are found by hash; Linux's udp_lib_lport_inuse() and its lookups go by a
+/// second hash beyond ten.
+const FEW: usize = 8;
 
 /// Linux's ip_local_port_range.
 pub(crate) const EPHEMERAL: std::ops::RangeInclusive<u16> = 32_768..=60_999;
@@ -33,6 +40,18 @@ pub(crate) struct Binding {
     pub(crate) device: Option<u32>,
     /// A TCP socket in LISTEN.
     pub(crate) listening: bool,
+    /// The only one that a UDP socket hears. Port 0 is any.
+    pub(crate) peer: Option<SocketAddr>,
+    /// Grows from one that is entered to the next.
+    pub(crate) order: u64,
+}
+
+/// What a datagram says of its ends, and where it came in.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Ends {
+    pub(crate) ifindex: u32,
+    pub(crate) source: SocketAddr,
+    pub(crate) destination: SocketAddr,
 }
 
 impl Binding {
@@ -43,6 +62,25 @@ impl Binding {
         }
         let family = self.addr.is_ipv4() == addr.is_ipv4() || self.dual;
         (self.addr.is_unspecified() && family).then_some(u8::from(self.addr.is_ipv4() == addr.is_ipv4()))
+    }
+
+    /// How well it fits a datagram, as Linux's compute_score() has it: the address, then the peer, then the interface.
+    pub(crate) fn score(&self, ends: &Ends) -> Option<u8> {
+        let fits = self.fits(ends.destination.ip())?;
+        let device = match self.device {
+            Some(device) if device != ends.ifindex => return None,
+            device => u8::from(device.is_some()),
+        };
+        let peer = match self.peer {
+            Some(peer) if !same_end(peer, ends.source) => return None,
+            peer => u8::from(peer.is_some()),
+        };
+        Some(8 * fits + 2 * peer + device)
+    }
+
+    /// Whether it takes its part of the senders only.
+    fn shares(&self) -> bool {
+        self.reuse_port && self.peer.is_none()
     }
 
     fn overlaps(&self, other: &Binding) -> bool {
@@ -74,6 +112,11 @@ pub(crate) struct Held {
 #[derive(Debug)]
 pub(crate) struct Ports {
     bound: HashMap<(Space, u16), Vec<Binding>, FixedState>,
+    /// The UDP ports that many have.
+    crowds: HashMap<u16, Crowd, FixedState>,
+    /// What the next binding's order is.
+    order: u64,
+    seed: u64,
     /// Local ports of connections that no bind(2) chose, and how many share each.
     chosen: HashMap<u16, u32, FixedState>,
     /// TCP ports that connections hold without a binding, and how many each way.
@@ -85,6 +128,9 @@ impl Ports {
     pub(crate) fn new(seed: u64) -> Self {
         Ports {
             bound: HashMap::with_hasher(FixedState::with_seed(seed)),
+            crowds: HashMap::with_hasher(FixedState::with_seed(seed)),
+            order: 0,
+            seed,
             chosen: HashMap::with_hasher(FixedState::with_seed(seed)),
             held: HashMap::with_hasher(FixedState::with_seed(seed)),
             next: seed as u32,
@@ -101,7 +147,7 @@ impl Ports {
         if self.conflicts(space, port, &binding) {
             return false;
         }
-        self.bound.entry((space, port)).or_default().push(binding);
+        self.enter(space, port, binding);
         true
     }
 
@@ -109,8 +155,18 @@ impl Ports {
     pub(crate) fn bind_ephemeral(&mut self, space: Space, random: u32, binding: Binding) -> Option<u16> {
         let exclusive = Binding { reuse_addr: false, reuse_port: false, ..binding };
         let port = candidates(random).find(|&port| !self.conflicts(space, port, &exclusive))?;
-        self.bound.entry((space, port)).or_default().push(binding);
+        self.enter(space, port, binding);
         Some(port)
+    }
+
+    /// The UDP socket that fits a unicast datagram best; among equals the one of those that share the port (SO_REUSEPORT)
+    /// that `hash` says, else the last one bound. However many have the port, it takes a bounded number of looks.
+    pub(crate) fn receiver(&self, ends: &Ends, hash: impl FnOnce() -> u64) -> Option<SocketId> {
+        let port = ends.destination.port();
+        match self.crowds.get(&port) {
+            Some(crowd) => crowd.receiver(ends, hash),
+            None => best_of(self.bindings(Space::Udp, port), ends, hash),
+        }
     }
 
     /// A local port for a connection, of which `free` says whether its 4-tuple is; at most `tries` are looked at.
@@ -162,11 +218,19 @@ impl Ports {
     }
 
     pub(crate) fn unbind(&mut self, space: Space, port: u16, id: SocketId) {
-        if let Some(bindings) = self.bound.get_mut(&(space, port)) {
-            bindings.retain(|binding| binding.id != id);
-            if bindings.is_empty() {
-                self.bound.remove(&(space, port));
+        let Some(bindings) = self.bound.get_mut(&(space, port)) else { return };
+        let Some(at) = bindings.iter().position(|binding| binding.id == id) else { return };
+        let binding = bindings.remove(at);
+        if space == Space::Udp {
+            // Not one more or less makes and unmakes a crowd over and over.
+            if bindings.len() <= FEW / 2 {
+                self.crowds.remove(&port);
+            } else if let Some(crowd) = self.crowds.get_mut(&port) {
+                crowd.remove(&binding);
             }
+        }
+        if bindings.is_empty() {
+            self.bound.remove(&(space, port));
         }
     }
 
@@ -205,8 +269,31 @@ impl Ports {
         change: impl FnOnce(&mut Binding),
     ) {
         let bindings = self.bound.get_mut(&(space, port));
-        if let Some(binding) = bindings.and_then(|list| list.iter_mut().find(|binding| binding.id == id)) {
-            change(binding);
+        let found = bindings.and_then(|list| list.iter_mut().find(|binding| binding.id == id));
+        let Some(binding) = found else { return };
+        let before = *binding;
+        change(binding);
+        if space == Space::Udp
+            && before != *binding
+            && let Some(crowd) = self.crowds.get_mut(&port)
+        {
+            crowd.remove(&before);
+            crowd.insert(binding);
+        }
+    }
+
+    fn enter(&mut self, space: Space, port: u16, mut binding: Binding) {
+        self.order += 1;
+        binding.order = self.order;
+        let bindings = self.bound.entry((space, port)).or_default();
+        bindings.push(binding);
+        if space == Space::Tcp {
+            return;
+        }
+        if let Some(crowd) = self.crowds.get_mut(&port) {
+            crowd.insert(&binding);
+        } else if bindings.len() > FEW {
+            self.crowds.insert(port, Crowd::of(bindings, self.seed));
         }
     }
 
@@ -238,6 +325,27 @@ impl Ports {
     }
 }
 
+/// What [`Ports::receiver`] does, one binding after the other.
+fn best_of(bindings: &[Binding], ends: &Ends, hash: impl FnOnce() -> u64) -> Option<SocketId> {
+    let fitting = || bindings.iter().filter_map(|binding| Some((binding.score(ends)?, binding)));
+    let (best, last) = fitting().max_by_key(|(score, _)| *score)?;
+    if !last.shares() {
+        return Some(last.id);
+    }
+    let group = || fitting().filter(|(score, binding)| *score == best && binding.shares());
+    group().nth(part(hash(), group().count())).map(|(_, binding)| binding.id)
+}
+
+/// Which of `count` equal parts of all hashes one is in: Lemire's multiply-shift, as Linux's reciprocal_scale().
+fn part(hash: u64, count: usize) -> usize {
+    ((u128::from(hash) * count as u128) >> 64) as usize
+}
+
+/// Whether a peer is the one that a packet came from. Port 0 is no port.
+fn same_end(peer: SocketAddr, source: SocketAddr) -> bool {
+    peer.ip() == source.ip() && (peer.port() == source.port() || peer.port() == 0)
+}
+
 /// The ephemeral ports, each once, from a random one on.
 fn candidates(random: u32) -> impl Iterator<Item = u16> {
     let count = u32::from(EPHEMERAL.end() - EPHEMERAL.start()) + 1;
@@ -245,68 +353,4 @@ fn candidates(random: u32) -> impl Iterator<Item = u16> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn binding(id: usize, addr: &str) -> Binding {
-        Binding {
-            id: SocketId(id),
-            addr: addr.parse().unwrap(),
-            dual: false,
-            reuse_addr: false,
-            reuse_port: false,
-            device: None,
-            listening: false,
-        }
-    }
-
-    #[test]
-    fn who_excludes_whom() {
-        let dual = |id| Binding { dual: true, ..binding(id, "::") };
-        for (first, second, together) in [
-            (binding(1, "0.0.0.0"), binding(2, "10.0.0.1"), false),
-            (binding(1, "10.0.0.1"), binding(2, "10.0.0.2"), true),
-            (binding(1, "10.0.0.1"), binding(2, "10.0.0.1"), false),
-            (binding(1, "::"), binding(2, "0.0.0.0"), true),
-            (dual(1), binding(2, "0.0.0.0"), false),
-            (dual(1), binding(2, "10.0.0.1"), false),
-            (binding(1, "10.0.0.1"), dual(2), false),
-            (binding(1, "fd00::1"), dual(2), false),
-        ] {
-            let mut ports = Ports::new(1);
-            assert!(ports.bind(Space::Tcp, 80, first));
-            assert!(ports.bind(Space::Udp, 80, second), "another space");
-            assert_eq!(ports.bind(Space::Tcp, 80, second), together, "{first:?} {second:?}");
-            let reuse = |binding| Binding { reuse_addr: true, ..binding };
-            let mut ports = Ports::new(1);
-            assert!(ports.bind(Space::Tcp, 80, reuse(first)));
-            assert!(ports.bind(Space::Tcp, 80, reuse(second)));
-            assert!(ports.listen(80, SocketId(1)));
-            assert_eq!(ports.listen(80, SocketId(2)), together);
-        }
-    }
-
-    #[test]
-    fn ephemeral_ports_run_out() {
-        let mut ports = Ports::new(1);
-        let count = EPHEMERAL.count();
-        let mut seen = std::collections::HashSet::new();
-        for i in 0..count {
-            assert!(seen.insert(ports.bind_ephemeral(Space::Udp, i as u32, binding(i, "0.0.0.0")).unwrap()));
-        }
-        assert_eq!(ports.bind_ephemeral(Space::Udp, 7, binding(count, "0.0.0.0")), None);
-        let one = *seen.iter().next().unwrap();
-        let owner = ports.bindings(Space::Udp, one)[0].id;
-        ports.unbind(Space::Udp, one, owner);
-        assert_eq!(ports.bind_ephemeral(Space::Udp, 7, binding(count, "0.0.0.0")), Some(one));
-    }
-
-    #[test]
-    fn connections_share_a_port_but_bind_may_not_have_it() {
-        let mut ports = Ports::new(1);
-        let port = ports.choose(5, 1, |_| true).unwrap();
-        assert!(!ports.bind(Space::Tcp, port, binding(1, "0.0.0.0")));
-        ports.release(port);
-        assert!(ports.bind(Space::Tcp, port, binding(1, "0.0.0.0")));
-    }
-}
+mod tests;

@@ -279,6 +279,8 @@ impl Engine {
             reuse_port: sock.options.reuse_port,
             device: sock.options.device,
             listening: false,
+            peer: None,
+            order: 0,
         };
         // Those whose time is over let go of their ports.
         self.tcp.time_wait.expire(self.net.now, &mut self.ports);

@@ -8,18 +8,10 @@ use smoltcp::wire::UdpPacket;
 
 use crate::engine::datagram::{Datagram, Discover, IpArrival};
 use crate::engine::icmp::Unreachable;
-use crate::engine::ports::Space;
+use crate::engine::ports::{Ends, Space};
 use crate::engine::sockets::Kind;
 use crate::engine::wire::{IpHeader, UDP_HEADER};
 use crate::engine::{Engine, SocketId};
-
-/// What a datagram says of its ends, and where it came in.
-#[derive(Clone, Copy)]
-struct Ends {
-    ifindex: u32,
-    source: SocketAddr,
-    destination: SocketAddr,
-}
 
 impl Engine {
     /// A datagram arrived for one of our addresses, or a group or broadcast. Its checksum is right.
@@ -86,57 +78,18 @@ impl Engine {
         self.udp_receiver(ends).is_some()
     }
 
-    /// The socket that fits a unicast datagram best; among equals the one of those that share the port (SO_REUSEPORT) that a
-    /// hash of the 4-tuple says, else the last one bound.
     fn udp_receiver(&self, ends: Ends) -> Option<SocketId> {
-        let (best, id) = self.udp_fitting(ends).max_by_key(|(score, _)| *score)?;
-        let shares = |id: SocketId| {
-            let sock = &self.sockets[id.0];
-            sock.options.reuse_port
-                && matches!(&sock.kind, Kind::Datagrams(datagrams) if datagrams.peer.is_none())
-        };
-        if !shares(id) {
-            return Some(id);
-        }
-        let group = || self.udp_fitting(ends).filter(|(score, id)| *score == best && shares(*id));
-        let hash = self.net.random.tuple(ends.destination, ends.source);
-        // Lemire's multiply-shift, as Linux's reciprocal_scale().
-        let chosen = ((u128::from(hash) * group().count() as u128) >> 64) as usize;
-        group().nth(chosen).map(|(_, id)| id)
-    }
-
-    /// The sockets that may have a unicast datagram, with how well they fit, as Linux's compute_score() has it.
-    fn udp_fitting(&self, ends: Ends) -> impl Iterator<Item = (u8, SocketId)> + '_ {
-        self.ports.bindings(Space::Udp, ends.destination.port()).iter().filter_map(move |binding| {
-            let fits = binding.fits(ends.destination.ip())?;
-            self.udp_takes(binding.id, ends).map(|more| (8 * fits + more, binding.id))
-        })
+        self.ports.receiver(&ends, || self.net.random.tuple(ends.destination, ends.source))
     }
 
     /// The sockets that have a datagram to a group or broadcast, each a copy.
     fn udp_group(&self, ends: Ends) -> impl Iterator<Item = SocketId> + '_ {
         let group = ends.destination.ip();
         self.ports.bindings(Space::Udp, ends.destination.port()).iter().filter_map(move |binding| {
-            let takes = (binding.addr == group || binding.fits(group).is_some())
-                && self.udp_takes(binding.id, ends).is_some()
+            let takes = binding.score(&ends).is_some()
                 && (!group.is_multicast() || self.sockets[binding.id.0].hears(group, ends.ifindex));
             takes.then_some(binding.id)
         })
-    }
-
-    /// Whether a socket's peer and interface are those of a datagram, and how much that says.
-    fn udp_takes(&self, id: SocketId, ends: Ends) -> Option<u8> {
-        let sock = self.sockets.get(id.0)?;
-        let Kind::Datagrams(datagrams) = &sock.kind else { return None };
-        let device = match sock.options.device {
-            Some(device) if device != ends.ifindex => return None,
-            device => u8::from(device.is_some()),
-        };
-        match datagrams.peer {
-            Some(peer) if !same_end(peer, ends.source) => None,
-            Some(_) => Some(device + 2),
-            None => Some(device),
-        }
     }
 
     /// How much of a datagram of `len` bytes, header included, a socket's filter leaves.
@@ -161,9 +114,4 @@ impl Engine {
             self.net.drops.receive_buffer += 1;
         }
     }
-}
-
-/// Whether a peer, which may carry a scope id, is the one that a packet came from. Port 0 is no port.
-fn same_end(peer: SocketAddr, source: SocketAddr) -> bool {
-    peer.ip() == source.ip() && (peer.port() == source.port() || peer.port() == 0)
 }

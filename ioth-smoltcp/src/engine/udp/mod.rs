@@ -80,17 +80,17 @@ impl Engine {
         if let Some(cork) = datagrams.cork.as_mut().filter(|_| peer.is_ipv4()) {
             cork.redirect(way, peer.port());
         }
-        if let Some(bound) = &mut datagrams.bound
-            && bound.ip().is_unspecified()
-        {
+        let Some(bound) = &mut datagrams.bound else { return Ok(()) };
+        if bound.ip().is_unspecified() {
             bound.set_ip(way.source);
             datagrams.addr_by_connect = true;
-            let (port, source) = (bound.port(), way.source);
-            self.ports.update(Space::Udp, port, id, |binding| {
-                binding.addr = source;
-                binding.dual = false;
-            });
         }
+        let bound = *bound;
+        self.ports.update(Space::Udp, bound.port(), id, |binding| {
+            binding.addr = bound.ip();
+            binding.dual = false;
+            binding.peer = Some(peer);
+        });
         Ok(())
     }
 
@@ -111,10 +111,13 @@ impl Engine {
         if !datagrams.port_by_user {
             bound.set_port(0);
             self.ports.unbind(Space::Udp, port, id);
-        } else if by_connect {
+        } else {
             self.ports.update(Space::Udp, port, id, |binding| {
-                binding.addr = wildcard;
-                binding.dual = dual;
+                binding.peer = None;
+                if by_connect {
+                    binding.addr = wildcard;
+                    binding.dual = dual;
+                }
             });
         }
         Ok(())
