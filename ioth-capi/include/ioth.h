@@ -3,13 +3,25 @@
 #ifndef IOTH_H
 #define IOTH_H
 
+/* Programs written for libioth have these from it. */
+#include <errno.h>
+#include <fcntl.h>
 #include <ifaddrs.h>
-#include <linux/netlink.h>
+#include <net/if.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <sys/types.h>
 #include <sys/uio.h>
+#include <unistd.h>
+
+#include <linux/if_addr.h>
+#include <linux/if_link.h>
+#include <linux/netlink.h>
+#include <linux/rtnetlink.h>
 
 #ifdef __cplusplus
 extern "C" {
@@ -89,10 +101,25 @@ int ioth_iproute_add(struct ioth *iothstack, int family, const void *dst_addr, i
 		     const void *gw_addr, unsigned int ifindex);
 int ioth_iproute_del(struct ioth *iothstack, int family, const void *dst_addr, int dst_prefixlen,
 		     const void *gw_addr, unsigned int ifindex);
+
+/* One attribute of what a type of interface wants to know (IFLA_INFO_DATA). */
+struct nl_iplink_data {
+	int tag;
+	size_t len;
+	const void *data;
+};
+
+/* The attribute of the type vde: its VNL. */
+#define IFLA_VDE_VNL 1
+
+/* ifd and nifd of ioth_iplink_add for one attribute that is a string. */
+#define nl_iplink_strdata(tag, string) \
+	((struct nl_iplink_data[]){{(tag), strlen(string) + 1, (string)}}), 1
+
 int ioth_iplink_add(struct ioth *iothstack, const char *ifname, unsigned int ifindex, const char *type,
-		    const char *data);
+		    struct nl_iplink_data *ifd, int nifd);
 int ioth_iplink_del(struct ioth *iothstack, const char *ifname, unsigned int ifindex);
-int ioth_nldialog(struct ioth *iothstack, const struct nlmsghdr *message);
+int ioth_nldialog(struct ioth *iothstack, const void *message);
 
 /* For the prefixlen of ioth_ipaddr_add and ioth_ipaddr_del: IFA_F_* and RT_SCOPE_* beside the length. */
 static __inline__ int nl_addrdata2prefix(unsigned char prefixlen, unsigned char flags, unsigned char scope)
@@ -107,9 +134,9 @@ static __inline__ int nl_routedata2prefix(unsigned char prefixlen, unsigned char
 }
 
 /* Room for the text of a MAC address with its NUL: 02:00:5e:10:00:01 */
-#define IOTH_MACADDRSTRLEN 18
+#define MAC_ADDRSTRLEN 18
 
-char *ioth_ntomac(const void *macaddr, char *str, size_t size);
+const char *ioth_ntomac(const void *macaddr, char *str, size_t size);
 int ioth_macton(const char *str, void *macaddr);
 
 #ifdef __cplusplus

@@ -4,6 +4,7 @@
 #define IOTHADDR_H
 
 #include <stdint.h>
+#include <time.h>
 
 #ifdef __cplusplus
 extern "C" {

@@ -65,6 +65,10 @@ impl<T> Outcome for *mut T {
     const FAILURE: Self = std::ptr::null_mut();
 }
 
+impl<T> Outcome for *const T {
+    const FAILURE: Self = std::ptr::null();
+}
+
 /// Runs the body of a C function. Errno is set when it fails, and only then.
 ///
 /// A panic ends here, as `ENOTRECOVERABLE`: unwinding into C is undefined. It is a bug of ours, of which the

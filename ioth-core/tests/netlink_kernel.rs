@@ -173,6 +173,15 @@ fn links_come_and_go() {
         }
         let long = "x".repeat(70_000);
         assert_eq!(errno(route.add_link(&NewLink { vnl: Some(&long), ..new })), Errno::EINVAL);
+        // VETH_INFO_PEER: a `struct ifinfomsg`, and IFLA_IFNAME with its padding.
+        let peer =
+            [&[0; 16][..], &10u16.to_ne_bytes(), &libc::IFLA_IFNAME.to_ne_bytes(), b"peer0\0\0\0"].concat();
+        let data = [(1, &peer[..])];
+        route.add_link(&NewLink { data: &data, ..new }).unwrap();
+        route.del_link(0, Some("peer0")).unwrap();
+        let long = [0; 40_000];
+        let data = [(1, &long[..])];
+        assert_eq!(errno(route.add_link(&NewLink { data: &data, ..new })), Errno::EINVAL);
         assert_eq!(errno(route.del_link(0, None)), Errno::EINVAL);
         assert_eq!(errno(route.del_link(route.link_index("lo").unwrap(), None)), Errno::EOPNOTSUPP);
     });

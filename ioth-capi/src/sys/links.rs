@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use ioth::core::netlink::{AddressDetails, NewLink, Route, RouteDetails};
 use ioth::{Cidr, Errno, MacAddr};
-use libc::{nlmsghdr, size_t};
+use libc::size_t;
 
 use super::{Ioth, memory};
 use crate::dialog::{HEADER, dialog};
@@ -14,6 +14,9 @@ use crate::outcome::{Result, run};
 
 /// Bytes of a MAC address' text with its NUL.
 const MAC_TEXT: usize = 18;
+
+/// Attributes of an interface that is to be made: no type has as many.
+const LINK_DATA_MAX: usize = 256;
 
 /// Longest netlink message that a program may send, in bytes.
 const MESSAGE_MAX: usize = 1 << 20;
@@ -144,26 +147,60 @@ unsafe extern "C" fn ioth_iproute_del(
     })
 }
 
+/// `struct nl_iplink_data`: one attribute of what a type of interface wants to know.
+#[repr(C)]
+#[derive(Clone, Copy)]
+struct LinkData {
+    tag: c_int,
+    len: size_t,
+    data: *const c_void,
+}
+
 /// # Safety
-/// The strings are not changed during the call.
+/// The strings, the `count` attributes and what they point to are not changed during the call.
 #[unsafe(no_mangle)]
 unsafe extern "C" fn ioth_iplink_add(
     stack: *mut Ioth,
     ifname: *const c_char,
     ifindex: c_uint,
     kind: *const c_char,
-    data: *const c_char,
+    data: *const LinkData,
+    count: c_int,
 ) -> c_int {
     run(|| {
         // SAFETY: the caller's promise.
-        let (name, kind, vnl) = unsafe { (memory::text(ifname)?, memory::text(kind)?, memory::text(data)?) };
+        let (name, kind, data) =
+            unsafe { (memory::text(ifname)?, memory::text(kind)?, link_data(data, count)?) };
         let kind = kind.ok_or(Errno::EFAULT)?;
+        let data: Vec<_> = data.iter().map(|(number, value)| (*number, &value[..])).collect();
         // -1 asks for the index that the stack chooses, to be returned.
         let asked = ifindex as c_int == -1;
-        let new = NewLink { kind, name, index: if asked { 0 } else { ifindex }, vnl };
+        let new = NewLink { kind, name, index: if asked { 0 } else { ifindex }, vnl: None, data: &data };
         let given = on(stack, |route| route.add_link(&new))?;
         if asked { index(given.unwrap_or(0)) } else { Ok(0) }
     })
+}
+
+/// Reads the attributes of an interface that is to be made.
+///
+/// # Safety
+/// The `count` attributes and what they point to are not changed during the call.
+unsafe fn link_data(data: *const LinkData, count: c_int) -> Result<Vec<(u16, Vec<u8>)>> {
+    let count = usize::try_from(count).ok().filter(|count| *count <= LINK_DATA_MAX).ok_or(Errno::EINVAL)?;
+    let mut attributes = Vec::with_capacity(count);
+    for at in 0..count {
+        // SAFETY: the caller's promise.
+        let LinkData { tag, len, data } = unsafe { memory::get(data.wrapping_add(at))? };
+        let number = u16::try_from(tag).map_err(|_| Errno::EINVAL)?;
+        if len > usize::from(u16::MAX) {
+            return Err(Errno::EINVAL.into());
+        }
+        let mut value = vec![0; len];
+        // SAFETY: the caller's promise.
+        unsafe { memory::copy_in(data, &mut value)? };
+        attributes.push((number, value));
+    }
+    Ok(attributes)
 }
 
 /// # Safety
@@ -180,7 +217,7 @@ unsafe extern "C" fn ioth_iplink_del(stack: *mut Ioth, ifname: *const c_char, if
 /// # Safety
 /// `message` is as long as it says, and not changed during the call.
 #[unsafe(no_mangle)]
-unsafe extern "C" fn ioth_nldialog(stack: *mut Ioth, message: *const nlmsghdr) -> c_int {
+unsafe extern "C" fn ioth_nldialog(stack: *mut Ioth, message: *const c_void) -> c_int {
     run(|| {
         let stack = handle::find(stack.addr())?;
         // SAFETY: the caller's promise; the length comes first.
@@ -190,7 +227,7 @@ unsafe extern "C" fn ioth_nldialog(stack: *mut Ioth, message: *const nlmsghdr) -
         }
         let mut bytes = vec![0; len];
         // SAFETY: the caller's promise.
-        unsafe { memory::copy_in(message.cast(), &mut bytes)? };
+        unsafe { memory::copy_in(message, &mut bytes)? };
         dialog(&stack, &mut bytes)
     })
 }
@@ -198,7 +235,7 @@ unsafe extern "C" fn ioth_nldialog(stack: *mut Ioth, message: *const nlmsghdr) -
 /// # Safety
 /// The 6 bytes of `mac` are not changed during the call; `text` is the program's, of `size` bytes.
 #[unsafe(no_mangle)]
-unsafe extern "C" fn ioth_ntomac(mac: *const c_void, text: *mut c_char, size: size_t) -> *mut c_char {
+unsafe extern "C" fn ioth_ntomac(mac: *const c_void, text: *mut c_char, size: size_t) -> *const c_char {
     run(|| {
         // SAFETY: the caller's promise.
         let mac = unsafe { read_mac(mac)? };
@@ -209,7 +246,7 @@ unsafe extern "C" fn ioth_ntomac(mac: *const c_void, text: *mut c_char, size: si
         string.push(0);
         // SAFETY: the caller's promise.
         unsafe { memory::copy_out(text.cast(), &string)? };
-        Ok(text)
+        Ok(text.cast_const())
     })
 }
 

@@ -331,9 +331,9 @@ static void interfaces(struct ioth *stack, const char *vnl)
 	OK(ioth_iproute_del(stack, AF_INET6, NULL, 0, &gw6, vde0));
 
 	/* This stack has the interfaces that it was made with. */
-	FAILS(EOPNOTSUPP, ioth_iplink_add(stack, "extra0", -1, "vde", vnl));
-	FAILS(EEXIST, ioth_iplink_add(stack, "vde0", 0, "vde", vnl));
-	FAILS(EINVAL, ioth_iplink_add(stack, "", 0, "vde", vnl));
+	FAILS(EOPNOTSUPP, ioth_iplink_add(stack, "extra0", -1, "vde", nl_iplink_strdata(IFLA_VDE_VNL, vnl)));
+	FAILS(EEXIST, ioth_iplink_add(stack, "vde0", 0, "vde", nl_iplink_strdata(IFLA_VDE_VNL, vnl)));
+	FAILS(EINVAL, ioth_iplink_add(stack, "", 0, "vde", NULL, 0));
 	FAILS(EOPNOTSUPP, ioth_iplink_del(stack, "vde0", 0));
 	FAILS(ENODEV, ioth_iplink_del(stack, NULL, 4711));
 	FAILS(EINVAL, ioth_iplink_del(stack, NULL, 0));
@@ -435,7 +435,7 @@ static void requests(struct ioth *stack)
 static void text(void)
 {
 	unsigned char mac[6] = {2, 0, 0x5e, 0x10, 0xff, 1}, found[6] = {0};
-	char string[IOTH_MACADDRSTRLEN];
+	char string[MAC_ADDRSTRLEN];
 
 	CHECK(ioth_ntomac(mac, string, sizeof(string)) == string);
 	CHECK(strcmp(string, "02:00:5e:10:ff:01") == 0);

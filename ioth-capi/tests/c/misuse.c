@@ -369,8 +369,11 @@ static void netlink(void)
 		FAILS(EFAULT, ioth_iproute_add(stack, AF_INET, W, 24, NULL, 1));
 		FAILS(EFAULT, ioth_iproute_add(stack, AF_INET, NULL, 0, W, 1));
 		FAILS(EFAULT, ioth_iproute_del(stack, AF_INET, W, 24, NULL, 1));
-		FAILS(EFAULT, ioth_iplink_add(stack, W, 0, "vde", NULL));
-		FAILS(EFAULT, ioth_iplink_add(stack, "x0", 0, W, NULL));
+		FAILS(EFAULT, ioth_iplink_add(stack, W, 0, "vde", NULL, 0));
+		FAILS(EFAULT, ioth_iplink_add(stack, "x0", 0, W, NULL, 0));
+		FAILS(EFAULT, ioth_iplink_add(stack, "x0", 0, "vde", W, 1));
+		struct nl_iplink_data wild = {1, 4, W};
+		FAILS(EFAULT, ioth_iplink_add(stack, "x0", 0, "vde", &wild, 1));
 		FAILS(EFAULT, ioth_iplink_del(stack, W, 0));
 		FAILS(EFAULT, ioth_nldialog(stack, W));
 		FAILS(EFAULT, ioth_getifaddrs(stack, W));
@@ -387,7 +390,13 @@ static void netlink(void)
 	});
 	FAILS(EFAULT, ioth_if_nametoindex(stack, NULL));
 	FAILS(EFAULT, ioth_getifaddrs(stack, NULL));
-	FAILS(EFAULT, ioth_iplink_add(stack, "x0", 0, NULL, NULL));
+	FAILS(EFAULT, ioth_iplink_add(stack, "x0", 0, NULL, NULL, 0));
+	FAILS(EFAULT, ioth_iplink_add(stack, "x0", 0, "vde", NULL, 1));
+	FAILS(EINVAL, ioth_iplink_add(stack, "x0", 0, "vde", NULL, -1));
+	FAILS(EINVAL, ioth_iplink_add(stack, "x0", 0, "vde", NULL, INT_MAX));
+	struct nl_iplink_data beyond[] = {{1 << 16, 1, addr}, {-1, 1, addr}, {1, 1 << 16, addr}, {1, -1, addr}};
+	for (int at = 0; at < 4; at++)
+		FAILS(EINVAL, ioth_iplink_add(stack, "x0", 0, "vde", &beyond[at], 1));
 	FAILS(EFAULT, ioth_ipaddr_add(stack, AF_INET, NULL, 24, 1));
 	FAILS(EFAULT, iothaddr_hash(NULL, NULL, NULL, 0));
 	CHECK(ioth_macton(NULL, addr) == 0);

@@ -27,6 +27,15 @@ fn every_function_by_the_static_library() {
 }
 
 #[test]
+fn what_programs_for_libioth_take_for_granted() {
+    for link in [Link::Shared, Link::Static] {
+        let dir = scratch("upstream");
+        let told = run(&compile(&source("upstream.c"), &dir, link), ["switch://upstream"]);
+        assert!(told.ends_with(" checks\n"), "{told}");
+    }
+}
+
+#[test]
 fn every_misuse_is_an_errno() {
     let dir = scratch("misuse");
     // It gives one pointer twice on purpose.

@@ -22,6 +22,8 @@ pub struct NewLink<'a> {
     pub index: u32,
     /// The virtual network locator of an interface of kind `vde`.
     pub vnl: Option<&'a str>,
+    /// What the kind wants to know besides (`IFLA_INFO_DATA`): attributes by number, up to 32 KiB of them.
+    pub data: &'a [(u16, &'a [u8])],
 }
 
 /// What ip-address(8) calls an address' flags and scope.
@@ -47,7 +49,7 @@ impl Route {
     ///
     /// # Errors
     /// `EEXIST` when there is one of that name or index, `EOPNOTSUPP` for an unknown kind, `EINVAL` for a name
-    /// that is empty, too long or holds a NUL, and what the kind brings, such as an unreachable virtual network.
+    /// that is empty, too long or holds a NUL and for data that is too long, and what the kind brings, such as an unreachable virtual network.
     pub fn add_link(&self, new: &NewLink<'_>) -> Result<Option<u32>> {
         let mut message = LinkMessage::default();
         message.header.index = new.index;
@@ -55,17 +57,15 @@ impl Route {
             message.attributes.push(LinkAttribute::IfName(checked(name)?.to_owned()));
         }
         let mut info = vec![LinkInfo::Kind(InfoKind::Other(new.kind.to_owned()))];
+        let mut data = Vec::new();
         if let Some(vnl) = new.vnl {
-            // libioth's interfaces have one attribute, number 1: the locator with its NUL.
-            let mut attribute = ((ATTRIBUTE_HEADER + vnl.len() + 1) as u16).to_ne_bytes().to_vec();
-            if vnl.len() > MAX_VNL {
-                return Err(Errno::EINVAL.into());
-            }
-            attribute.extend_from_slice(&1u16.to_ne_bytes());
-            attribute.extend_from_slice(vnl.as_bytes());
-            attribute.push(0);
-            attribute.resize(attribute.len().next_multiple_of(4), 0);
-            info.push(LinkInfo::Data(InfoData::Other(attribute)));
+            put_attribute(&mut data, VDE_VNL, &[vnl.as_bytes(), &[0]].concat())?;
+        }
+        for &(number, value) in new.data {
+            put_attribute(&mut data, number, value)?;
+        }
+        if !data.is_empty() {
+            info.push(LinkInfo::Data(InfoData::Other(data)));
         }
         message.attributes.push(LinkAttribute::LinkInfo(info));
         let mut index = (new.index != 0).then_some(new.index);
@@ -148,8 +148,24 @@ impl Route {
 /// Bytes of `struct nlattr`.
 const ATTRIBUTE_HEADER: usize = 4;
 
-/// Longest virtual network locator, in bytes: within what an attribute's length can say.
-const MAX_VNL: usize = 32 << 10;
+/// libioth's interfaces have one attribute: the virtual network locator with its NUL.
+const VDE_VNL: u16 = 1;
+
+/// Longest data of an interface, in bytes: within what an attribute's length can say.
+const MAX_DATA: usize = 32 << 10;
+
+/// Appends an attribute.
+fn put_attribute(data: &mut Vec<u8>, number: u16, value: &[u8]) -> Result<()> {
+    let len = ATTRIBUTE_HEADER + value.len();
+    if data.len() + len > MAX_DATA {
+        return Err(Errno::EINVAL.into());
+    }
+    data.extend_from_slice(&(len as u16).to_ne_bytes());
+    data.extend_from_slice(&number.to_ne_bytes());
+    data.extend_from_slice(value);
+    data.resize(data.len().next_multiple_of(4), 0);
+    Ok(())
+}
 
 /// A name that can be an interface's.
 fn checked(name: &str) -> Result<&str> {
