@@ -44,6 +44,8 @@ pub(crate) struct Peer {
     first: [u32; 2],
     pub(crate) window: u16,
     pub(crate) options: Vec<u8>,
+    /// Packets arrive in one batch: the engine has no time for answers between them.
+    pub(crate) in_batch: bool,
     /// What was heard and not asked for yet: IP packets.
     heard: VecDeque<Vec<u8>>,
 }
@@ -60,6 +62,7 @@ impl Peer {
             first: [0, FIRST],
             window: WINDOW,
             options: Vec::new(),
+            in_batch: false,
             heard: VecDeque::new(),
         };
         peer.engine.set_now(peer.now);
@@ -175,7 +178,9 @@ impl Peer {
         let frame = [&mac(0).0[..], &mac(US).0, &ethertype, &packet].concat();
         self.engine.set_now(self.now);
         self.engine.handle_frame(ETH, Frame::copy_of(&frame));
-        self.settle();
+        if !self.in_batch {
+            self.settle();
+        }
     }
 
     /// What the engine sent since the last time, in words: flags, numbers, length.

@@ -17,9 +17,6 @@ use crate::sys::{RECEIVE_BUFFER, SEND_BUFFER};
 /// Linux's tcp_invalid_ratelimit: time between two answers to what is not acceptable.
 const CHALLENGE_INTERVAL: Duration = Duration::from_millis(500);
 
-/// Sequence numbers that lie ahead; the others lie behind (RFC 9293 §3.4).
-const FAR: usize = u32::MAX as usize / 2;
-
 /// What a connection knows of its sequence numbers beside smoltcp, which does not tell.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Guard {
@@ -131,14 +128,16 @@ impl Conn {
         let mut tcp = TcpPacket::new_unchecked(&mut packet[tcp_at..]);
         let data_at = tcp_at + usize::from(tcp.header_len());
         let sequence = tcp.seq_number().0 as u32;
-        let beyond = sequence.wrapping_sub(self.guard.expected) as usize;
+        // Negative where it begins with what is here already (RFC 9293 §3.4).
+        let beyond = i64::from(sequence.wrapping_sub(self.guard.expected) as i32);
         let payload = tcp.payload_mut().len();
-        if payload > 0 && beyond <= FAR && beyond + payload > room {
+        let room = room as i64;
+        if payload > 0 && beyond + payload as i64 > room {
             if beyond >= room {
                 return Verdict::Challenge;
             }
             tcp.set_fin(false);
-            shorten(packet, data_at + room - beyond);
+            shorten(packet, data_at + (room - beyond) as usize);
         } else if tcp.fin() && beyond > 0 && beyond <= room {
             self.guard.fin.get_or_insert(sequence.wrapping_add(payload as u32));
         }

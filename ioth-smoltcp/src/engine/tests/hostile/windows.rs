@@ -85,3 +85,29 @@ fn a_window_of_one_byte_and_its_segment_size() {
     assert_eq!(peer.send(A, 0, 1, b""), ["A seq 2 ack 1 len 1"]);
     assert_eq!(peer.send(A, 0, 2, b""), ["PA seq 3 ack 1 len 1"]);
 }
+
+/// smoltcp takes the handshake's window for a scaled one, which is more than its buffer holds until it has sent another.
+#[test]
+fn a_segment_with_an_old_beginning_ends_where_the_buffer_does() {
+    const ROOM: usize = 70_000;
+    for v6 in [true, false] {
+        let mut peer = Peer::new(v6);
+        let listener = peer.listener(5);
+        let bytes = (ROOM as i32).to_ne_bytes();
+        peer.engine.set_option(listener, libc::SOL_SOCKET, libc::SO_RCVBUF, &bytes).unwrap();
+        let id = peer.shake_hands(listener, &[2, 4, 5, 100, 1, 3, 3, 0]);
+        peer.in_batch = true;
+        for at in (0..ROOM - 1_000).step_by(1_000) {
+            peer.send(A, at as i64, 0, &[7; 1_000]);
+        }
+        peer.send(A, ROOM as i64 - 2_000, 0, &[7; 5_000]);
+        peer.in_batch = false;
+        peer.settle();
+        assert_eq!(peer.hear().pop(), Some(format!("A seq 1 ack {} len 0", ROOM + 1)));
+        let mut received = 0;
+        while let Ok(data) = peer.read(id) {
+            received += data.len();
+        }
+        assert_eq!(received, ROOM);
+    }
+}
