@@ -3,7 +3,6 @@
 mod groups;
 mod headers;
 mod hostile;
-mod hostile_tcp;
 mod lan;
 mod martians;
 mod peer;

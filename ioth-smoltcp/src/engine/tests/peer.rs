@@ -46,6 +46,10 @@ pub(crate) struct Peer {
     pub(crate) options: Vec<u8>,
     /// Packets arrive in one batch: the engine has no time for answers between them.
     pub(crate) in_batch: bool,
+    /// The urgent pointer of our segments.
+    pub(crate) urgent: u16,
+    /// The window in the engine's last segment.
+    pub(crate) offered: u16,
     /// What was heard and not asked for yet: IP packets.
     heard: VecDeque<Vec<u8>>,
 }
@@ -63,6 +67,8 @@ impl Peer {
             window: WINDOW,
             options: Vec::new(),
             in_batch: false,
+            urgent: 0,
+            offered: 0,
             heard: VecDeque::new(),
         };
         peer.engine.set_now(peer.now);
@@ -156,7 +162,7 @@ impl Peer {
         tcp.set_seq_number(TcpSeqNumber(seq as i32));
         tcp.set_ack_number(TcpSeqNumber(ack as i32));
         tcp.set_window_len(self.window);
-        tcp.set_urgent_at(u16::from(flags & U != 0) * 3);
+        tcp.set_urgent_at(self.urgent);
         segment[13] = flags;
         segment.extend(payload);
         self.inject(self.us(), IpProtocol::Tcp, &segment);
@@ -245,7 +251,10 @@ impl Peer {
                     [0x08, 0x06] => self.answer_arp(&frame),
                     [0x86, 0xdd] if frame[20] == 58 && frame[54] == 135 => self.answer_solicitation(&frame),
                     _ if frame[if self.v6 { 20 } else { 23 }] == u8::from(IpProtocol::Tcp) => {
-                        self.heard.push_back(frame[14..].to_vec());
+                        let packet = frame[14..].to_vec();
+                        let tcp = TcpPacket::new_unchecked(&packet[ip_header_len(self.us())..]);
+                        self.offered = tcp.window_len();
+                        self.heard.push_back(packet);
                     }
                     // Groups are joined, and the like.
                     _ => {}

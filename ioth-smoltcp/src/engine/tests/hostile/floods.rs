@@ -10,10 +10,19 @@ use ioth_core::Errno;
 use smoltcp::time::Duration;
 use smoltcp::wire::IpProtocol;
 
+use crate::engine::neigh::MAX_ENTRIES;
 use crate::engine::tests::lan::{Dice, ETH, Lan, WIRE, addr, recv, send};
 use crate::engine::tests::peer::{A, Peer, R, S};
 
-/// Nobody's address, one of many.
+/// Nobody's address, one of many; with IPv4 half of them are on no link of ours.
+fn anybody(v6: bool, i: u32) -> IpAddr {
+    match v6 || i.is_multiple_of(2) {
+        true => stranger(v6, i),
+        false => IpAddr::V4(Ipv4Addr::from(0x4000_0000 | i.wrapping_mul(2_654_435_761) >> 2)),
+    }
+}
+
+/// A neighbour's address that nobody has, one of many.
 fn stranger(v6: bool, i: u32) -> IpAddr {
     if v6 {
         IpAddr::V6(Ipv6Addr::from(0xfd00 << 112 | 0xdead_0000_0000 | u128::from(i)))
@@ -35,13 +44,19 @@ fn a_flood_of_syns_leaves_room_for_others() {
         let listener = peer.listener(5);
         let established = peer.shake_hands(listener, &[]);
         let ours = (peer.seq, peer.ack);
-        let mut accepted = 0;
+        let (mut accepted, mut waiting) = (0, 0);
         for i in 0..20_000u32 {
-            peer.inject(stranger(v6, i), IpProtocol::Tcp, &segment(1000 + (i % 60_000) as u16, 80, S));
-            // Somebody honest comes by in the middle of it.
+            peer.inject(anybody(v6, i), IpProtocol::Tcp, &segment(1000 + (i % 60_000) as u16, 80, S));
+            // Somebody honest comes by in the middle of it. The last ones nobody accepts.
             if i % 1000 == 999 {
                 peer.hear_packets();
                 peer.ports[1] = 5000 + (i / 1000) as u16;
+                if i >= 15_000 {
+                    peer.begin(&[]);
+                    assert_eq!(peer.send(A, 0, 0, b""), [""; 0]);
+                    waiting += 1;
+                    continue;
+                }
                 let id = peer.shake_hands(listener, &[]);
                 assert_eq!(peer.send(A, 0, 0, b"hi"), ["A seq 1 ack 3 len 0"]);
                 assert_eq!(peer.read(id), Ok(b"hi".to_vec()));
@@ -52,16 +67,18 @@ fn a_flood_of_syns_leaves_room_for_others() {
             }
             peer.hear_packets();
             peer.now += Duration::from_micros(100);
+            let census = peer.engine.census();
+            assert!(census.embryos <= 512 && census.sockets < 600, "{census:?}");
+            assert!(census.neighbours <= MAX_ENTRIES && census.unresolved <= 1024, "{census:?}");
         }
-        assert_eq!(accepted, 20);
-        let census = peer.engine.census();
-        assert!(census.embryos <= 512 && census.unresolved <= 1024, "{census:?}");
+        assert_eq!((accepted, waiting), (15, 5));
         (peer.ports[1], peer.seq, peer.ack) = (4000, ours.0, ours.1);
         peer.send(A, 0, 0, b"still here");
         assert_eq!(peer.read(established), Ok(b"still here".to_vec()));
         // It passes.
         peer.wait(Duration::from_secs(200));
-        assert_eq!(peer.engine.census().embryos, 0);
+        let census = peer.engine.census();
+        assert_eq!((census.embryos, census.unresolved, census.ready), (0, 0, waiting));
     }
 }
 

@@ -202,17 +202,84 @@ fn closing_after_hours_of_silence_is_no_reset() {
 #[test]
 fn a_node_does_not_talk_to_itself_over_the_wire() {
     // The "land" attack, and loopback addresses from outside.
-    for (v6, src) in
-        [(false, addr(0, false, 0)), (true, addr(0, true, 0)), (false, "127.0.0.1:0".parse().unwrap())]
-    {
+    for (v6, src) in [
+        (false, addr(0, false, 0)),
+        (true, addr(0, true, 0)),
+        (false, "127.0.0.1:0".parse().unwrap()),
+        (true, "[::1]:0".parse().unwrap()),
+    ] {
         let mut peer = Peer::new(v6);
         peer.listener(5);
-        let before = peer.engine.drops().martian;
-        peer.ports[1] = 80;
-        let syn = [0, 80, 0, 80, 0, 0, 0, 1, 0, 0, 0, 0, 0x50, S, 0xff, 0xff, 0, 0, 0, 0];
-        peer.inject(src.ip(), IpProtocol::Tcp, &syn);
-        assert_eq!(peer.hear(), NOTHING);
-        assert_eq!((peer.engine.census().embryos, peer.engine.drops().martian), (0, before + 1));
+        for (flags, port) in [S, S | A, A, R, F | A].into_iter().flat_map(|flags| [(flags, 80), (flags, 81)])
+        {
+            let before = peer.engine.drops().martian;
+            let segment = [0, port, 0, 80, 0, 0, 0, 1, 0, 0, 0, 0, 0x50, flags, 0xff, 0xff, 0, 0, 0, 0];
+            peer.inject(src.ip(), IpProtocol::Tcp, &segment);
+            assert_eq!(peer.hear(), NOTHING);
+            let census = peer.engine.census();
+            assert_eq!((census.connections, census.embryos, census.egress), (0, 0, 0));
+            assert_eq!(peer.engine.drops().martian, before + 1);
+        }
+    }
+}
+
+/// A connection that the engine closed first, and a listener that is still there.
+fn in_time_wait(v6: bool) -> Peer {
+    let mut peer = Peer::new(v6);
+    let listener = peer.listener(5);
+    let id = peer.shake_hands(listener, &[2, 4, 5, 100]);
+    peer.engine.close(id);
+    peer.settle();
+    assert_eq!(peer.hear(), ["FA seq 1 ack 1 len 0"]);
+    assert_eq!(peer.send(A, 0, 1, b""), NOTHING);
+    assert_eq!(peer.send(F | A, 0, 1, b""), ["A seq 2 ack 2 len 0"]);
+    (peer.seq, peer.ack) = (peer.seq.wrapping_add(1), peer.ack.wrapping_add(1));
+    assert_eq!(peer.engine.census().time_wait, 1);
+    peer.wait(INTERVAL);
+    peer
+}
+
+/// RFC 9293 §3.10.7.4, RFC 1337: what is old does not end TIME_WAIT.
+#[test]
+fn an_old_syn_does_not_end_time_wait() {
+    for v6 in [false, true] {
+        let mut peer = in_time_wait(v6);
+        for behind in [0, 1, 1000, 1 << 30] {
+            assert_eq!(peer.send(S, -behind, 0, b""), ["A seq 2 ack 2 len 0"], "{behind}");
+            peer.wait(INTERVAL);
+        }
+        for at in [0, 1] {
+            assert_eq!(peer.send(R, at, 0, b""), NOTHING);
+        }
+        let census = peer.engine.census();
+        assert_eq!((census.time_wait, census.embryos), (1, 0));
+        assert_eq!(peer.send(F | A, -1, 0, b""), ["A seq 2 ack 2 len 0"]);
+    }
+}
+
+/// RFC 9293 §3.6.1: a SYN may reopen when its number is "larger than the largest sequence number it used".
+#[test]
+fn a_new_syn_ends_time_wait() {
+    for v6 in [false, true] {
+        let mut peer = in_time_wait(v6);
+        let answers = peer.send(S, 70_000, 0, b"");
+        let [answer] = &answers[..] else { panic!("{answers:?}") };
+        let words: Vec<_> = answer.split(' ').collect();
+        let ["SA", "seq", sequence, "ack", "70003", "len", "0"] = words[..] else { panic!("{answer}") };
+        assert!(sequence.parse::<i32>().unwrap() > 2, "beyond what the old one used");
+        let census = peer.engine.census();
+        assert_eq!((census.time_wait, census.embryos), (0, 1));
+    }
+}
+
+#[test]
+fn the_same_ends_meet_again_after_time_wait() {
+    for v6 in [false, true] {
+        let mut peer = in_time_wait(v6);
+        peer.wait(Duration::from_secs(61));
+        peer.begin(&[]);
+        assert_eq!(peer.send(A, 0, 0, b""), NOTHING);
+        assert_eq!(peer.engine.census().ready, 1);
     }
 }
 

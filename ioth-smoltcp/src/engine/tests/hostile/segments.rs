@@ -6,28 +6,52 @@ use ioth_core::{Errno, Events};
 use ioth_vde::Batch;
 use smoltcp::time::Duration;
 
-use crate::engine::tests::lan::{ETH, send};
+use crate::engine::SocketId;
+use crate::engine::tests::lan::{Dice, ETH, send};
 use crate::engine::tests::peer::{A, F, P, Peer, R, S, U};
+use crate::sys::RECEIVE_BUFFER;
 
 const NOTHING: [&str; 0] = [];
 const HERE: [&str; 1] = ["A seq 1 ack 1 len 0"];
 /// After this long, another challenge is answered.
 const INTERVAL: Duration = Duration::from_millis(501);
 
+/// Data goes both ways, unchanged.
+#[track_caller]
+fn lives(peer: &mut Peer, id: SocketId) {
+    peer.wait(INTERVAL);
+    peer.hear();
+    peer.send(A | P, 0, 0, b"still");
+    assert_eq!(peer.read(id), Ok(b"still".to_vec()));
+    peer.seq = peer.seq.wrapping_add(5);
+    let answers = peer.write(id, b"there");
+    assert!(answers.len() == 1 && answers[0].ends_with("len 5"), "{answers:?}");
+    peer.ack = peer.ack.wrapping_add(5);
+    assert_eq!(peer.send(A, 0, 0, b""), NOTHING);
+}
+
+/// RFC 5961 §3.2
 #[test]
 fn only_the_exact_reset_resets() {
     for v6 in [false, true] {
         let (mut peer, id) = Peer::accepted(v6);
-        assert_eq!(peer.send(R, 10, 0, b""), HERE, "in the window: challenged");
-        assert_eq!(peer.send(R, 11, 0, b""), NOTHING, "no two answers in half a second");
-        peer.wait(INTERVAL);
+        for at in [1, 2, 1460, 60_000] {
+            for flags in [R, R | A, R | S, R | F | A] {
+                assert_eq!(peer.send(flags, at, 0, b""), HERE, "{flags:#x} in the window: challenged");
+                assert_eq!(peer.send(flags, at + 1, 0, b""), NOTHING, "no two answers in half a second");
+                peer.wait(INTERVAL);
+            }
+        }
         assert_eq!(peer.send(R | A, 60_000, 7, b""), HERE);
-        peer.wait(INTERVAL);
-        for far in [-1, -1000, 3 << 20, 1 << 31] {
+        for far in [-1, -1000, -1461, RECEIVE_BUFFER as i64 + 1, 3 << 20, 1 << 30, 1 << 31] {
+            peer.wait(INTERVAL);
             assert_eq!(peer.send(R, far, 0, b""), NOTHING, "{far}");
         }
         assert!(!peer.engine.events(id).contains(Events::ERR));
+        lives(&mut peer, id);
+        // Who was really reset answers the challenge with the number that is in it.
         assert_eq!(peer.send(R, 0, 0, b""), NOTHING);
+        assert!(peer.engine.events(id).contains(Events::ERR | Events::HUP));
         assert_eq!(peer.read(id), Err(Errno::ECONNRESET));
         assert_eq!(peer.engine.census().connections, 0);
     }
@@ -42,42 +66,93 @@ fn a_reset_may_have_other_flags() {
     }
 }
 
+/// RFC 5961 §4.2: "irrespective of the sequence number".
 #[test]
 fn a_syn_is_challenged_wherever_it_is() {
     for v6 in [false, true] {
-        let (mut peer, id) = Peer::accepted(v6);
-        for (flags, at) in
-            [(S, 0), (S, 7), (S, -5000), (S | A, 3), (S, 1 << 31), (S | F, 0), (S | F | P | A | U, 0)]
-        {
-            assert_eq!(peer.send(flags, at, 0, b""), HERE, "{flags:#x} at {at}");
-            assert_eq!(peer.send(flags, at, 0, b""), NOTHING, "no two answers in half a second");
+        let mut peer = Peer::new(v6);
+        let listener = peer.listener(5);
+        let id = peer.shake_hands(listener, &[2, 4, 5, 100]);
+        for (flags, at, data) in [
+            (S, 0, &b""[..]),
+            (S, 7, b""),
+            (S, 1000, b""),
+            (S, -5000, b""),
+            (S, 1 << 30, b""),
+            (S, 1 << 31, b""),
+            (S | A, 3, b""),
+            (S | A, 0, b"evil"),
+            (S | F, 0, b""),
+            (S | F | P | A | U, 0, b""),
+        ] {
+            assert_eq!(peer.send(flags, at, 0, data), HERE, "{flags:#x} at {at}");
+            assert_eq!(peer.send(flags, at, 0, data), NOTHING, "no two answers in half a second");
             peer.wait(INTERVAL);
         }
-        assert_eq!(peer.send(A | P, 0, 0, b"alive"), ["A seq 1 ack 6 len 0"]);
-        assert_eq!(peer.read(id), Ok(b"alive".to_vec()));
+        assert_eq!(peer.engine.census().embryos, 0);
+        assert_eq!(peer.read(id), Err(Errno::EAGAIN));
+        lives(&mut peer, id);
+    }
+}
+
+/// RFC 5961 §7: whoever sends without end is not answered without end.
+#[test]
+fn challenges_are_rate_limited() {
+    for v6 in [false, true] {
+        let (mut peer, id) = Peer::accepted(v6);
+        let mut answers = 0;
+        for i in 0..5000 {
+            answers += match i % 3 {
+                0 => peer.send(R, 5, 0, b""),
+                1 => peer.send(S, 0, 0, b""),
+                _ => peer.send(A, 0, 7, b""),
+            }
+            .len();
+            peer.now += Duration::from_millis(1);
+        }
+        // Two a second for five seconds.
+        assert!((4..=11).contains(&answers), "{answers}");
+        peer.wait(INTERVAL);
+        assert_eq!(peer.send(S, 0, 0, b""), HERE);
+        lives(&mut peer, id);
     }
 }
 
 #[test]
 fn nothing_is_taken_without_an_acknowledgement() {
-    let (mut peer, id) = Peer::accepted(false);
-    for flags in [0, P, U, F, P | F] {
-        assert_eq!(peer.send(flags, 0, 0, b"abc"), NOTHING);
-        assert_eq!(peer.read(id), Err(Errno::EAGAIN));
+    for v6 in [false, true] {
+        let (mut peer, id) = Peer::accepted(v6);
+        for flags in [0, P, U, F, P | F, U | P | F] {
+            assert_eq!(peer.send(flags, 0, 0, b"abc"), NOTHING);
+            assert_eq!(peer.read(id), Err(Errno::EAGAIN));
+        }
+        lives(&mut peer, id);
     }
 }
 
+/// RFC 5961 §5.2: "All incoming segments whose ACK value doesn't satisfy the above condition MUST be discarded and an ACK
+/// sent back."
 #[test]
 fn what_was_never_sent_cannot_be_acknowledged() {
     for v6 in [false, true] {
         let (mut peer, id) = Peer::accepted(v6);
-        assert_eq!(peer.send(A, 0, 1, b""), HERE);
-        assert_eq!(peer.send(A, 0, 1000, b""), NOTHING);
-        assert_eq!(peer.send(A | P, 0, 1, b"xyz"), NOTHING, "its data is not believed either");
-        assert_eq!(peer.read(id), Err(Errno::EAGAIN));
-        peer.wait(INTERVAL);
-        assert_eq!(peer.send(A, 0, -2_000_000_000, b"abc"), HERE, "RFC 5961 §5: too old");
-        assert_eq!(peer.read(id), Err(Errno::EAGAIN));
+        for (ahead, data) in [1, 1000, 1 << 30, 1 << 31, -(1 << 30), -2_000_000_000]
+            .into_iter()
+            .flat_map(|ahead| [(ahead, &b""[..]), (ahead, b"evil")])
+        {
+            assert_eq!(peer.send(A | P, 0, ahead, data), HERE, "{ahead}");
+            assert_eq!(peer.send(A | P, 0, ahead, data), NOTHING, "no two answers in half a second");
+            assert_eq!(peer.read(id), Err(Errno::EAGAIN), "its data is not believed either");
+            peer.wait(INTERVAL);
+        }
+        lives(&mut peer, id);
+        // What was given and has not left yet was not sent either.
+        assert_eq!(send(&mut peer.engine, id, b"later"), Ok(5));
+        let answers = peer.send(A, 0, 3, b"");
+        assert!(answers.iter().any(|answer| answer.ends_with("len 5")), "{answers:?}");
+        peer.ack = peer.ack.wrapping_add(5);
+        peer.send(A, 0, 0, b"");
+        lives(&mut peer, id);
     }
 }
 
@@ -135,13 +210,16 @@ fn data_with_an_old_acknowledgement_is_data() {
     }
 }
 
+/// RFC 9293 §3.10.7.4: "If an incoming segment is not acceptable, an acknowledgment should be sent in reply".
 #[test]
 fn data_out_of_the_window_is_answered_and_not_taken() {
     for v6 in [false, true] {
         let (mut peer, id) = Peer::accepted(v6);
-        assert_eq!(peer.send(A, -10, 0, b"0123456789"), HERE);
-        assert_eq!(peer.send(A, 3_000_000, 0, b"0123"), HERE);
-        assert_eq!(peer.send(A, 1 << 31, 0, b"0123"), HERE);
+        for far in [-4, -10, -5001, RECEIVE_BUFFER as i64 + 1, 3_000_000, 1 << 30, 1 << 31] {
+            assert_eq!(peer.send(A | P, far, 0, b"evil"), HERE, "{far}");
+            assert_eq!(peer.read(id), Err(Errno::EAGAIN));
+        }
+        assert_eq!(peer.send(F | A, -1, 0, b""), HERE);
         assert_eq!(peer.send(A, -3, 0, b"xxxABC"), ["A seq 1 ack 4 len 0"], "what is new of it is");
         assert_eq!(peer.read(id), Ok(b"ABC".to_vec()));
     }
@@ -172,6 +250,68 @@ fn overlapping_data_stays_one_stream() {
         // What was acknowledged does not change any more.
         assert_eq!(peer.send(A, 0, 0, b"XXXXXXXXXXnew"), ["A seq 1 ack 14 len 0"]);
         assert_eq!(peer.read(id), Ok(b"new".to_vec()));
+    }
+}
+
+/// What was received once stays as it is, also unread.
+#[test]
+fn who_says_it_again_otherwise_changes_nothing() {
+    for v6 in [false, true] {
+        let (mut peer, id) = Peer::accepted(v6);
+        peer.send(A | P, 0, 0, b"first");
+        // Over it, from before it, over its end, and over all there is.
+        for (at, data) in [(0, &b"EVILX"[..]), (-2, b"XXEVILX"), (3, b"XXmore"), (1, b"YYYYYYYY")] {
+            peer.send(A | P, at, 0, data);
+            peer.wait(INTERVAL);
+        }
+        assert_eq!(peer.read(id), Ok(b"firstmore".to_vec()));
+        peer.hear();
+        assert_eq!(peer.send(A | P, 0, 0, b"EVILEVILE"), ["A seq 1 ack 10 len 0"]);
+        assert_eq!(peer.read(id), Err(Errno::EAGAIN));
+    }
+}
+
+#[test]
+fn pieces_out_of_order_that_contradict_each_other_make_one_stream() {
+    for v6 in [false, true] {
+        let (mut peer, id) = Peer::accepted(v6);
+        for (at, data) in [(6, &b"bbbb"[..]), (4, b"cccc"), (9, b"dddd")] {
+            peer.send(A | P, at, 0, data);
+            assert_eq!(peer.read(id), Err(Errno::EAGAIN));
+        }
+        peer.send(A | P, 0, 0, b"aaaa");
+        let stream = peer.read(id).unwrap();
+        // Where two differ, it is one of them.
+        let possible = ["a", "a", "a", "a", "c", "c", "bc", "bc", "b", "bd", "d", "d", "d"];
+        assert_eq!(stream.len(), possible.len());
+        for (byte, said) in stream.iter().zip(possible) {
+            assert!(said.as_bytes().contains(byte), "{}", String::from_utf8_lossy(&stream));
+        }
+        for at in [0, 4, 6, 9] {
+            peer.send(A | P, at, 0, b"EVIL");
+        }
+        assert_eq!(peer.read(id), Err(Errno::EAGAIN));
+    }
+}
+
+/// Crumbs in any order, more than anybody keeps, over and over: what arrives in the end is the stream.
+#[test]
+fn crumbs_in_any_order_are_the_stream_in_the_end() {
+    for v6 in [false, true] {
+        let (mut peer, id) = Peer::accepted(v6);
+        let mut dice = Dice(11);
+        let data: Vec<u8> = (0..4000u32).map(|i| (i.wrapping_mul(2_654_435_761) >> 24) as u8).collect();
+        for _ in 0..3000 {
+            let at = dice.next() as usize % data.len();
+            let end = data.len().min(at + 1 + dice.next() as usize % 20);
+            peer.send(A | P, at as i64, 0, &data[at..end]);
+        }
+        let mut last = None;
+        for at in (0..data.len()).step_by(500) {
+            last = peer.send(A | P, at as i64, 0, &data[at..at + 500]).pop().or(last);
+        }
+        assert_eq!(last.as_deref(), Some("A seq 1 ack 4001 len 0"));
+        assert_eq!(peer.read(id).unwrap(), data);
     }
 }
 
@@ -230,12 +370,23 @@ fn nothing_follows_a_fin() {
     }
 }
 
+/// RFC 6093 §6: "new applications SHOULD NOT employ the TCP urgent mechanism": here nobody can.
 #[test]
 fn urgent_data_is_data() {
-    let (mut peer, id) = Peer::accepted(false);
-    assert_eq!(peer.send(A | U, 0, 0, b"abcdef"), ["A seq 1 ack 7 len 0"]);
-    assert_eq!(peer.send(A | U, 6, 0, b""), NOTHING);
-    assert_eq!(peer.read(id), Ok(b"abcdef".to_vec()));
+    for v6 in [false, true] {
+        let (mut peer, id) = Peer::accepted(v6);
+        for (i, (urgent, flags)) in
+            [(3, U | A | P), (0, U | A), (60_000, U | A), (5, A)].into_iter().enumerate()
+        {
+            peer.urgent = urgent;
+            let answer = format!("A seq 1 ack {} len 0", 1 + 6 * (i + 1));
+            assert_eq!(peer.send(flags, 0, 0, b"abcdef"), [answer]);
+            peer.seq = peer.seq.wrapping_add(6);
+            assert_eq!(peer.send(A | U, 0, 0, b""), NOTHING);
+            assert!(!peer.engine.events(id).contains(Events::PRI));
+            assert_eq!(peer.read(id), Ok(b"abcdef".to_vec()));
+        }
+    }
 }
 
 #[test]
@@ -254,14 +405,18 @@ fn options_without_sense_do_not_matter() {
 
 #[test]
 fn a_storm_of_resets_is_silent_and_harmless() {
-    let (mut peer, id) = Peer::accepted(true);
-    let mut answers = 0;
-    for i in 1..20_000i64 {
-        answers += peer.send(R, i * 50, 0, b"").len();
+    for v6 in [false, true] {
+        let (mut peer, id) = Peer::accepted(v6);
+        let (mut dice, mut answers) = (Dice(3), 0);
+        for i in 0..20_000 {
+            // Half of them as a blind attacker spreads them, half close to the mark.
+            let at = if i % 2 == 0 { dice.next() as u32 } else { dice.next() as u32 % 20_000 };
+            let flags = if dice.percent(50) { R } else { R | A };
+            answers += peer.send(flags, at.max(1).into(), 0, b"").len();
+        }
+        assert_eq!(answers, 1, "at one instant");
+        lives(&mut peer, id);
     }
-    assert_eq!(answers, 1, "at one instant");
-    peer.send(A, 0, 0, b"alive");
-    assert_eq!(peer.read(id), Ok(b"alive".to_vec()));
 }
 
 #[test]

@@ -6,7 +6,8 @@ use ioth_core::Events;
 use smoltcp::time::Duration;
 
 use crate::engine::tests::lan::send;
-use crate::engine::tests::peer::{A, Peer};
+use crate::engine::tests::peer::{A, P, Peer};
+use crate::sys::RECEIVE_BUFFER;
 
 #[test]
 fn a_closed_window_is_probed_for_hours_while_the_peer_answers() {
@@ -109,5 +110,48 @@ fn a_segment_with_an_old_beginning_ends_where_the_buffer_does() {
             received += data.len();
         }
         assert_eq!(received, ROOM);
+    }
+}
+
+/// The number that the engine acknowledges when it gets data so far from what is due, and has the time to say something.
+fn acknowledged(peer: &mut Peer, at: i64, data: &[u8]) -> i64 {
+    let mut answers = peer.send(A | P, at, 0, data);
+    // Longer than an acknowledgement is delayed.
+    peer.wait(Duration::from_millis(100));
+    answers.append(&mut peer.hear());
+    let last = answers.last().expect("data is acknowledged");
+    let (_, rest) = last.split_once("ack ").expect("an acknowledgement");
+    rest.split(' ').next().and_then(|number| number.parse().ok()).expect("a number")
+}
+
+/// RFC 9293 §3.8.6.1: a receiver with a closed window answers a probe with where it is, and takes nothing.
+#[test]
+fn a_closed_window_takes_nothing_and_answers_probes() {
+    for v6 in [false, true] {
+        let (mut peer, id) = Peer::accepted(v6);
+        let mut sent = 0;
+        loop {
+            let taken = acknowledged(&mut peer, sent, &[7; 1400]) - 1;
+            assert!(taken as usize <= RECEIVE_BUFFER);
+            if peer.offered == 0 || taken == sent {
+                break;
+            }
+            sent = taken;
+        }
+        let (closed, window) = (acknowledged(&mut peer, sent, b"?"), peer.offered);
+        for _ in 0..5 {
+            peer.wait(Duration::from_secs(2));
+            peer.hear();
+            let at = acknowledged(&mut peer, closed - 1, b"?");
+            assert!((0..=1).contains(&(at - closed)) && peer.offered <= window, "a probe is answered");
+        }
+        let end = acknowledged(&mut peer, 0, b"?");
+        let mut read = 0;
+        while let Ok(data) = peer.read(id) {
+            read += data.len() as i64;
+        }
+        assert_eq!(read, end - 1);
+        peer.wait(Duration::from_secs(2));
+        assert!(!peer.hear().is_empty() && peer.offered > 0, "who waits is told");
     }
 }
