@@ -1,16 +1,19 @@
 //! The client against stacks that answer wrongly, or more than they were asked. What right
 //! answers look like is for the kernel to say: `tests/netlink_kernel.rs`.
 
+#[macro_use]
+#[path = "../../tests/support/refusing.rs"]
+mod refusing;
+
 use std::collections::VecDeque;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
-use std::task::{Poll, Waker};
 
 use netlink_packet_core::{NLM_F_ACK_TLVS, NLM_F_CAPPED, NLM_F_DUMP_INTR, NLM_F_MULTIPART};
 use proptest::prelude::*;
 
 use super::*;
-use crate::{Domain, Events, MsgFlags, RecvMsg, SendMsg, Shutdown, SockAddr, Socket, SocketType};
+use crate::{Domain, MsgFlags, RecvMsg, SendMsg, SockAddr, Socket, SocketType};
 
 /// Answers a request with datagrams and the ports that they come from.
 type Answer = dyn Fn(&[u8]) -> Vec<(u32, Vec<u8>)> + Send + Sync;
@@ -67,45 +70,13 @@ impl Socket for Fake {
         }
         Ok(len)
     }
-    fn connect(&self, _: &SockAddr) -> crate::Result<()> {
-        Err(Errno::EOPNOTSUPP)
-    }
-    fn listen(&self, _: i32) -> crate::Result<()> {
-        Err(Errno::EOPNOTSUPP)
-    }
-    fn accept(&self) -> crate::Result<(Arc<dyn Socket>, SockAddr)> {
-        Err(Errno::EOPNOTSUPP)
-    }
-    fn peer_addr(&self) -> crate::Result<SockAddr> {
-        Err(Errno::ENOTCONN)
-    }
     fn set_option(&self, _: i32, _: i32, _: &[u8]) -> crate::Result<()> {
         Err(Errno::ENOPROTOOPT)
-    }
-    fn option(&self, _: i32, _: i32, _: &mut [u8]) -> crate::Result<usize> {
-        Err(Errno::ENOPROTOOPT)
-    }
-    fn shutdown(&self, _: Shutdown) -> crate::Result<()> {
-        Err(Errno::EOPNOTSUPP)
-    }
-    fn ioctl(&self, _: u64, _: &mut [u8]) -> crate::Result<i32> {
-        Err(Errno::ENOTTY)
-    }
-    fn set_nonblocking(&self, _: bool) -> crate::Result<()> {
-        Ok(())
-    }
-    fn events(&self) -> Events {
-        Events::empty()
-    }
-    fn poll_ready(&self, _: Events, _: &Waker) -> Poll<Events> {
-        Poll::Pending
     }
     fn release_fd(&self) -> crate::Result<OwnedFd> {
         Err(Errno::EMFILE)
     }
-    fn close(&self) -> crate::Result<()> {
-        Ok(())
-    }
+    refusing!(crate);
 }
 
 /// The sequence number of a request.

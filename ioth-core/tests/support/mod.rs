@@ -1,18 +1,18 @@
 //! The calling thread's own kernel as a stack with netlink sockets only, and private network
 //! namespaces to try it in.
 
+mod again;
+#[macro_use]
+mod refusing;
 mod sys;
 
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::process::Command;
 use std::sync::Arc;
-use std::task::{Poll, Waker};
 
 use ioth_core::netlink::Route;
-use ioth_core::{
-    Domain, Errno, Events, MsgFlags, RecvMsg, Result, SendMsg, Shutdown, SockAddr, Socket, SocketType, Stack,
-};
+use ioth_core::{Domain, Errno, MsgFlags, RecvMsg, Result, SendMsg, SockAddr, Socket, SocketType, Stack};
 use nix::sys::socket::{self as nix_socket, NetlinkAddr, SockFlag, SockProtocol};
 
 /// Runs `test` in a network namespace of its own: the test `name` of this binary is executed again there.
@@ -20,24 +20,12 @@ use nix::sys::socket::{self as nix_socket, NetlinkAddr, SockFlag, SockProtocol};
 /// # Panics
 /// When the test fails, or no namespace can be made.
 pub(crate) fn in_namespace(name: &str, test: fn()) {
-    const INSIDE: &str = "IOTH_TEST_NAMESPACE";
-    if std::env::var_os(INSIDE).is_some() {
+    if again::is_inside() {
         return test();
     }
     // Without root a user namespace is needed around the network namespace.
     let flags = if nix::unistd::Uid::effective().is_root() { "-n" } else { "-Urn" };
-    let run = Command::new("unshare")
-        .arg(flags)
-        .arg(std::env::current_exe().expect("a test knows its own binary"))
-        .args(["--exact", name, "--nocapture", "--test-threads=1"])
-        .env(INSIDE, "1")
-        .output()
-        .unwrap_or_else(|error| panic!("unshare: {error}; needed: apt-get install util-linux"));
-    let text = String::from_utf8_lossy(&run.stdout) + String::from_utf8_lossy(&run.stderr);
-    assert!(
-        run.status.success() && text.contains("1 passed"),
-        "in `unshare {flags}` (needs root, or sysctl kernel.unprivileged_userns_clone=1):\n{text}"
-    );
+    again::run(flags, name);
 }
 
 /// Makes the two ends of an Ethernet cable, `vde0` and `vde1`, and brings them up: the index of `vde0`.
@@ -115,41 +103,8 @@ impl Socket for KernelSocket {
     fn set_option(&self, level: i32, name: i32, value: &[u8]) -> Result<()> {
         sys::set_option(self.0.as_raw_fd(), level, name, value)
     }
-
-    fn connect(&self, _: &SockAddr) -> Result<()> {
-        Err(Errno::EOPNOTSUPP)
-    }
-    fn listen(&self, _: i32) -> Result<()> {
-        Err(Errno::EOPNOTSUPP)
-    }
-    fn accept(&self) -> Result<(Arc<dyn Socket>, SockAddr)> {
-        Err(Errno::EOPNOTSUPP)
-    }
-    fn peer_addr(&self) -> Result<SockAddr> {
-        Err(Errno::ENOTCONN)
-    }
-    fn option(&self, _: i32, _: i32, _: &mut [u8]) -> Result<usize> {
-        Err(Errno::ENOPROTOOPT)
-    }
-    fn shutdown(&self, _: Shutdown) -> Result<()> {
-        Err(Errno::EOPNOTSUPP)
-    }
-    fn ioctl(&self, _: u64, _: &mut [u8]) -> Result<i32> {
-        Err(Errno::ENOTTY)
-    }
-    fn set_nonblocking(&self, _: bool) -> Result<()> {
-        Err(Errno::EOPNOTSUPP)
-    }
-    fn events(&self) -> Events {
-        Events::empty()
-    }
-    fn poll_ready(&self, _: Events, _: &Waker) -> Poll<Events> {
-        Poll::Pending
-    }
     fn release_fd(&self) -> Result<OwnedFd> {
         self.0.try_clone().map_err(|error: io::Error| Errno::from_raw(error.raw_os_error().unwrap_or(0)))
     }
-    fn close(&self) -> Result<()> {
-        Ok(())
-    }
+    refusing!(ioth_core);
 }

@@ -1,5 +1,8 @@
 //! Two kernels on a wire: the judge of what needs a right, or a link that is not the loopback interface.
 
+#[path = "../../../ioth-core/tests/support/again.rs"]
+mod again;
+
 use std::fs::File;
 use std::os::fd::AsRawFd;
 use std::process::Command;
@@ -17,23 +20,11 @@ use crate::fixture::{Family, Pair};
 /// # Panics
 /// When the test does, or such a namespace is not to be had.
 pub(crate) fn privileged(name: &str, test: impl FnOnce()) {
-    const INSIDE: &str = "IOTH_TEST_NAMESPACE";
     if nix::unistd::geteuid().is_root() {
         return test();
     }
-    assert!(std::env::var_os(INSIDE).is_none(), "`unshare -Ur` did not make this process root");
-    let run = Command::new("unshare")
-        .arg("-Urn")
-        .arg(std::env::current_exe().expect("a test knows its own binary"))
-        .args(["--exact", name, "--nocapture", "--test-threads=1"])
-        .env(INSIDE, "1")
-        .output()
-        .unwrap_or_else(|error| panic!("unshare: {error}; needed: apt-get install util-linux"));
-    let text = String::from_utf8_lossy(&run.stdout) + String::from_utf8_lossy(&run.stderr);
-    assert!(
-        run.status.success() && text.contains("1 passed"),
-        "{name} in `unshare -Urn` (needs root, or sysctl kernel.unprivileged_userns_clone=1):\n{text}"
-    );
+    assert!(!again::is_inside(), "`unshare -Ur` did not make this process root");
+    again::run("-Urn", name);
 }
 
 /// Two network namespaces of the kernel with a veth between them, `eth0` in each.

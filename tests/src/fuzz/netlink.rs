@@ -1,14 +1,16 @@
 //! Netlink both ways: requests of a hostile program to our stack, replies of a hostile stack to our client.
 
+#[macro_use]
+#[path = "../../../ioth-core/tests/support/refusing.rs"]
+mod refusing;
+
 use std::collections::VecDeque;
 use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::task::{Poll, Waker};
 
 use ioth_core::netlink::Route;
 use ioth_core::{
-    Domain, Errno, Events, MacAddr, MsgFlags, RecvMsg, Result, SendMsg, Shutdown, SockAddr, Socket,
-    SocketType, Stack,
+    Domain, Errno, MacAddr, MsgFlags, RecvMsg, Result, SendMsg, SockAddr, Socket, SocketType, Stack,
 };
 use ioth_smoltcp::engine::addr::AddrAttrs;
 use ioth_smoltcp::engine::tables::Tables;
@@ -135,43 +137,11 @@ impl Socket for Liar {
         }
         Ok(len)
     }
-    fn connect(&self, _: &SockAddr) -> Result<()> {
-        Err(Errno::EOPNOTSUPP)
-    }
-    fn listen(&self, _: i32) -> Result<()> {
-        Err(Errno::EOPNOTSUPP)
-    }
-    fn accept(&self) -> Result<(Arc<dyn Socket>, SockAddr)> {
-        Err(Errno::EOPNOTSUPP)
-    }
-    fn peer_addr(&self) -> Result<SockAddr> {
-        Err(Errno::ENOTCONN)
-    }
     fn set_option(&self, _: i32, _: i32, _: &[u8]) -> Result<()> {
         Err(Errno::ENOPROTOOPT)
-    }
-    fn option(&self, _: i32, _: i32, _: &mut [u8]) -> Result<usize> {
-        Err(Errno::ENOPROTOOPT)
-    }
-    fn shutdown(&self, _: Shutdown) -> Result<()> {
-        Err(Errno::EOPNOTSUPP)
-    }
-    fn ioctl(&self, _: u64, _: &mut [u8]) -> Result<i32> {
-        Err(Errno::ENOTTY)
-    }
-    fn set_nonblocking(&self, _: bool) -> Result<()> {
-        Ok(())
-    }
-    fn events(&self) -> Events {
-        Events::empty()
-    }
-    fn poll_ready(&self, _: Events, _: &Waker) -> Poll<Events> {
-        Poll::Pending
     }
     fn release_fd(&self) -> Result<OwnedFd> {
         Err(Errno::EMFILE)
     }
-    fn close(&self) -> Result<()> {
-        Ok(())
-    }
+    refusing!(ioth_core);
 }

@@ -1,5 +1,8 @@
 //! A vde_switch, a kernel plugged into it, and the end of both.
 
+#[path = "../../../ioth-core/tests/support/again.rs"]
+mod again;
+
 use std::fs::File;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::unix::fs::FileTypeExt;
@@ -32,26 +35,14 @@ pub(crate) const FAMILIES: [(IpAddr, IpAddr); 2] = [(NODE4, KERNEL4), (NODE6, KE
 /// # Panics
 /// When the test does, or a program or a right is missing.
 pub(crate) fn on_lan<F: FnOnce(&Lan)>(test: F) {
-    const INSIDE: &str = "IOTH_TEST_NAMESPACE";
     let function = std::any::type_name::<F>();
     if nix::unistd::geteuid().is_root() {
         let _watch = Watch::over(function, LONGEST);
         return test(&Lan::new());
     }
-    assert!(std::env::var_os(INSIDE).is_none(), "`unshare -Ur` did not make this process root");
+    assert!(!again::is_inside(), "`unshare -Ur` did not make this process root");
     let name = function.trim_end_matches("::{{closure}}").split_once("::").map_or(function, |(_, name)| name);
-    let run = Command::new("unshare")
-        .arg("-Urn")
-        .arg(std::env::current_exe().expect("a test knows its own binary"))
-        .args(["--exact", name, "--nocapture", "--test-threads=1"])
-        .env(INSIDE, "1")
-        .output()
-        .unwrap_or_else(|error| panic!("unshare: {error}; needed: apt-get install util-linux"));
-    let text = String::from_utf8_lossy(&run.stdout) + String::from_utf8_lossy(&run.stderr);
-    assert!(
-        run.status.success() && text.contains("1 passed"),
-        "in `unshare -Urn` (needs root, or sysctl kernel.unprivileged_userns_clone=1):\n{text}"
-    );
+    again::run("-Urn", name);
 }
 
 /// A switch with a kernel plugged into it. The switch can be killed.
