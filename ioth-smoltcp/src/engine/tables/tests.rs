@@ -261,6 +261,21 @@ fn refusing_routes() {
     assert_eq!(to(&tables, "fd02::1"), Err(Errno::EACCES));
 }
 
+/// As Linux, whose routes fe80::/64 are in the order in which the links came up.
+#[test]
+fn a_link_local_destination_without_a_link_goes_by_the_first() {
+    let mut tables = node(&["fd00::1/64"]);
+    let second = tables.add_iface("vde1", MacAddr([2, 0, 0, 0, 0, 2]), 1500, 9000).unwrap();
+    tables.set_up(second, true).unwrap();
+    assert_eq!(to(&tables, "fe80::99").unwrap().ifindex, 2);
+    assert_eq!(tables.route(ip("fe80::99"), Some(second), None).unwrap().ifindex, second);
+    assert_eq!(tables.route(ip("fe80::99"), Some(LOOPBACK), None), Err(RouteError::NoRoute));
+    tables.set_up(2, false).unwrap();
+    assert_eq!(to(&tables, "fe80::99").unwrap().ifindex, second);
+    tables.set_up(2, true).unwrap();
+    assert_eq!(to(&tables, "fe80::99").unwrap().ifindex, second, "which is now the older one");
+}
+
 #[test]
 fn routing() {
     let mut tables = node(&["10.0.0.1/24", "fd00::1/64"]);
