@@ -1,0 +1,3 @@
+//! To be written.
+#![deny(unsafe_code)]
+fn main() {}
