@@ -65,8 +65,8 @@ impl Op {
     fn from_raw(raw: u16) -> Option<Op> {
         use Op::*;
         [
-            Socket, Bind, Listen, Connect, LocalAddr, PeerAddr, GetOption, SetOption, Shutdown, Send, Ioctl, Lookup,
-            Interfaces, Waiting,
+            Socket, Bind, Listen, Connect, LocalAddr, PeerAddr, GetOption, SetOption, Shutdown, Send, Ioctl,
+            Lookup, Interfaces, Waiting,
         ]
         .into_iter()
         .find(|op| *op as u16 == raw)

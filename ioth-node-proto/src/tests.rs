@@ -24,7 +24,9 @@ fn a_place_is_a_name_and_a_token() {
     let len = place.emit(&mut text);
     assert_eq!(&text[..len], b"ioth/1f-2.c:a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5");
     assert_eq!(Place::parse(&text[..len]), Some(place));
-    for wrong in ["", ":", "a:b", "a b:a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5", "a:A5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5"] {
+    for wrong in
+        ["", ":", "a:b", "a b:a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5", "a:A5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5"]
+    {
         assert_eq!(Place::parse(wrong.as_bytes()), None, "{wrong}");
     }
     assert_eq!(Place::new(&"a".repeat(Place::NAME_MAX + 1), [0; 16]), None);

@@ -1,8 +1,30 @@
 //! The node process: a stack whose sockets unmodified programs hold.
+//!
+//! Programs find it by the environment, and talk to it as `ioth_node_proto` says. Each of their sockets is a *session* here:
+//! a socket of the stack, the node's end of the pair, and the movement between both.
+//!
+//! ```text
+//!   control ──▶ session ◀──▶ pair ◀──▶ a program's descriptor
+//!                  │
+//!                  ▼
+//!          a socket of the stack
+//! ```
+//!
+//! All of it happens in the reactor's thread, which waits for the links too: a frame, the socket that it makes ready and
+//! the bytes that a program gets need no change of thread.
 #![deny(unsafe_code)]
+
+mod control;
+mod interfaces;
+mod lookup;
+mod node;
+mod pair;
+mod session;
+mod sys;
 
 use std::os::fd::OwnedFd;
 
+use ioth::Errno;
 use ioth_node_proto::Place;
 
 /// What a node process is given to serve.
@@ -10,6 +32,8 @@ use ioth_node_proto::Place;
 pub struct Setup {
     /// The node.
     pub stack: ioth::Stack,
+    /// Its name servers and search domains.
+    pub resolver: ioth::conf::Resolver,
     /// Where programs find it: the name that `control` is bound to, and the token that they must show.
     pub place: Place,
     /// A listening SOCK_SEQPACKET socket of AF_UNIX, bound to the abstract name of `place`.
@@ -28,15 +52,19 @@ pub enum ServeError {
         /// What was being done.
         what: &'static str,
         /// Why it failed.
-        errno: ioth_core::Errno,
+        errno: Errno,
     },
 }
 
-/// Serves programs until the last of them has gone, and the last of their sockets is closed.
+/// Serves programs until the last of them has gone, and the last of their sockets is closed. Then what closed sockets
+/// have sent is given a few seconds to leave.
 ///
 /// # Errors
 /// [`ServeError`] when it cannot begin.
 pub fn serve(setup: Setup) -> Result<(), ServeError> {
-    let _ = setup;
+    let stack = setup.stack.clone();
+    node::Node::begin(setup)?.wait();
+    // What is still open belongs to nobody any more.
+    let _ = stack.delete();
     Ok(())
 }

@@ -15,9 +15,9 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("ioth", &["ioth-conf", "ioth-core", "ioth-kernel", "ioth-smoltcp", "ioth-vde"]),
     ("ioth-capi", &["ioth"]),
     ("ioth-node-proto", &[]),
-    ("ioth-node", &["ioth", "ioth-core", "ioth-node-proto"]),
+    ("ioth-node", &["ioth", "ioth-node-proto"]),
     ("ioth-preload", &["ioth-node-proto"]),
-    ("ioth-cli", &["ioth", "ioth-node"]),
+    ("ioth-cli", &["ioth", "ioth-node", "ioth-node-proto"]),
 ];
 
 /// Crates that are tests, benches and tools themselves: they may use everything, nothing may use them.
