@@ -27,6 +27,9 @@ use std::os::fd::OwnedFd;
 use ioth::Errno;
 use ioth_node_proto::Place;
 
+/// What a node process and the programs on it say to each other.
+pub use ioth_node_proto as proto;
+
 /// What a node process is given to serve.
 #[derive(Debug)]
 pub struct Setup {

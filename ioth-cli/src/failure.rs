@@ -1,0 +1,63 @@
+//! Failures, as a person reads them and as a shell sees them.
+
+use std::fmt;
+
+use nix::errno::Errno;
+
+/// What went wrong, and what would be right.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct Failure {
+    message: String,
+    status: u8,
+}
+
+pub(crate) type Result<T, E = Failure> = std::result::Result<T, E>;
+
+impl Failure {
+    /// The command itself fails.
+    pub(crate) fn new(message: impl Into<String>) -> Self {
+        Failure { message: message.into(), status: 1 }
+    }
+
+    /// The program cannot be executed.
+    pub(crate) fn not_executable(message: impl Into<String>) -> Self {
+        Failure { message: message.into(), status: 126 }
+    }
+
+    /// There is no such program.
+    pub(crate) fn not_found(message: impl Into<String>) -> Self {
+        Failure { message: message.into(), status: 127 }
+    }
+
+    /// The exit status, as a shell has it.
+    pub(crate) fn status(&self) -> u8 {
+        self.status
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+/// Says what was being done when something failed.
+pub(crate) trait Context<T> {
+    /// Puts `what` before the error.
+    ///
+    /// # Errors
+    /// The one that is there already.
+    fn context(self, what: impl fmt::Display) -> Result<T>;
+}
+
+impl<T> Context<T> for std::io::Result<T> {
+    fn context(self, what: impl fmt::Display) -> Result<T> {
+        self.map_err(|error| Failure::new(format!("{what}: {error}")))
+    }
+}
+
+impl<T> Context<T> for nix::Result<T> {
+    fn context(self, what: impl fmt::Display) -> Result<T> {
+        self.map_err(|errno: Errno| Failure::new(format!("{what}: {}", errno.desc())))
+    }
+}

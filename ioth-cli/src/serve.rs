@@ -1,0 +1,136 @@
+//! The node process.
+
+use std::io::{self, Write};
+use std::os::fd::{AsFd, OwnedFd};
+
+use ioth::Stack;
+use ioth_node::Setup;
+use ioth_node::proto::{ENV, Place};
+use nix::fcntl::OFlag;
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use nix::sys::signal::{SigSet, Signal};
+use nix::sys::signalfd::{SfdFlags, SignalFd};
+use nix::unistd::{chdir, dup2_stderr, dup2_stdin, dup2_stdout, pipe2, setsid};
+
+use crate::args::Serve;
+use crate::desk::Desk;
+use crate::failure::{Context, Failure, Result};
+use crate::named::{Claim, Name};
+use crate::{start, sys};
+
+/// What a node process begins with.
+pub(crate) struct Begin<'a> {
+    pub(crate) config: &'a str,
+    pub(crate) place: Place,
+    pub(crate) control: OwnedFd,
+    pub(crate) lease: Lease<'a>,
+}
+
+/// What keeps the node alive, beside open sockets.
+pub(crate) enum Lease<'a> {
+    /// Programs that have the other end of this pipe.
+    Programs(OwnedFd),
+    /// The name, and the programs that came by it.
+    Name(&'a Name),
+}
+
+/// `ioth serve`: leaves the caller's session, and serves. Failures go to standard error, which the starter reads.
+///
+/// # Errors
+/// It was not started as it has to be.
+pub(crate) fn detached(args: &Serve) -> Result<()> {
+    let begin = inherit(args)?;
+    if !sys::fork().context("the node process")? {
+        // The starter waits for this process, nobody for its child.
+        return Ok(());
+    }
+    if let Err(failure) = setsid().context("a session").and_then(|_| serve(begin, ready)) {
+        eprintln!("{failure}");
+    }
+    Ok(())
+}
+
+/// Serves until the last program and the last socket have gone.
+///
+/// # Errors
+/// Why there can be no such node; `ready`'s own.
+pub(crate) fn serve(begin: Begin<'_>, ready: impl FnOnce() -> Result<()>) -> Result<()> {
+    let signals = take_signals()?;
+    let _ = nix::sys::prctl::set_name(c"ioth-node");
+    raise_descriptors()?;
+    let stack = Stack::new(begin.config).map_err(|error| Failure::new(format!("--stack: {error}")))?;
+    let (lease, desk) = match begin.lease {
+        Lease::Programs(lease) => (lease, None),
+        Lease::Name(name) => {
+            let (lease, programs) = pipe2(OFlag::O_CLOEXEC).context("the lease's pipe")?;
+            (lease, Some(Desk::new(Claim::new(name)?, begin.place, programs, signals)))
+        }
+    };
+    ready()?;
+    let release = desk.map(|desk| {
+        let claim = desk.claim();
+        std::thread::Builder::new().name("desk".into()).spawn(move || desk.run()).context("a thread")?;
+        Ok::<_, Failure>(claim)
+    });
+    let release = release.transpose()?;
+    let setup = Setup { stack: stack.clone(), place: begin.place, control: begin.control, lease };
+    let served = ioth_node::serve(setup).map_err(|error| Failure::new(error.to_string()));
+    if let Some(claim) = release {
+        claim.release();
+    }
+    // What closed sockets have sent is given time to leave; that it cannot be deleted is nobody's concern any more.
+    let _ = stack.delete();
+    served
+}
+
+/// What [`start`](crate::start) passed on.
+fn inherit(args: &Serve) -> Result<Begin<'_>> {
+    // Who waits for the end of the caller's pipes and locks must not wait for us.
+    sys::close_from(3);
+    let misuse = || Failure::new("serve: for `ioth run` and `ioth node`, which start it");
+    let place = std::env::var(ENV).ok().and_then(|text| Place::parse(text.as_bytes())).ok_or_else(misuse)?;
+    let config = std::env::var(start::STACK_ENV).map_err(|_| misuse())?;
+    let control = io::stdin().as_fd().try_clone_to_owned().context("the control socket")?;
+    let output = io::stdout().as_fd().try_clone_to_owned().context("the lease")?;
+    let null = null()?;
+    dup2_stdin(&null).context("standard input")?;
+    dup2_stdout(&null).context("standard output")?;
+    let lease = match &args.name {
+        Some(name) => Lease::Name(name),
+        None => Lease::Programs(output),
+    };
+    Ok(Begin { config: config.leak(), place, control, lease })
+}
+
+/// Tells the starter that programs can come, and that nothing more will be told.
+fn ready() -> Result<()> {
+    // Paths in a configuration were the caller's; a node must keep no file system busy.
+    chdir("/").context("/")?;
+    let mut stderr = io::stderr().lock();
+    // A starter that went away had its reasons: the lease tells.
+    let _ = stderr.write_all(format!("\0{}", std::process::id()).as_bytes());
+    dup2_stderr(null()?).context("standard error")
+}
+
+fn null() -> Result<std::fs::File> {
+    std::fs::File::options().read(true).write(true).open("/dev/null").context("/dev/null")
+}
+
+/// Signals neither end the node nor wait for it: programs may still need their sockets. To be called before there are
+/// threads, which inherit that the signals are blocked.
+fn take_signals() -> Result<SignalFd> {
+    let mut signals = SigSet::empty();
+    for signal in
+        [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP, Signal::SIGUSR1, Signal::SIGUSR2, Signal::SIGALRM]
+    {
+        signals.add(signal);
+    }
+    signals.thread_block().context("signals")?;
+    SignalFd::with_flags(&signals, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK).context("signals")
+}
+
+/// Two descriptors for each of all programs' sockets are more than a program's share.
+fn raise_descriptors() -> Result<()> {
+    let (_, most) = getrlimit(Resource::RLIMIT_NOFILE).context("the limit of descriptors")?;
+    setrlimit(Resource::RLIMIT_NOFILE, most, most).context("the limit of descriptors")
+}
