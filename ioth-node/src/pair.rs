@@ -5,7 +5,6 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 
 use ioth::{Errno, Events};
 use ioth_node_proto::{EndName, State};
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{
     AddressFamily, ControlMessage, ControlMessageOwned, MsgFlags, Shutdown, SockFlag, SockType, UnixAddr,
     bind, getpeername, recv, recvmsg, send, sendmsg, setsockopt, shutdown, socketpair, sockopt,
@@ -104,12 +103,7 @@ pub(crate) fn end_of_data(end: BorrowedFd<'_>) {
 
 /// What poll(2) says of an end now, of those that are asked for and of `ERR` and `HUP`.
 pub(crate) fn events(end: BorrowedFd<'_>, interest: Events) -> Events {
-    let flags = PollFlags::from_bits_truncate(interest.bits() as i16);
-    let mut fds = [PollFd::new(end, flags)];
-    match poll(&mut fds, PollTimeout::ZERO) {
-        Ok(_) => Events::from_bits_truncate(fds[0].revents().map_or(0, |bits| bits.bits() as u16).into()),
-        Err(_) => Events::empty(),
-    }
+    sys::poll(end, interest)
 }
 
 /// Whether the user can neither read nor write any more: usually since the last descriptor was closed.

@@ -282,7 +282,7 @@ impl Session {
                     connecting.go_on_alone(user.as_fd());
                     Connect::Done(Err(Errno::EINPROGRESS))
                 } else {
-                    connecting.wait(conversation.clone(), user);
+                    connecting.wait(conversation.clone(), user, *addr);
                     Connect::Later
                 };
                 *role = Role::Connecting(connecting);
@@ -291,7 +291,7 @@ impl Session {
             (Role::Connecting(connecting), Err(Errno::EALREADY))
                 if !nonblocking && !connecting.is_awaited() =>
             {
-                connecting.wait(conversation.clone(), user);
+                connecting.wait(conversation.clone(), user, *addr);
                 Connect::Later
             }
             (_, result) => Connect::Done(result),

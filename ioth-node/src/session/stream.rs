@@ -3,7 +3,7 @@
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
-use ioth::{Errno, Events, MsgFlags, RecvMsg, SendMsg, Shutdown, Socket};
+use ioth::{Errno, Events, MsgFlags, RecvMsg, SendMsg, Shutdown, SockAddr, Socket};
 use ioth_node_proto::State;
 
 use super::{Role, Turn};
@@ -19,8 +19,15 @@ const PIECE: usize = 64 << 10;
 pub(super) struct Connecting {
     /// Bytes in the pair that the node put there, so that the user's end is not writable.
     filled: usize,
-    /// Whom to answer, with the user's end.
-    waiter: Option<(Arc<Conversation>, OwnedFd)>,
+    waiter: Option<Waiter>,
+}
+
+/// Whom to answer.
+#[derive(Debug)]
+struct Waiter {
+    conversation: Arc<Conversation>,
+    user: OwnedFd,
+    addr: SockAddr,
 }
 
 impl Connecting {
@@ -36,8 +43,8 @@ impl Connecting {
         let _ = pair::set_state(user, State::Connecting);
     }
 
-    pub(super) fn wait(&mut self, conversation: Arc<Conversation>, user: OwnedFd) {
-        self.waiter = Some((conversation, user));
+    pub(super) fn wait(&mut self, conversation: Arc<Conversation>, user: OwnedFd, addr: SockAddr) {
+        self.waiter = Some(Waiter { conversation, user, addr });
     }
 
     pub(super) fn is_awaited(&self) -> bool {
@@ -45,8 +52,8 @@ impl Connecting {
     }
 
     pub(super) fn deserted(&mut self, conversation: &Conversation) {
-        if self.waiter.as_ref().is_some_and(|(waiter, _)| std::ptr::eq(&**waiter, conversation))
-            && let Some((_, user)) = self.waiter.take()
+        if self.waiter.as_ref().is_some_and(|waiter| std::ptr::eq(&*waiter.conversation, conversation))
+            && let Some(Waiter { user, .. }) = self.waiter.take()
             && self.filled == 0
         {
             self.go_on_alone(user.as_fd());
@@ -74,20 +81,18 @@ impl Connecting {
             return None;
         }
         self.drain(end);
-        if let Some((conversation, user)) = self.waiter.take() {
-            let error = if failed { take_error(socket) } else { None };
-            let state = if failed { State::Fresh } else { State::Connected };
-            let _ = pair::set_state(user.as_fd(), state);
-            // Without an error: somebody else has read it meanwhile.
-            let error = error.or(failed.then_some(Errno::ECONNABORTED));
-            conversation.answer(error.map_or(Ok(0), Err));
+        if let Some(Waiter { conversation, user, addr }) = self.waiter.take() {
+            // Asked again, connect(2) tells how it went, and may then be used for another attempt.
+            let result = socket.connect(&addr);
+            let _ = pair::set_state(user.as_fd(), if failed { State::Fresh } else { State::Connected });
+            conversation.answer(result.map(|()| 0));
         }
         Some(if failed { Role::Idle } else { Role::Stream(Stream::default()) })
     }
 }
 
 /// Takes the pending error, as SO_ERROR.
-pub(super) fn take_error(socket: &dyn Socket) -> Option<Errno> {
+fn take_error(socket: &dyn Socket) -> Option<Errno> {
     let mut value = [0; 4];
     socket.option(libc::SOL_SOCKET, libc::SO_ERROR, &mut value).ok()?;
     let error = i32::from_ne_bytes(value);
