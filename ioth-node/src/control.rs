@@ -91,6 +91,19 @@ struct Sending {
     args: [i32; 4],
 }
 
+/// What came on the connection.
+enum Heard {
+    Request(Message),
+    Nothing,
+    End,
+}
+
+/// A request as it came, and the descriptor with it.
+struct Message {
+    bytes: Vec<u8>,
+    user: Option<OwnedFd>,
+}
+
 /// What a request leads to.
 enum Outcome {
     Reply(Reply, Vec<u8>, Option<OwnedFd>),
@@ -120,27 +133,43 @@ impl Conversation {
     fn begin(node: Weak<Node>, fd: OwnedFd) {
         let conversation =
             Arc::new_cyclic(|me| Conversation { node, me: me.clone(), fd, state: Mutex::default() });
-        // The request is there already as often as not.
-        if conversation.hear() {
-            return;
+        match conversation.hear() {
+            // As often as not. The program may have closed a socket just before, whose port it asks for now: the reactor
+            // hears of what was closed until here before it comes to this job.
+            Heard::Request(request) => Reactor::global().defer(Box::new(move || {
+                if !conversation.attend(request) {
+                    conversation.watch();
+                }
+            })),
+            Heard::Nothing => conversation.watch(),
+            Heard::End => {}
         }
-        // Registered, it lives until it is answered or the program has gone.
-        let watch = Reactor::global().register(conversation.fd.as_fd(), Events::IN, conversation.clone());
-        conversation.state.lock().watch = watch.ok();
     }
 
-    /// Hears the request, if it has come, and answers it, if that can be. False when something is still to come.
-    fn hear(self: &Arc<Self>) -> bool {
-        let mut buffer = vec![0; ioth_node_proto::REQUEST_ROOM];
-        let (len, user) = match pair::receive_with(self.fd.as_fd(), &mut buffer) {
-            Ok((0, _)) => return true,
-            Ok(message) => message,
-            Err(Errno::EAGAIN) => return false,
-            Err(_) => return true,
-        };
-        self.state.lock().heard = true;
+    /// Registered, it lives until it is answered or the program has gone.
+    fn watch(self: &Arc<Self>) {
+        let watch = Reactor::global().register(self.fd.as_fd(), Events::IN, self.clone());
+        self.state.lock().watch = watch.ok();
+    }
+
+    fn hear(&self) -> Heard {
+        let mut bytes = vec![0; ioth_node_proto::REQUEST_ROOM];
+        match pair::receive_with(self.fd.as_fd(), &mut bytes) {
+            Ok((0, _)) => Heard::End,
+            Ok((len, user)) => {
+                bytes.truncate(len);
+                self.state.lock().heard = true;
+                Heard::Request(Message { bytes, user })
+            }
+            Err(Errno::EAGAIN) => Heard::Nothing,
+            Err(_) => Heard::End,
+        }
+    }
+
+    /// Does what is asked, and answers, if that can be. False when the answer is still to come.
+    fn attend(self: &Arc<Self>, Message { bytes, user }: Message) -> bool {
         let Some(node) = self.node.upgrade() else { return true };
-        let outcome = match Request::parse(&buffer[..len]) {
+        let outcome = match Request::parse(&bytes) {
             Some((request, payload)) if request.token == node.token => {
                 self.obey(&node, &request, payload, user)
             }
@@ -312,8 +341,15 @@ impl Source for Conversation {
     fn ready(&self, _: Events) {
         let Some(me) = self.me.upgrade() else { return };
         let heard = self.state.lock().heard;
-        if !heard && !me.hear() {
-            return;
+        if !heard {
+            let is_over = match self.hear() {
+                Heard::Nothing => false,
+                Heard::Request(request) => me.attend(request),
+                Heard::End => true,
+            };
+            if !is_over {
+                return;
+            }
         }
         // Answered; or the program does not wait any more, for there is but one request in a conversation.
         let mut state = self.state.lock();

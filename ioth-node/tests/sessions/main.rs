@@ -278,10 +278,12 @@ fn it_lives_while_a_socket_is_open() {
     let client = node.tcp();
     node.connect(&client, addr, false).unwrap();
     assert!(!node.is_over());
+    let (server, _) = accept(&listener);
     let duplicate = client.try_clone().unwrap();
     drop((client, listener));
-    assert_eq!(node.name(&duplicate, Op::PeerAddr).map(|_| ()), Ok(()));
-    node_end(node, duplicate);
+    assert_eq!(node.name(&duplicate, Op::PeerAddr), Ok(addr));
+    assert!(!node.is_over());
+    node_end(node, (duplicate, server));
 }
 
 #[test]
