@@ -1,0 +1,363 @@
+//! The calls that move data: which way it goes.
+
+use std::ffi::c_int;
+
+use ioth_node_proto::EndName;
+
+use crate::calls::{self, SOCKADDR_MAX};
+use crate::errno::{Errno, Result};
+use crate::sys::memory::User;
+use crate::sys::pieces::{IOVECS_MAX, LARGE, Pieces, SMALL};
+use crate::sys::raw::{self, call, number};
+use crate::sys::start;
+use crate::{end, message, stream};
+
+/// The longest message that goes through a pair, in bytes; longer ones go by request.
+pub(crate) const MESSAGE_MAX: usize = 60_000;
+/// The most that one call moves, as in the kernel (`MAX_RW_COUNT`).
+const COUNT_MAX: usize = i32::MAX as usize & !0xfff;
+/// Flags with which data goes through a pair as it is.
+const PLAIN_FLAGS: c_int = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
+
+/// The program's buffers.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Data {
+    One(User<u8>, usize),
+    List(User<libc::iovec>, usize),
+}
+
+impl Data {
+    /// Adds them to the pieces: how many bytes they have.
+    pub(crate) fn add<D, const N: usize>(self, pieces: &mut Pieces<'_, D, N>) -> Result<usize> {
+        match self {
+            Data::One(at, len) => {
+                let len = len.min(COUNT_MAX);
+                pieces.user(at, len)?;
+                Ok(len)
+            }
+            Data::List(list, count) => pieces.user_list(list, count, COUNT_MAX),
+        }
+    }
+
+    fn is_large(self) -> bool {
+        const FEW: usize = SMALL - (LARGE - IOVECS_MAX);
+        matches!(self, Data::List(_, FEW..))
+    }
+}
+
+/// What is sent.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Outgoing {
+    pub(crate) data: Data,
+    pub(crate) addr: User<u8>,
+    pub(crate) addr_len: u32,
+    pub(crate) control: User<u8>,
+    pub(crate) control_len: usize,
+}
+
+/// Where to receive into, and what for.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Incoming {
+    pub(crate) data: Data,
+    /// Whether the sender's address is asked for.
+    pub(crate) wants_name: bool,
+    /// Room for ancillary data.
+    pub(crate) control: User<u8>,
+    pub(crate) control_room: usize,
+}
+
+/// What was received.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Got {
+    /// What the call returns.
+    pub(crate) len: usize,
+    /// `msg_flags`
+    pub(crate) flags: c_int,
+    pub(crate) name: [u8; SOCKADDR_MAX],
+    pub(crate) name_len: usize,
+    pub(crate) control_len: usize,
+}
+
+impl Got {
+    pub(crate) fn new(len: usize, flags: c_int) -> Got {
+        Got { len, flags, name: [0; SOCKADDR_MAX], name_len: 0, control_len: 0 }
+    }
+
+    fn name(&self) -> &[u8] {
+        &self.name[..self.name_len]
+    }
+}
+
+/// The node's socket that a descriptor is, if it has to be treated as one.
+fn ours(fd: c_int, is_plain: bool) -> Option<EndName> {
+    if start::place().is_none() || is_plain && end::is_plain(fd) {
+        return None;
+    }
+    end::of(fd)
+}
+
+/// sendto(2)
+pub(crate) fn sendto(
+    fd: c_int,
+    data: User<u8>,
+    len: usize,
+    flags: c_int,
+    addr: User<u8>,
+    addr_len: u32,
+) -> Result<isize> {
+    // The state's answer is good for both kinds of pairs, except that a stream's writer gets SIGPIPE.
+    let is_plain = addr.is_null() && flags & !PLAIN_FLAGS == 0 && (1..=MESSAGE_MAX).contains(&len);
+    if is_plain && start::place().is_some() && end::is_plain(fd) {
+        return match raw::send_native(fd, data, len, flags | libc::MSG_NOSIGNAL) {
+            Err(Errno::PIPE) => Err(broken_pipe(fd, flags)),
+            sent => sent.map(|sent| sent as isize),
+        };
+    }
+    let Some(name) = ours(fd, false) else {
+        let args = [
+            number(fd),
+            data.pointer() as usize,
+            len,
+            number(flags),
+            addr.pointer() as usize,
+            addr_len as usize,
+        ];
+        return call(libc::SYS_sendto, args);
+    };
+    let addr_len = if addr.is_null() { 0 } else { addr_len };
+    let data = Data::One(data, len);
+    let outgoing = Outgoing { data, addr, addr_len, control: User::NULL, control_len: 0 };
+    send(fd, &name, &outgoing, flags)
+}
+
+/// A stream that is shut: the writer's signal, unless it asked for none.
+fn broken_pipe(fd: c_int, flags: c_int) -> Errno {
+    let is_datagram = end::of(fd).is_some_and(|name| !name.is_stream());
+    if flags & libc::MSG_NOSIGNAL == 0 && !is_datagram {
+        raw::raise_sigpipe();
+    }
+    Errno::PIPE
+}
+
+fn send(fd: c_int, name: &EndName, outgoing: &Outgoing, flags: c_int) -> Result<isize> {
+    let sent = match (name.is_stream(), outgoing.data.is_large()) {
+        (true, false) => stream::send::<SMALL>(fd, outgoing, flags),
+        (true, true) => stream::send::<LARGE>(fd, outgoing, flags),
+        (false, false) => message::send::<SMALL>(fd, name, outgoing, flags),
+        (false, true) => message::send::<LARGE>(fd, name, outgoing, flags),
+    };
+    sent.map(|sent| sent as isize)
+}
+
+/// sendmsg(2)
+pub(crate) fn sendmsg(fd: c_int, header: User<libc::msghdr>, flags: c_int) -> Result<isize> {
+    match ours(fd, false) {
+        None => call(libc::SYS_sendmsg, [number(fd), header.pointer() as usize, number(flags), 0, 0, 0]),
+        Some(name) => send_message(fd, &name, header, flags),
+    }
+}
+
+fn send_message(fd: c_int, name: &EndName, header: User<libc::msghdr>, flags: c_int) -> Result<isize> {
+    let header = header.read()?;
+    let mut addr_len = header.msg_namelen;
+    if header.msg_name.is_null() {
+        addr_len = 0;
+    }
+    if addr_len as c_int as i64 != i64::from(addr_len) {
+        return Err(Errno::INVAL);
+    }
+    let outgoing = Outgoing {
+        data: list_of(&header)?,
+        addr: User::pointed(header.msg_name),
+        // Linux: a longer name is cut to a `struct sockaddr_storage`.
+        addr_len: addr_len.min(SOCKADDR_MAX as u32),
+        control: User::pointed(header.msg_control),
+        control_len: header.msg_controllen,
+    };
+    send(fd, name, &outgoing, flags)
+}
+
+fn list_of(header: &libc::msghdr) -> Result<Data> {
+    let count = header.msg_iovlen;
+    if count > IOVECS_MAX {
+        return Err(Errno::MSGSIZE);
+    }
+    Ok(Data::List(User::pointed(header.msg_iov).cast(), count))
+}
+
+/// sendmmsg(2)
+pub(crate) fn sendmmsg(fd: c_int, list: User<libc::mmsghdr>, count: u32, flags: c_int) -> Result<c_int> {
+    let Some(name) = ours(fd, false) else {
+        let args = [number(fd), list.pointer() as usize, count as usize, number(flags), 0, 0];
+        return Ok(call(libc::SYS_sendmmsg, args)? as c_int);
+    };
+    let mut done = 0;
+    for at in 0..(count as usize).min(IOVECS_MAX) {
+        let entry = list.add(at);
+        let sent = send_message(fd, &name, entry.cast(), flags)
+            .and_then(|sent| entry.byte_add(MMSG_LEN).cast::<u32>().write(sent as u32));
+        match sent {
+            Ok(()) => done += 1,
+            Err(errno) if done == 0 => return Err(errno),
+            Err(_) => break,
+        }
+    }
+    Ok(done)
+}
+
+/// Where `msg_len` is.
+const MMSG_LEN: usize = std::mem::offset_of!(libc::mmsghdr, msg_len);
+
+/// recvfrom(2)
+pub(crate) fn recvfrom(
+    fd: c_int,
+    room: User<u8>,
+    len: usize,
+    flags: c_int,
+    addr: User<u8>,
+    addr_len: User<u32>,
+) -> Result<isize> {
+    let is_plain = addr.is_null() && flags & !(libc::MSG_DONTWAIT | libc::MSG_PEEK | libc::MSG_WAITALL) == 0;
+    if is_plain && start::place().is_some() && end::is_plain(fd) {
+        match raw::receive_native(fd, room, len, flags) {
+            // The end of a stream, an empty message, or an error that waits.
+            Ok(0) if len > 0 => {
+                if let Some(name) = end::of(fd).filter(|name| !name.is_stream()) {
+                    message::check_error(fd, &name)?;
+                }
+                return Ok(0);
+            }
+            received => return received.map(|len| len as isize),
+        }
+    }
+    let Some(name) = ours(fd, false) else {
+        let (addr, addr_len) = (addr.pointer() as usize, addr_len.pointer() as usize);
+        return call(
+            libc::SYS_recvfrom,
+            [number(fd), room.pointer() as usize, len, number(flags), addr, addr_len],
+        );
+    };
+    let data = Data::One(room, len);
+    let wants_name = !addr.is_null();
+    let incoming = Incoming { data, wants_name, control: User::NULL, control_room: 0 };
+    let got = receive(fd, &name, &incoming, flags)?;
+    if wants_name {
+        calls::write_address(addr, addr_len, got.name())?;
+    }
+    Ok(got.len as isize)
+}
+
+fn receive(fd: c_int, name: &EndName, incoming: &Incoming, flags: c_int) -> Result<Got> {
+    match (name.is_stream(), incoming.data.is_large()) {
+        (true, false) => stream::receive::<SMALL>(fd, incoming, flags),
+        (true, true) => stream::receive::<LARGE>(fd, incoming, flags),
+        (false, false) => message::receive::<SMALL>(fd, name, incoming, flags),
+        (false, true) => message::receive::<LARGE>(fd, name, incoming, flags),
+    }
+}
+
+/// recvmsg(2)
+pub(crate) fn recvmsg(fd: c_int, header: User<libc::msghdr>, flags: c_int) -> Result<isize> {
+    match ours(fd, false) {
+        None => call(libc::SYS_recvmsg, [number(fd), header.pointer() as usize, number(flags), 0, 0, 0]),
+        Some(name) => receive_message(fd, &name, header, flags),
+    }
+}
+
+fn receive_message(fd: c_int, end: &EndName, at: User<libc::msghdr>, flags: c_int) -> Result<isize> {
+    let mut header = at.read()?;
+    let wants_name = !header.msg_name.is_null();
+    if wants_name && (header.msg_namelen as c_int) < 0 {
+        return Err(Errno::INVAL);
+    }
+    let incoming = Incoming {
+        data: list_of(&header)?,
+        wants_name,
+        control: User::pointed(header.msg_control),
+        control_room: if header.msg_control.is_null() { 0 } else { header.msg_controllen },
+    };
+    let got = receive(fd, end, &incoming, flags)?;
+    if wants_name {
+        let fits = got.name_len.min(header.msg_namelen as usize);
+        User::pointed(header.msg_name).write_bytes(&got.name[..fits])?;
+        header.msg_namelen = got.name_len as u32;
+    }
+    header.msg_controllen = got.control_len as _;
+    header.msg_flags = got.flags | flags & libc::MSG_CMSG_CLOEXEC;
+    at.write(header)?;
+    Ok(got.len as isize)
+}
+
+/// recvmmsg(2)
+pub(crate) fn recvmmsg(
+    fd: c_int,
+    list: User<libc::mmsghdr>,
+    count: u32,
+    mut flags: c_int,
+    timeout: User<libc::timespec>,
+) -> Result<c_int> {
+    let Some(name) = ours(fd, false) else {
+        let args = [
+            number(fd),
+            list.pointer() as usize,
+            count as usize,
+            number(flags),
+            timeout.pointer() as usize,
+            0,
+        ];
+        return Ok(call(libc::SYS_recvmmsg, args)? as c_int);
+    };
+    let until = match timeout.is_null() {
+        true => None,
+        false => Some(Deadline::new(timeout.read()?)?),
+    };
+    let mut done = 0;
+    for at in 0..(count as usize).min(IOVECS_MAX) {
+        let entry = list.add(at);
+        let received = receive_message(fd, &name, entry.cast(), flags & !libc::MSG_WAITFORONE)
+            .and_then(|len| entry.byte_add(MMSG_LEN).cast::<u32>().write(len as u32));
+        match received {
+            Ok(()) => done += 1,
+            Err(errno) if done == 0 => return Err(errno),
+            Err(_) => break,
+        }
+        if flags & libc::MSG_WAITFORONE != 0 {
+            flags |= libc::MSG_DONTWAIT;
+        }
+        // recvmmsg(2), BUGS: the time is looked at only after a message.
+        if let Some(until) = &until {
+            let left = until.left()?;
+            timeout.write(left)?;
+            if left.tv_sec == 0 && left.tv_nsec == 0 {
+                break;
+            }
+        }
+    }
+    Ok(done)
+}
+
+/// When recvmmsg(2) is to end.
+#[derive(Debug)]
+struct Deadline {
+    nanoseconds: i128,
+}
+
+impl Deadline {
+    const SECOND: i128 = 1_000_000_000;
+
+    fn new(time: libc::timespec) -> Result<Deadline> {
+        if time.tv_sec < 0 || !(0..Deadline::SECOND as i64).contains(&time.tv_nsec) {
+            return Err(Errno::INVAL);
+        }
+        let time = i128::from(time.tv_sec) * Deadline::SECOND + i128::from(time.tv_nsec);
+        Ok(Deadline { nanoseconds: raw::monotonic()? + time })
+    }
+
+    fn left(&self) -> Result<libc::timespec> {
+        let left = (self.nanoseconds - raw::monotonic()?).max(0);
+        Ok(libc::timespec {
+            tv_sec: (left / Deadline::SECOND) as i64,
+            tv_nsec: (left % Deadline::SECOND) as i64,
+        })
+    }
+}

@@ -1,0 +1,142 @@
+//! ioctl(2), of which only a socket's requests are looked at.
+
+use std::ffi::{c_int, c_ulong};
+use std::mem::offset_of;
+
+use ioth_node_proto::{EndName, Op, State};
+use libc::{ifreq, rtentry};
+
+use crate::control::{self, Question};
+use crate::errno::{Errno, Result};
+use crate::sys::memory::User;
+use crate::sys::pieces::{Inward, Outward, Pieces};
+use crate::sys::raw::{call, number};
+use crate::{end, message, stream};
+
+const FIONREAD: c_ulong = libc::FIONREAD as c_ulong;
+const SIOCOUTQ: c_ulong = libc::TIOCOUTQ as c_ulong;
+/// asm-generic/sockios.h; the requests before it are the descriptor's own (its owner).
+const SIOCATMARK: c_ulong = 0x8905;
+/// linux/sockios.h: what socket requests begin and end with.
+const SOCKIOS: std::ops::RangeInclusive<c_ulong> = SIOCATMARK..=0x89ff;
+/// linux/sockios.h: the requests about interfaces are over struct ifreq, from SIOCGIFNAME to SIOCSIFMAP.
+const INTERFACES: std::ops::RangeInclusive<c_ulong> = 0x8910..=0x8971;
+
+/// linux/if.h: `struct ifconf`
+#[repr(C)]
+struct Ifconf {
+    len: c_int,
+    array: usize,
+}
+
+/// linux/ipv6.h: `struct in6_ifreq`; linux/ipv6_route.h: `struct in6_rtmsg`
+const IN6_IFREQ: usize = 24;
+const IN6_RTMSG: usize = 80;
+/// Room for every request's structure.
+const ARGUMENT_MAX: usize = size_of::<rtentry>() + libc::IFNAMSIZ;
+
+/// ioctl(2)
+pub(crate) fn ioctl(fd: c_int, request: c_ulong, argument: User<u8>) -> Result<c_int> {
+    // The C library's declaration has an unsigned long, the kernel's an unsigned int: others come sign-extended.
+    let request = request & c_ulong::from(u32::MAX);
+    let is_socket = request == FIONREAD || request == SIOCOUTQ || SOCKIOS.contains(&request);
+    let Some(name) = is_socket.then(|| end::of(fd)).flatten() else {
+        return Ok(
+            call(libc::SYS_ioctl, [number(fd), request as usize, argument.pointer() as usize, 0, 0, 0])?
+                as c_int,
+        );
+    };
+    match request {
+        FIONREAD => argument.cast::<c_int>().write(unread(fd, &name)?).map(|()| 0),
+        SIOCOUTQ => argument.cast::<c_int>().write(waiting(fd, 1)?).map(|()| 0),
+        libc::SIOCGIFCONF => addresses(fd, argument),
+        libc::SIOCADDRT | libc::SIOCDELRT if c_int::from(name.domain) == libc::AF_INET => {
+            ipv4_route(fd, request, argument)
+        }
+        _ => structure(fd, request, argument, argument_len(&name, request)),
+    }
+}
+
+fn unread(fd: c_int, name: &EndName) -> Result<c_int> {
+    if !name.is_stream() {
+        return message::unread(fd);
+    }
+    match end::state(fd) {
+        State::Listening => Err(Errno::INVAL),
+        State::Connected => Ok(stream::unread(fd)?.saturating_add(waiting(fd, 0)?)),
+        _ => waiting(fd, 0),
+    }
+}
+
+/// What the node has of the socket's bytes: unread ones, or unsent ones.
+fn waiting(fd: c_int, which: c_int) -> Result<c_int> {
+    Ok(control::ask(&Question::about(fd, Op::Waiting, [which, 0, 0, 0]))?.reply.result)
+}
+
+fn question(fd: c_int, request: c_ulong) -> Question {
+    // Only the low half is ever used, see above.
+    Question::about(fd, Op::Ioctl, [request as u32 as i32, 0, 0, 0])
+}
+
+/// A request over a structure of `len` bytes.
+fn structure(fd: c_int, request: c_ulong, argument: User<u8>, len: usize) -> Result<c_int> {
+    let (mut before, mut after) = ([0; ARGUMENT_MAX], [0; ARGUMENT_MAX]);
+    argument.read_bytes(&mut before[..len])?;
+    let mut payload = Pieces::<Outward>::new();
+    payload.own(&before[..len])?;
+    let mut room = Pieces::<Inward>::new();
+    room.own(&mut after[..len])?;
+    let answer = control::ask_with(&question(fd, request), &mut payload, &mut room)?;
+    let len = answer.len.min(len);
+    // A request that only says something may have a constant for its argument.
+    if after[..len] != before[..len] {
+        argument.write_bytes(&after[..len])?;
+    }
+    Ok(answer.reply.result)
+}
+
+/// `SIOCGIFCONF`, whose structure points to an array.
+fn addresses(fd: c_int, argument: User<u8>) -> Result<c_int> {
+    let len_at = argument.byte_add(offset_of!(Ifconf, len)).cast::<c_int>();
+    let array = argument.byte_add(offset_of!(Ifconf, array)).cast::<usize>().read()? as *const u8;
+    let (len, array) = (len_at.read()?, User::pointed(array));
+    let room = if array.is_null() { 0 } else { usize::try_from(len).map_err(|_| Errno::INVAL)? };
+    // Room for no address is not the question how much would be needed.
+    if !array.is_null() && room == 0 {
+        return len_at.write(0).map(|()| 0);
+    }
+    let room = room.min(64 << 10);
+    let mut payload = control::payload(array, room)?;
+    let answer =
+        control::ask_with(&question(fd, libc::SIOCGIFCONF), &mut payload, &mut control::room(array, room)?)?;
+    len_at.write(answer.reply.result)?;
+    Ok(0)
+}
+
+/// `SIOCADDRT`, `SIOCDELRT` of IPv4, whose structure points to the device's name; it follows the structure on the way on.
+fn ipv4_route(fd: c_int, request: c_ulong, argument: User<u8>) -> Result<c_int> {
+    let mut bytes = [0; ARGUMENT_MAX];
+    let (entry, device) = bytes.split_at_mut(size_of::<rtentry>());
+    argument.read_bytes(entry)?;
+    let name = argument.byte_add(offset_of!(rtentry, rt_dev)).cast::<usize>().read()? as *const u8;
+    if !name.is_null() {
+        User::pointed(name).read_text(&mut device[..libc::IFNAMSIZ - 1])?;
+    }
+    let mut payload = Pieces::<Outward>::new();
+    payload.own(&bytes)?;
+    let answer = control::ask_with(&question(fd, request), &mut payload, &mut Pieces::<Inward>::new())?;
+    Ok(answer.reply.result)
+}
+
+/// The size of a request's structure; 0 for one that is unknown, which is then refused, or has none.
+fn argument_len(name: &EndName, request: c_ulong) -> usize {
+    let is_ipv6 = c_int::from(name.domain) == libc::AF_INET6;
+    match request {
+        SIOCATMARK => size_of::<c_int>(),
+        libc::SIOCADDRT | libc::SIOCDELRT if is_ipv6 => IN6_RTMSG,
+        libc::SIOCADDRT | libc::SIOCDELRT => 0,
+        libc::SIOCSIFADDR | libc::SIOCSIFDSTADDR | libc::SIOCDIFADDR if is_ipv6 => IN6_IFREQ,
+        request if INTERFACES.contains(&request) => size_of::<ifreq>(),
+        _ => 0,
+    }
+}

@@ -1,0 +1,205 @@
+//! Messages of all other sockets: datagrams, packets, netlink.
+
+use std::ffi::c_int;
+
+use ioth_node_proto::{ADDR_MAX, EndName, Head, HeadKind, Op, REQUEST_ROOM, Request, State};
+
+use crate::calls;
+use crate::control::{self, Question};
+use crate::data::{Got, Incoming, MESSAGE_MAX, Outgoing};
+use crate::errno::{Errno, Result};
+use crate::sys::pieces::{Inward, Outward, Pieces};
+use crate::sys::raw;
+use crate::table::Destination;
+use crate::{ancillary, end, options};
+
+/// Flags with which a message can go through the pair: what they ask for, the pair does.
+const PAIR_FLAGS: c_int = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL | libc::MSG_CONFIRM;
+/// More ancillary data than all options together bring.
+const CONTROL_MAX: usize = 1024;
+
+/// sendmsg(2)
+pub(crate) fn send<const N: usize>(
+    fd: c_int,
+    name: &EndName,
+    outgoing: &Outgoing,
+    flags: c_int,
+) -> Result<usize> {
+    let mut pieces = Pieces::<Outward, N>::new();
+    let len = outgoing.data.add(&mut pieces)?;
+    let fits = (1..=MESSAGE_MAX).contains(&len) && outgoing.control_len == 0 && flags & !PAIR_FLAGS == 0;
+    let addr_len = outgoing.addr_len as usize;
+    let mut destination = None;
+    match end::state(fd) {
+        State::Connected if fits && addr_len == 0 => {
+            match raw::send(fd, &[], &mut pieces, None, flags | libc::MSG_NOSIGNAL) {
+                Err(Errno::MSGSIZE) => {}
+                sent => return sent,
+            }
+        }
+        State::Fresh if fits && (1..=ADDR_MAX).contains(&addr_len) => {
+            let mut addr = [0; ADDR_MAX];
+            outgoing.addr.read_bytes(&mut addr[..addr_len])?;
+            let there = Destination::new(name, &addr[..addr_len]);
+            if there.is_known() {
+                let head = Head::new(HeadKind::Message, &addr[..addr_len]).emit();
+                match raw::send(fd, &head, &mut pieces, None, flags | libc::MSG_NOSIGNAL) {
+                    Err(Errno::MSGSIZE) => {}
+                    sent => return sent.map(|sent| sent.saturating_sub(Head::LEN)),
+                }
+            }
+            destination = Some(there);
+        }
+        _ => {}
+    }
+    let sent = request::<N>(fd, outgoing, len, flags);
+    match (destination, &sent) {
+        (Some(there), Ok(_)) => there.learn(),
+        (Some(there), Err(_)) => there.forget(),
+        (None, _) => {}
+    }
+    sent
+}
+
+/// Sends by way of the node, which says what came of it.
+fn request<const N: usize>(fd: c_int, outgoing: &Outgoing, len: usize, flags: c_int) -> Result<usize> {
+    let addr_len = outgoing.addr_len as usize;
+    let parts = [Request::LEN, addr_len, outgoing.control_len, len];
+    if parts.iter().fold(0usize, |sum, part| sum.saturating_add(*part)) > REQUEST_ROOM {
+        return Err(Errno::MSGSIZE);
+    }
+    let mut pieces = Pieces::<Outward, N>::new();
+    pieces.user(outgoing.addr, addr_len)?;
+    pieces.user(outgoing.control, outgoing.control_len)?;
+    outgoing.data.add(&mut pieces)?;
+    let args = [flags, addr_len as i32, outgoing.control_len as i32, 0];
+    let nonblocking = flags & libc::MSG_DONTWAIT != 0 || raw::is_nonblocking(fd)?;
+    let question = Question { nonblocking, ..Question::about(fd, Op::Send, args) };
+    let answer = control::ask_with(&question, &mut pieces, &mut Pieces::<Inward>::new())?;
+    Ok(answer.reply.result as usize)
+}
+
+/// recvmsg(2)
+pub(crate) fn receive<const N: usize>(
+    fd: c_int,
+    name: &EndName,
+    incoming: &Incoming,
+    flags: c_int,
+) -> Result<Got> {
+    if flags & libc::MSG_ERRQUEUE != 0 {
+        return Err(Errno::AGAIN);
+    }
+    // Datagram sockets do not look at MSG_OOB; the whole length is always of interest.
+    let pair_flags = flags & (libc::MSG_DONTWAIT | libc::MSG_PEEK) | libc::MSG_TRUNC;
+    match end::state(fd) {
+        State::Connected => bare::<N>(fd, name, incoming, flags, pair_flags),
+        _ => headed::<N>(fd, incoming, flags, pair_flags),
+    }
+}
+
+/// A message of a connected socket.
+fn bare<const N: usize>(
+    fd: c_int,
+    name: &EndName,
+    incoming: &Incoming,
+    flags: c_int,
+    pair_flags: c_int,
+) -> Result<Got> {
+    let mut pieces = Pieces::<Inward, N>::new();
+    let room = incoming.data.add(&mut pieces)?;
+    let received = raw::receive(fd, &mut [], &mut pieces, false, pair_flags)?;
+    if received.len == 0 {
+        check_error(fd, name)?;
+    }
+    let mut got = got(received.len, room, flags);
+    if incoming.wants_name {
+        // Whom it is connected to is the only one it hears.
+        got.name_len = calls::address_of(fd, Op::PeerAddr, &mut got.name).unwrap_or(0);
+    }
+    Ok(got)
+}
+
+/// Fails with the socket's pending error, which an empty message may stand for.
+pub(crate) fn check_error(fd: c_int, _: &EndName) -> Result<()> {
+    match options::number(fd, libc::SOL_SOCKET, libc::SO_ERROR) {
+        // A node that has gone has no errors; what it sent before is still there.
+        Ok(0) | Err(_) => Ok(()),
+        Ok(errno) => Err(Errno(errno)),
+    }
+}
+
+/// What the call says of a message of `len` bytes.
+fn got(len: usize, room: usize, flags: c_int) -> Got {
+    let cut = if len > room { libc::MSG_TRUNC } else { 0 };
+    Got::new(if flags & libc::MSG_TRUNC != 0 { len } else { len.min(room) }, cut)
+}
+
+/// A message behind a head, and perhaps ancillary data.
+fn headed<const N: usize>(fd: c_int, incoming: &Incoming, flags: c_int, pair_flags: c_int) -> Result<Got> {
+    let mut head = [0; Head::LEN];
+    // How much ancillary data there is, the head says only when everything has been received. So it is received as data,
+    // with as much room more, and taken out afterwards.
+    let mut spare = [0; CONTROL_MAX];
+    let mut pieces = Pieces::<Inward, N>::new();
+    let room = incoming.data.add(&mut pieces)?;
+    pieces.own(&mut spare)?;
+    let received = raw::receive(fd, &mut head, &mut pieces, false, pair_flags)?;
+    if received.len == 0 {
+        return Ok(Got::new(0, 0));
+    }
+    let Some(parsed) = head.get(..received.len.min(Head::LEN)).and_then(Head::parse) else {
+        // The socket was connected meanwhile: all of it is data.
+        let beginning = received.len.min(Head::LEN);
+        let rest = (received.len - beginning).min(pieces.len().saturating_sub(Head::LEN));
+        pieces.shift(0, beginning, rest);
+        pieces.copy_in(&head[..beginning]);
+        return Ok(got(received.len, room, flags));
+    };
+    match parsed.kind {
+        HeadKind::Message => {}
+        HeadKind::Error(errno) => {
+            if pair_flags & libc::MSG_PEEK != 0 {
+                // An error is told once, also to those who only look.
+                let once = libc::MSG_DONTWAIT;
+                let _ = raw::receive(fd, &mut head, &mut Pieces::<Inward>::new(), false, once);
+            }
+            return Err(Errno(errno));
+        }
+        HeadKind::Connection => return Err(Errno::OPNOTSUPP),
+    }
+    let body = received.len - Head::LEN;
+    let control_len = (parsed.control_len as usize).min(body);
+    let mut got = got(body - control_len, room, flags);
+    got.flags |= parsed.flags as c_int;
+    got.name[..parsed.addr().len()].copy_from_slice(parsed.addr());
+    got.name_len = parsed.addr().len();
+    if control_len > 0 {
+        let mut control = [0; CONTROL_MAX];
+        let copied = control_len.min(CONTROL_MAX);
+        let copied = pieces.copy_out(0, &mut control[..copied]);
+        pieces.shift(control_len, 0, (body - control_len).min(room));
+        let (used, lost) = ancillary::cut(&mut control[..copied], incoming.control_room);
+        incoming.control.write_bytes(&control[..used])?;
+        got.control_len = used;
+        if lost || copied < control_len {
+            got.flags |= libc::MSG_CTRUNC;
+        }
+    }
+    Ok(got)
+}
+
+/// FIONREAD: the length of the next message, 0 for none.
+pub(crate) fn unread(fd: c_int) -> Result<c_int> {
+    let mut head = [0; Head::LEN];
+    let flags = libc::MSG_DONTWAIT | libc::MSG_PEEK | libc::MSG_TRUNC;
+    let len = match raw::receive(fd, &mut head, &mut Pieces::<Inward>::new(), false, flags) {
+        Ok(received) => received.len,
+        Err(Errno::AGAIN) => return Ok(0),
+        Err(errno) => return Err(errno),
+    };
+    let around = match (end::state(fd), head.get(..len.min(Head::LEN)).and_then(Head::parse)) {
+        (State::Connected, _) | (_, None) => 0,
+        (_, Some(head)) => Head::LEN + head.control_len as usize,
+    };
+    Ok(len.saturating_sub(around) as c_int)
+}

@@ -1,0 +1,137 @@
+//! Bytes of a TCP socket: the pair carries them as soon as there is a connection.
+
+use std::ffi::c_int;
+
+use ioth_node_proto::State;
+
+use crate::data::{Got, Incoming, Outgoing};
+use crate::errno::{Errno, Result};
+use crate::sys::pieces::{Inward, Outward, Pieces};
+use crate::sys::raw;
+use crate::{end, options};
+
+/// sendmsg(2). TCP looks neither at the name nor at ancillary data that is none of its own.
+pub(crate) fn send<const N: usize>(fd: c_int, outgoing: &Outgoing, flags: c_int) -> Result<usize> {
+    if flags & libc::MSG_FASTOPEN != 0 {
+        return Err(Errno::OPNOTSUPP);
+    }
+    let sent = match is_connected(fd, flags, libc::SO_SNDTIMEO) {
+        Ok(true) => {
+            let mut pieces = Pieces::<Outward, N>::new();
+            outgoing.data.add(&mut pieces)?;
+            // Urgent data is data like other; the pair would make something else of the flag.
+            let flags = flags & !libc::MSG_OOB | libc::MSG_NOSIGNAL;
+            raw::send(fd, &[], &mut pieces, None, flags)
+        }
+        Ok(false) => Err(Errno::PIPE),
+        Err(errno) => Err(errno),
+    };
+    if sent == Err(Errno::PIPE) && flags & libc::MSG_NOSIGNAL == 0 {
+        raw::raise_sigpipe();
+    }
+    sent
+}
+
+/// Whether there is, or was, a connection. One that is being made is waited for, unless the descriptor or the flags say
+/// otherwise; its error, and any other that is pending, is the call's.
+fn is_connected(fd: c_int, flags: c_int, timeout: c_int) -> Result<bool> {
+    loop {
+        let state = end::state(fd);
+        if state == State::Connected {
+            return Ok(true);
+        }
+        if state == State::Connecting {
+            wait_for_room(fd, flags, timeout)?;
+        }
+        // That also lets the node say how far it is.
+        match options::number(fd, libc::SOL_SOCKET, libc::SO_ERROR)? {
+            0 => {}
+            errno => return Err(Errno(errno)),
+        }
+        match end::state(fd) {
+            State::Connected => return Ok(true),
+            State::Connecting => {}
+            _ => return Ok(false),
+        }
+    }
+}
+
+/// Waits until the pair is writable: the node makes it so once a connection is decided.
+fn wait_for_room(fd: c_int, flags: c_int, timeout: c_int) -> Result<()> {
+    let wait = match flags & libc::MSG_DONTWAIT != 0 || raw::is_nonblocking(fd)? {
+        true => Some(0),
+        false => raw::timeout(fd, timeout)?,
+    };
+    match raw::poll(fd, libc::POLLOUT, wait)? {
+        0 => Err(Errno::AGAIN),
+        _ => Ok(()),
+    }
+}
+
+/// recvmsg(2)
+pub(crate) fn receive<const N: usize>(fd: c_int, incoming: &Incoming, flags: c_int) -> Result<Got> {
+    if flags & libc::MSG_ERRQUEUE != 0 {
+        return Err(Errno::AGAIN);
+    }
+    let state = end::state(fd);
+    // What comes there is connections.
+    if state == State::Listening {
+        return Err(Errno::NOTCONN);
+    }
+    if flags & libc::MSG_OOB != 0 {
+        return Err(Errno::INVAL);
+    }
+    if state != State::Connected {
+        match move_in::<N>(fd, incoming, flags | libc::MSG_DONTWAIT) {
+            Err(Errno::AGAIN) => {}
+            received => return received,
+        }
+        if !is_connected(fd, flags, libc::SO_RCVTIMEO)? {
+            return Err(Errno::NOTCONN);
+        }
+    }
+    move_in::<N>(fd, incoming, flags)
+}
+
+fn move_in<const N: usize>(fd: c_int, incoming: &Incoming, flags: c_int) -> Result<Got> {
+    let mut pieces = Pieces::<Inward, N>::new();
+    let len = incoming.data.add(&mut pieces)?;
+    if flags & libc::MSG_TRUNC != 0 {
+        return discard(fd, len, flags & !libc::MSG_TRUNC).map(|len| Got::new(len, 0));
+    }
+    let received = raw::receive(fd, &mut [], &mut pieces, false, flags)?;
+    Ok(Got::new(received.len, received.flags))
+}
+
+/// tcp(7): with MSG_TRUNC the bytes are thrown away and the buffer is not touched.
+fn discard(fd: c_int, len: usize, flags: c_int) -> Result<usize> {
+    let mut scratch = [0; 4096];
+    let mut take = |len: usize, flags| {
+        let mut pieces = Pieces::<Inward>::new();
+        let len = len.min(scratch.len());
+        pieces.own(&mut scratch[..len])?;
+        raw::receive(fd, &mut [], &mut pieces, false, flags).map(|received| received.len)
+    };
+    if flags & libc::MSG_PEEK != 0 {
+        let some = take(len, flags)?;
+        let all = usize::try_from(raw::count(fd, libc::FIONREAD)?).unwrap_or(0);
+        return Ok(all.max(some).min(len));
+    }
+    let mut gone = 0;
+    while gone < len {
+        // Only the first is waited for, unless all are.
+        let wait = if gone == 0 || flags & libc::MSG_WAITALL != 0 { 0 } else { libc::MSG_DONTWAIT };
+        match take(len - gone, flags | wait) {
+            Ok(0) => break,
+            Ok(some) => gone += some,
+            Err(errno) if gone == 0 => return Err(errno),
+            Err(_) => break,
+        }
+    }
+    Ok(gone)
+}
+
+/// FIONREAD: what waits in the pair, to which the node knows the rest.
+pub(crate) fn unread(fd: c_int) -> Result<c_int> {
+    raw::count(fd, libc::FIONREAD)
+}

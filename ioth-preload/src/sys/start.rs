@@ -1,0 +1,47 @@
+//! What happens before main(): the place of the node is copied out of the environment.
+
+use std::ffi::{CStr, c_char};
+use std::sync::OnceLock;
+
+use ioth_node_proto::{ENV, Place};
+
+/// The node's place, as the environment had it when the program began.
+static PLACE: OnceLock<Option<Place>> = OnceLock::new();
+
+/// Where the program's node is; none for a program that has none.
+///
+/// Programs write over their environment (for ps(1) to show something else), so it is looked at once, before main().
+/// Another library's constructor that comes earlier gets the same answer.
+pub(crate) fn place() -> Option<&'static Place> {
+    PLACE.get_or_init(from_environment).as_ref()
+}
+
+fn from_environment() -> Option<Place> {
+    const NAME: &CStr = match CStr::from_bytes_with_nul(ENV_NUL.as_bytes()) {
+        Ok(name) => name,
+        Err(_) => panic!("no NUL within"),
+    };
+    // std::env allocates and takes a lock.
+    // SAFETY: a name with its NUL; nobody changes the environment before main(), or while it asks for its first socket.
+    let text: *const c_char = unsafe { libc::getenv(NAME.as_ptr()) };
+    if text.is_null() {
+        return None;
+    }
+    // As above.
+    // SAFETY: getenv(3) gives a string with its NUL.
+    Place::parse(unsafe { CStr::from_ptr(text) }.to_bytes())
+}
+
+const ENV_NUL: &str = "IOTH_NODE\0";
+const _: () = assert!(ENV.len() + 1 == ENV_NUL.len(), "the variable's name");
+
+/// Run by the dynamic linker.
+extern "C" fn constructor() {
+    place();
+}
+
+// Rust has no other way to say what is to be done before main().
+// SAFETY: the linker expects pointers to functions in this section, and calls them once.
+#[unsafe(link_section = ".init_array")]
+#[used]
+static CONSTRUCTOR: extern "C" fn() = constructor;

@@ -1,0 +1,109 @@
+/* Datagrams. */
+#include "check.h"
+
+static int bound(void)
+{
+	int fd = OK(socket(AF_INET, SOCK_DGRAM, 0));
+	struct sockaddr_in addr = loopback(0);
+	OK(bind(fd, (struct sockaddr *)&addr, sizeof(addr)));
+	return fd;
+}
+
+static void talk(void)
+{
+	int a = bound(), b = bound();
+	struct sockaddr_in to = loopback(port_of(b)), from;
+	char text[128], byte;
+	for (int i = 0; i < 50; i++) {
+		int len = snprintf(text, sizeof(text), "number %d", i);
+		CHECK(OK(sendto(a, text, len, 0, (struct sockaddr *)&to, sizeof(to))) == len);
+		char got[128];
+		socklen_t from_len = sizeof(from);
+		CHECK(OK(recvfrom(b, got, sizeof(got), 0, (struct sockaddr *)&from, &from_len)) == len);
+		CHECK(memcmp(text, got, len) == 0);
+		CHECK(from_len == sizeof(from) && ntohs(from.sin_port) == port_of(a));
+	}
+	FAILS(EDESTADDRREQ, send(a, "x", 1, 0));
+
+	/* Longer than the room. */
+	struct iovec parts[2] = {{text, 2}, {text + 10, 3}};
+	struct msghdr message = {.msg_iov = parts, .msg_iovlen = 2, .msg_name = &from, .msg_namelen = sizeof(from)};
+	CHECK(OK(sendto(a, "0123456789", 10, 0, (struct sockaddr *)&to, sizeof(to))) == 10);
+	CHECK(OK(recvmsg(b, &message, MSG_PEEK)) == 5);
+	CHECK(message.msg_flags == MSG_TRUNC && message.msg_namelen == sizeof(from));
+	CHECK(memcmp(text, "01", 2) == 0 && memcmp(text + 10, "234", 3) == 0);
+	CHECK(OK(recvmsg(b, &message, MSG_PEEK | MSG_TRUNC)) == 10);
+	int count;
+	OK(ioctl(b, FIONREAD, &count));
+	CHECK(count == 10);
+	CHECK(OK(recv(b, &byte, 1, MSG_TRUNC)) == 10 && byte == '0');
+	OK(ioctl(b, FIONREAD, &count));
+	CHECK(count == 0);
+
+	/* Of no length. */
+	CHECK(OK(sendto(a, "", 0, 0, (struct sockaddr *)&to, sizeof(to))) == 0);
+	CHECK(OK(recv(b, text, sizeof(text), 0)) == 0);
+	FAILS(EAGAIN, recv(b, text, sizeof(text), MSG_DONTWAIT));
+	static char large[65508];
+	CHECK(OK(sendto(a, large, 65507, 0, (struct sockaddr *)&to, sizeof(to))) == 65507);
+	CHECK(OK(recv(b, large, sizeof(large), 0)) == 65507);
+	FAILS(EMSGSIZE, sendto(a, large, 65508, 0, (struct sockaddr *)&to, sizeof(to)));
+}
+
+static void connected(void)
+{
+	int a = bound(), b = bound();
+	struct sockaddr_in to_a = loopback(port_of(a)), to_b = loopback(port_of(b)), from;
+	OK(connect(a, (struct sockaddr *)&to_b, sizeof(to_b)));
+	OK(connect(b, (struct sockaddr *)&to_a, sizeof(to_a)));
+	char text[64];
+	CHECK(OK(write(a, "plain", 5)) == 5);
+	CHECK(OK(read(b, text, sizeof(text))) == 5 && memcmp(text, "plain", 5) == 0);
+	CHECK(OK(send(a, "longer", 6, 0)) == 6);
+	socklen_t len = sizeof(from);
+	CHECK(OK(recvfrom(b, text, 3, 0, (struct sockaddr *)&from, &len)) == 3);
+	CHECK(len == sizeof(from) && from.sin_port == to_a.sin_port);
+	CHECK(OK(sendto(a, "to", 2, 0, (struct sockaddr *)&to_b, sizeof(to_b))) == 2);
+	CHECK(OK(recv(b, text, 1, MSG_TRUNC)) == 2);
+	CHECK(OK(send(a, "", 0, 0)) == 0);
+	CHECK(polled(b, POLLIN, -1) == POLLIN);
+	CHECK(OK(recv(b, text, sizeof(text), 0)) == 0);
+}
+
+static void many(void)
+{
+	int a = bound(), b = bound();
+	struct sockaddr_in to = loopback(port_of(b)), from[4];
+	char text[4][16];
+	struct iovec parts[4];
+	struct mmsghdr list[4];
+	memset(list, 0, sizeof(list));
+	for (int i = 0; i < 4; i++) {
+		parts[i] = (struct iovec){"message", i + 1};
+		list[i].msg_hdr = (struct msghdr){
+			.msg_name = &to, .msg_namelen = sizeof(to), .msg_iov = &parts[i], .msg_iovlen = 1};
+	}
+	CHECK(OK(sendmmsg(a, list, 4, 0)) == 4);
+	CHECK(list[3].msg_len == 4);
+	for (int i = 0; i < 4; i++) {
+		parts[i] = (struct iovec){text[i], sizeof(text[i])};
+		list[i].msg_hdr.msg_name = &from[i];
+	}
+	CHECK(OK(recvmmsg(b, list, 4, 0, NULL)) == 4);
+	for (int i = 0; i < 4; i++)
+		CHECK(list[i].msg_len == (unsigned)i + 1 && from[i].sin_port == htons(port_of(a)));
+	CHECK(OK(sendto(a, "one", 3, 0, (struct sockaddr *)&to, sizeof(to))) == 3);
+	struct timespec time = {.tv_sec = 100};
+	CHECK(OK(recvmmsg(b, list, 4, MSG_WAITFORONE, &time)) == 1);
+	CHECK(time.tv_sec >= 98 && time.tv_sec < 100);
+	time.tv_nsec = -1;
+	FAILS(EINVAL, recvmmsg(b, list, 4, 0, &time));
+	FAILS(EAGAIN, recvmmsg(b, list, 4, MSG_DONTWAIT, NULL));
+}
+
+int main(int argc, char **argv)
+{
+	static const struct test tests[] = {
+		{"talk", talk}, {"connected", connected}, {"many", many}, {NULL, NULL}};
+	return run_test(tests, argc > 1 ? argv[1] : NULL);
+}
