@@ -116,12 +116,21 @@ mod tests {
             let error = run(wrong).unwrap_err();
             assert_eq!(error.exit_code(), 2, "{wrong:?}: {error}");
         }
-        for wrong in [&["node"][..], &["node", "--stop"], &["node", "--list", "a"], &["node", "--stop", "--stack", "x", "a"]] {
+        for wrong in [
+            &["node"][..],
+            &["node", "--stop"],
+            &["node", "--list", "a"],
+            &["node", "--stop", "--stack", "x", "a"],
+        ] {
             let error = Cli::try_parse_from(["ioth"].iter().chain(wrong)).unwrap_err();
             assert_eq!(error.exit_code(), 2, "{wrong:?}: {error}");
         }
         for right in [&["--help"][..], &["--version"], &["run", "--help"], &["node", "--help"]] {
-            assert_eq!(Cli::try_parse_from(["ioth"].iter().chain(right)).unwrap_err().exit_code(), 0, "{right:?}");
+            assert_eq!(
+                Cli::try_parse_from(["ioth"].iter().chain(right)).unwrap_err().exit_code(),
+                0,
+                "{right:?}"
+            );
         }
     }
 }

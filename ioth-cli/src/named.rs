@@ -17,8 +17,8 @@ use ioth_node::proto::{Place, VERSION};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{
-    AddressFamily, Backlog, ControlMessage, ControlMessageOwned, MsgFlags, SockFlag, SockType, UnixAddr, bind,
-    connect, getsockopt, listen, recvmsg, sendmsg, socket, sockopt,
+    AddressFamily, Backlog, ControlMessage, ControlMessageOwned, MsgFlags, SockFlag, SockType, UnixAddr,
+    bind, connect, getsockopt, listen, recvmsg, sendmsg, socket, sockopt,
 };
 use nix::unistd::{Uid, geteuid};
 
@@ -76,7 +76,14 @@ impl Ask {
 
     fn emit(self) -> [u8; Ask::LEN] {
         let [low, high] = VERSION.to_ne_bytes();
-        [low, high, match self { Ask::Join => b'J', Ask::Stop => b'S' }]
+        [
+            low,
+            high,
+            match self {
+                Ask::Join => b'J',
+                Ask::Stop => b'S',
+            },
+        ]
     }
 
     /// From a message. That of another version is understood: it gets the same answer, which tells the version.
@@ -96,8 +103,11 @@ impl Ask {
 pub(crate) fn join(name: &Name) -> Result<(Place, OwnedFd)> {
     let node = ask(name, Ask::Join)?;
     let odd = || Failure::new(format!("the node {name} does not answer as one"));
-    if poll(&mut [PollFd::new(std::os::fd::AsFd::as_fd(&node), PollFlags::POLLIN)], PollTimeout::from(PATIENCE))
-        .context(format_args!("the node {name}"))?
+    if poll(
+        &mut [PollFd::new(std::os::fd::AsFd::as_fd(&node), PollFlags::POLLIN)],
+        PollTimeout::from(PATIENCE),
+    )
+    .context(format_args!("the node {name}"))?
         == 0
     {
         return Err(Failure::new(format!("the node {name} does not answer")));
@@ -119,16 +129,18 @@ pub(crate) fn join(name: &Name) -> Result<(Place, OwnedFd)> {
     };
     let (version, place) = text[..len].split_first_chunk().ok_or_else(odd)?;
     if u16::from_ne_bytes(*version) != VERSION {
-        return Err(Failure::new(format!("the node {name} is of another version of ioth: stop it and make it anew")));
+        return Err(Failure::new(format!(
+            "the node {name} is of another version of ioth: stop it and make it anew"
+        )));
     }
     let place = Place::parse(place).ok_or_else(odd)?;
     let lease = lease.ok_or_else(odd)?;
     // unix(7): abstract names are a network namespace's own, files are not.
     let addr = UnixAddr::new_abstract(place.name()).context("the control socket's name")?;
     match connect(new_socket()?.as_raw_fd(), &addr) {
-        Err(Errno::ECONNREFUSED) => {
-            Err(Failure::new(format!("the node {name} is in another network namespace: programs join it there")))
-        }
+        Err(Errno::ECONNREFUSED) => Err(Failure::new(format!(
+            "the node {name} is in another network namespace: programs join it there"
+        ))),
         result => result.context(format_args!("the node {name}")).map(|()| (place, lease)),
     }
 }
@@ -183,9 +195,15 @@ impl Claim {
         let dir = Dir::make()?;
         let _locked = dir.lock()?;
         match dir.connect(name) {
-            Ok(_) => return Err(Failure::new(format!("there is a node {name} already (ioth node --stop {name})"))),
+            Ok(_) => {
+                return Err(Failure::new(format!(
+                    "there is a node {name} already (ioth node --stop {name})"
+                )));
+            }
             // Its node was killed.
-            Err(Errno::ECONNREFUSED) => std::fs::remove_file(dir.of(name)).context(dir.path.join(&name.0).display())?,
+            Err(Errno::ECONNREFUSED) => {
+                std::fs::remove_file(dir.of(name)).context(dir.path.join(&name.0).display())?
+            }
             Err(Errno::ENOENT) => {}
             Err(errno) => return Err(errno).context(dir.path.join(&name.0).display()),
         }

@@ -80,7 +80,12 @@ fn places(own: &Path, named: Option<&OsStr>) -> Vec<PathBuf> {
     }
     let beside = own.parent().unwrap_or(Path::new("/"));
     let lib = beside.parent().unwrap_or(Path::new("/")).join("lib");
-    vec![beside.join(FILE), lib.join("ioth").join(FILE), lib.join(MULTIARCH).join("ioth").join(FILE), lib.join(MULTIARCH).join(FILE)]
+    vec![
+        beside.join(FILE),
+        lib.join("ioth").join(FILE),
+        lib.join(MULTIARCH).join("ioth").join(FILE),
+        lib.join(MULTIARCH).join(FILE),
+    ]
 }
 
 #[cfg(test)]
@@ -93,7 +98,10 @@ mod tests {
         assert_eq!(places[0], Path::new("/usr/bin/libioth_preload.so"));
         assert!(places.contains(&"/usr/lib/ioth/libioth_preload.so".into()), "{places:?}");
         assert!(places.contains(&Path::new("/usr/lib").join(MULTIARCH).join(FILE)), "{places:?}");
-        assert_eq!(super::places(Path::new("/usr/bin/ioth"), Some(OsStr::new("/x.so"))), [Path::new("/x.so")]);
+        assert_eq!(
+            super::places(Path::new("/usr/bin/ioth"), Some(OsStr::new("/x.so"))),
+            [Path::new("/x.so")]
+        );
     }
 
     #[test]
@@ -103,7 +111,10 @@ mod tests {
         assert_eq!(with(None), "/lib/ioth/libioth_preload.so");
         assert_eq!(with(Some(OsStr::new(""))), "/lib/ioth/libioth_preload.so");
         assert_eq!(with(Some(OsStr::new("a.so /b.so"))), "/lib/ioth/libioth_preload.so:a.so:/b.so");
-        assert_eq!(with(Some(OsStr::new("/old/libioth_preload.so:a.so"))), "/lib/ioth/libioth_preload.so:a.so");
+        assert_eq!(
+            with(Some(OsStr::new("/old/libioth_preload.so:a.so"))),
+            "/lib/ioth/libioth_preload.so:a.so"
+        );
         assert_eq!(without(Some(OsStr::new("/old/libioth_preload.so"))), None);
         assert_eq!(without(None), None);
     }

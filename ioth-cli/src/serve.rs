@@ -4,6 +4,7 @@ use std::io::{self, Write};
 use std::os::fd::{AsFd, OwnedFd};
 
 use ioth::Stack;
+use ioth::conf::{Config, Resolver};
 use ioth_node::Setup;
 use ioth_node::proto::{ENV, Place};
 use nix::fcntl::OFlag;
@@ -58,7 +59,10 @@ pub(crate) fn serve(begin: Begin<'_>, ready: impl FnOnce() -> Result<()>) -> Res
     let signals = take_signals()?;
     let _ = nix::sys::prctl::set_name(c"ioth-node");
     raise_descriptors()?;
-    let stack = Stack::new(begin.config).map_err(|error| Failure::new(format!("--stack: {error}")))?;
+    let failed = |error: ioth::Error| Failure::new(format!("--stack: {error}"));
+    let stack = Stack::new(begin.config).map_err(failed)?;
+    let mut resolver = Resolver::default();
+    resolver.apply(&begin.config.parse::<Config>().map_err(|error| failed(error.into()))?);
     let (lease, desk) = match begin.lease {
         Lease::Programs(lease) => (lease, None),
         Lease::Name(name) => {
@@ -73,13 +77,11 @@ pub(crate) fn serve(begin: Begin<'_>, ready: impl FnOnce() -> Result<()>) -> Res
         Ok::<_, Failure>(claim)
     });
     let release = release.transpose()?;
-    let setup = Setup { stack: stack.clone(), place: begin.place, control: begin.control, lease };
+    let setup = Setup { stack, resolver, place: begin.place, control: begin.control, lease };
     let served = ioth_node::serve(setup).map_err(|error| Failure::new(error.to_string()));
     if let Some(claim) = release {
         claim.release();
     }
-    // What closed sockets have sent is given time to leave; that it cannot be deleted is nobody's concern any more.
-    let _ = stack.delete();
     served
 }
 

@@ -99,7 +99,9 @@ pub(crate) fn start(config: &str, name: Option<&Name>) -> Result<Served> {
             words.lines().for_each(|line| eprintln!("ioth: node: {line}"));
             Ok(Served { place, lease: name.is_none().then_some(lease), pid })
         }
-        None if words.is_empty() => Err(Failure::new("the node process ended before it served, and said nothing")),
+        None if words.is_empty() => {
+            Err(Failure::new("the node process ended before it served, and said nothing"))
+        }
         None => Err(Failure::new(words)),
     }
 }
@@ -159,8 +161,7 @@ mod tests {
     fn places_are_random_and_taken() {
         let (place, control) = control().unwrap();
         let addr = UnixAddr::new_abstract(place.name()).unwrap();
-        let client =
-            socket(AddressFamily::Unix, SockType::SeqPacket, SockFlag::SOCK_CLOEXEC, None).unwrap();
+        let client = socket(AddressFamily::Unix, SockType::SeqPacket, SockFlag::SOCK_CLOEXEC, None).unwrap();
         nix::sys::socket::connect(std::os::fd::AsRawFd::as_raw_fd(&client), &addr).unwrap();
         drop(control);
         let (other, _control) = super::control().unwrap();

@@ -42,7 +42,10 @@ impl Elf {
         }
     }
 
-    fn parse_as<'data, H: FileHeader<Endian = Endianness>, R: ReadRef<'data>>(data: R, bits: u8) -> Option<Elf> {
+    fn parse_as<'data, H: FileHeader<Endian = Endianness>, R: ReadRef<'data>>(
+        data: R,
+        bits: u8,
+    ) -> Option<Elf> {
         let header = H::parse(data).ok()?;
         let endian = header.endian().ok()?;
         let mut elf = Elf { bits, machine: header.e_machine(endian).0, linker: None, is_go: false };
@@ -68,14 +71,19 @@ impl Elf {
     /// Whether the library that was built with `own` can be loaded: what to warn of, or why not.
     pub(crate) fn judge(&self, own: &Elf) -> Result<Vec<String>, String> {
         if self.bits != own.bits {
-            return Err(format!("it is a {}-bit program, and ioth's library is for {}-bit ones", self.bits, own.bits));
+            return Err(format!(
+                "it is a {}-bit program, and ioth's library is for {}-bit ones",
+                self.bits, own.bits
+            ));
         }
         if self.machine != own.machine {
             return Err("it is made for another kind of processor than ioth's library".to_owned());
         }
         let Some(linker) = &self.linker else {
             let kind = if self.is_go { "Go, " } else { "" };
-            return Err(format!("it is statically linked ({kind}no dynamic linker), and no library can be put into it"));
+            return Err(format!(
+                "it is statically linked ({kind}no dynamic linker), and no library can be put into it"
+            ));
         };
         let name = |linker: &[u8]| {
             let text = String::from_utf8_lossy(linker).into_owned();
@@ -158,7 +166,8 @@ mod tests {
         let linker = own().linker.unwrap();
         let linker = [&linker[..], b"\0"].concat();
         let note = go_note();
-        let judge = |segments: &[(elf::ProgramType, &[u8])]| Elf::parse(&file(segments)[..]).unwrap().judge(&own());
+        let judge =
+            |segments: &[(elf::ProgramType, &[u8])]| Elf::parse(&file(segments)[..]).unwrap().judge(&own());
         assert_eq!(judge(&[(elf::PT_INTERP, &linker)]), Ok(Vec::new()));
         assert!(judge(&[]).unwrap_err().contains("statically linked (no"));
         assert!(judge(&[(elf::PT_NOTE, &note)]).unwrap_err().contains("statically linked (Go"));

@@ -53,7 +53,9 @@ impl Program {
                 (Ok(meta), _) if !meta.is_file() => {
                     Err(Failure::not_executable(format!("{}: it is no file", path.display())))
                 }
-                (Ok(_), false) => Err(Failure::not_executable(format!("{}: permission denied", path.display()))),
+                (Ok(_), false) => {
+                    Err(Failure::not_executable(format!("{}: permission denied", path.display())))
+                }
                 (Ok(_), true) => Ok(Program { path }),
             };
         }
@@ -61,7 +63,8 @@ impl Program {
         let dirs = path.unwrap_or_else(|| DEFAULT_PATH.into());
         for dir in std::env::split_paths(&dirs).filter(|_| !name.is_empty()) {
             // An empty entry is the current directory.
-            let candidate = if dir.as_os_str().is_empty() { Path::new(".").join(name) } else { dir.join(name) };
+            let candidate =
+                if dir.as_os_str().is_empty() { Path::new(".").join(name) } else { dir.join(name) };
             if candidate.is_file() {
                 match is_executable(&candidate) {
                     true => return Ok(Program { path: candidate }),
@@ -104,7 +107,9 @@ impl Program {
                 // No ELF: the kernel, or a binfmt_misc(5) handler, has to know.
                 _ => Ok(Vec::new()),
             }
-            .map(|warnings| warnings.into_iter().map(|warning| format!("{}: {warning}", path.display())).collect());
+            .map(|warnings| {
+                warnings.into_iter().map(|warning| format!("{}: {warning}", path.display())).collect()
+            });
         }
         // execve(2) fails with ELOOP, and says so.
         Ok(Vec::new())
@@ -112,7 +117,10 @@ impl Program {
 }
 
 fn unreachable_for_us(path: &Path, why: &str) -> Failure {
-    Failure::not_executable(format!("{}: {why}, so it would use the host's network: not started", path.display()))
+    Failure::not_executable(format!(
+        "{}: {why}, so it would use the host's network: not started",
+        path.display()
+    ))
 }
 
 fn is_executable(path: &Path) -> bool {
