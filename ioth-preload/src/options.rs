@@ -52,7 +52,7 @@ pub(crate) fn get(fd: c_int, level: c_int, name: c_int, value: User<u8>, len: Us
     let answer =
         control::ask_with(&question, &mut control::payload(value, room)?, &mut control::room(value, room)?)?;
     len.write((answer.len / unit) as u32)?;
-    Ok(answer.reply.result)
+    Ok(0)
 }
 
 /// An option of a node's socket that is an int.

@@ -255,7 +255,7 @@ pub(crate) fn receive<const N: usize>(
         && (rights.header.cmsg_level, rights.header.cmsg_type) == (libc::SOL_SOCKET, libc::SCM_RIGHTS)
         && rights.header.cmsg_len >= Rights::LEN;
     let flags = header.msg_flags & !libc::MSG_CMSG_CLOEXEC;
-    Ok(Received { len: len as usize, flags, fd: is_rights.then_some(Fd(rights.fd)) })
+    Ok(Received { len: len as usize, flags, fd: is_rights.then(|| Fd(rights.fd)) })
 }
 
 /// sendto(2) on the pair itself, to nobody in particular.
