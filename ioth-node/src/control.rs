@@ -7,7 +7,7 @@ use std::task::{Wake, Waker};
 
 use ioth::core::reactor::{Reactor, Registration, Source};
 use ioth::{Errno, Events, MsgFlags, SendMsg, Shutdown, SockAddr};
-use ioth_node_proto::{Op, Reply, Request, reply_flags, request_flags};
+use ioth_node_proto::{Op, Reply, Request, State, reply_flags, request_flags};
 use nix::sys::socket::{SockFlag, accept4};
 use parking_lot::Mutex;
 
@@ -236,7 +236,11 @@ impl Conversation {
         match node.find(&name) {
             Some(session) => self.on_session(&session, request, payload, user),
             None => match node.remains(&name) {
-                Some(remains) => on_remains(&remains, request),
+                Some(remains) => {
+                    // There was a connection: the pair has what is left of it.
+                    pair::decide(user.as_fd(), State::Connected);
+                    on_remains(&remains, request)
+                }
                 None => Outcome::from(Err(Errno::EBADF)),
             },
         }
@@ -254,6 +258,7 @@ impl Conversation {
         let addr = |payload| SockAddr::from_raw(payload);
         let raw = |addr: SockAddr| (0, addr.to_raw().to_vec());
         session.catch_up();
+        session.tell_outcome(user.as_fd());
         match request.op {
             Op::Bind => Outcome::from(addr(payload).and_then(|addr| session.socket.bind(&addr)).map(|()| 0)),
             Op::Listen => Outcome::from(session.listen(user.as_fd(), args[0]).map(|()| 0)),

@@ -7,7 +7,7 @@ use ioth::{Errno, Events};
 use ioth_node_proto::{EndName, State};
 use nix::sys::socket::{
     AddressFamily, ControlMessage, ControlMessageOwned, MsgFlags, Shutdown, SockFlag, SockType, UnixAddr,
-    bind, getpeername, recv, recvmsg, send, sendmsg, setsockopt, shutdown, socketpair, sockopt,
+    bind, getpeername, getsockopt, recv, recvmsg, send, sendmsg, setsockopt, shutdown, socketpair, sockopt,
 };
 
 use crate::sys;
@@ -36,6 +36,14 @@ pub(crate) fn name_of(user: BorrowedFd<'_>) -> Option<EndName> {
 /// Lets the user's end say what may be done without asking.
 pub(crate) fn set_state(user: BorrowedFd<'_>, state: State) -> Result<()> {
     setsockopt(&user, sockopt::Priority, &state.priority())
+}
+
+/// Lets a user's end that is said to be connecting say what has come of it.
+pub(crate) fn decide(user: BorrowedFd<'_>, state: State) {
+    if getsockopt(&user, sockopt::Priority) == Ok(State::Connecting.priority()) {
+        // What does not work now is asked again.
+        let _ = set_state(user, state);
+    }
 }
 
 /// Gives an end the smallest send buffer: about two messages without data.

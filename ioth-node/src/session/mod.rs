@@ -225,6 +225,16 @@ impl Session {
 
 /// The requests.
 impl Session {
+    /// Lets the program that asks know what has become of a connection that nobody waited for.
+    pub(crate) fn tell_outcome(&self, user: BorrowedFd<'_>) {
+        let state = match self.inner.lock().role {
+            Role::Stream(_) => State::Connected,
+            Role::Idle => State::Fresh,
+            _ => return,
+        };
+        pair::decide(user, state);
+    }
+
     pub(crate) fn listen(&self, user: BorrowedFd<'_>, backlog: i32) -> Result<()> {
         self.socket.listen(backlog)?;
         let mut inner = self.inner.lock();
