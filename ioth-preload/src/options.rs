@@ -112,11 +112,11 @@ pub(crate) fn set(fd: c_int, level: c_int, name: c_int, value: User<u8>, len: u3
         _ => control::payload(value, len.min(VALUE_MAX))?,
     };
     let question = Question::about(fd, Op::SetOption, [level, name, 0, 0]);
-    let answer = control::ask_with(&question, &mut payload, &mut Pieces::<Inward>::new())?;
+    control::ask_with(&question, &mut payload, &mut Pieces::<Inward>::new())?;
     if is_native(level, name) {
         native()?;
     }
-    Ok(answer.reply.result)
+    Ok(0)
 }
 
 /// The instructions to which a `struct sock_fprog` points.

@@ -2,8 +2,9 @@
 
 use std::ffi::c_int;
 
-use ioth_node_proto::State;
+use ioth_node_proto::{Op, State};
 
+use crate::calls::{self, SOCKADDR_MAX};
 use crate::data::{Got, Incoming, Outgoing};
 use crate::errno::{Errno, Result};
 use crate::sys::pieces::{Inward, Outward, Pieces};
@@ -35,25 +36,28 @@ pub(crate) fn send<const N: usize>(fd: c_int, outgoing: &Outgoing, flags: c_int)
 /// Whether there is, or was, a connection. One that is being made is waited for, unless the descriptor or the flags say
 /// otherwise; its error, and any other that is pending, is the call's.
 fn is_connected(fd: c_int, flags: c_int, timeout: c_int) -> Result<bool> {
-    loop {
-        let state = end::state(fd);
-        if state == State::Connected {
-            return Ok(true);
-        }
-        if state == State::Connecting {
-            wait_for_room(fd, flags, timeout)?;
-        }
-        // That also lets the node say how far it is.
-        match options::number(fd, libc::SOL_SOCKET, libc::SO_ERROR)? {
-            0 => {}
-            errno => return Err(Errno(errno)),
-        }
-        match end::state(fd) {
-            State::Connected => return Ok(true),
-            State::Connecting => {}
-            _ => return Ok(false),
-        }
+    let state = end::state(fd);
+    if state == State::Connected {
+        return Ok(true);
     }
+    if state == State::Connecting {
+        wait_for_room(fd, flags, timeout)?;
+    }
+    match options::number(fd, libc::SOL_SOCKET, libc::SO_ERROR)? {
+        0 => {}
+        errno => return Err(Errno(errno)),
+    }
+    if state != State::Connecting {
+        return Ok(end::state(fd) == State::Connected);
+    }
+    // It is decided; from now on the end says how.
+    let (state, connected) = match calls::address_of(fd, Op::PeerAddr, &mut [0; SOCKADDR_MAX]) {
+        Ok(_) => (State::Connected, true),
+        Err(Errno::NOTCONN) => (State::Fresh, false),
+        Err(errno) => return Err(errno),
+    };
+    raw::set_option(fd, libc::SO_PRIORITY, state.priority())?;
+    Ok(connected)
 }
 
 /// Waits until the pair is writable: the node makes it so once a connection is decided.
