@@ -2,6 +2,10 @@
 //!
 //! [`fuzz`] has the entries through which hostile input gets in: cargo-fuzz drives them in `fuzz/`, and the inputs
 //! that it found worth keeping are replayed by a plain test of this package.
-#![forbid(unsafe_code)]
+//!
+//! [`guard`] watches whether programs open sockets of the host.
+#![deny(unsafe_code)]
 
 pub mod fuzz;
+pub mod guard;
+mod sys;

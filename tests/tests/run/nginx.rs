@@ -1,0 +1,147 @@
+//! nginx as a daemon with two workers, and curl.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+use crate::world::{Run, World, in_world, wait_until};
+
+const BIG: usize = 20_000_000;
+
+/// Writes what nginx serves, and its configuration.
+fn prepare(world: &World) {
+    std::fs::create_dir(world.path("www")).unwrap();
+    std::fs::create_dir(world.path("temp")).unwrap();
+    world.file("www/small", "a few bytes\n");
+    world.noise("www/big", BIG);
+    let dir = world.path("");
+    let dir = dir.display();
+    let user = if nix::unistd::geteuid().is_root() { "user root;" } else { "" };
+    let temps: String = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"]
+        .iter()
+        .map(|name| format!("{name}_temp_path {dir}/temp/{name}; "))
+        .collect();
+    world.file(
+        "nginx.conf",
+        format!(
+            "daemon on; worker_processes 2; pid {dir}/pid; error_log {dir}/error info; {user}\n\
+             events {{ worker_connections 256; }}\n\
+             http {{\n\
+             log_format workers '$pid $connection $server_port $status $body_bytes_sent $remote_addr';\n\
+             access_log {dir}/access workers; sendfile on; keepalive_timeout 60; {temps}\n\
+             server {{ listen 80; listen [::]:80; root {dir}/www; }}\n\
+             server {{ listen 8080 reuseport; root {dir}/www; }}\n\
+             }}\n"
+        ),
+    );
+}
+
+/// nginx's command line, as a plain program or under `ioth run`.
+fn nginx<'a>(run: Run<'a>, world: &World) -> Run<'a> {
+    let (config, log) = (world.path("nginx.conf"), world.path("error"));
+    run.args([Path::new("-c"), &config, Path::new("-e"), &log])
+}
+
+fn master(world: &World) -> Pid {
+    let text = std::fs::read_to_string(world.path("pid")).expect("nginx's pid file");
+    Pid::from_raw(text.trim().parse().expect("nginx's process"))
+}
+
+/// Lines of the access log: worker, connection, port, status, bytes, and who asked.
+fn access(world: &World) -> Vec<Vec<String>> {
+    let text = std::fs::read_to_string(world.path("access")).unwrap_or_default();
+    text.lines().map(|line| line.split(' ').map(str::to_owned).collect()).collect()
+}
+
+/// What `curl` on another or the same node gets, the server being at `at`.
+fn fetch_all<'a>(world: &World, at: &str, client: &str, curl: impl Fn() -> Run<'a>) {
+    let get = |path: &str| {
+        let got = curl().args(["-sS", "--fail", &format!("http://{at}{path}")]).finish().succeeded();
+        got.stdout
+    };
+    assert_eq!(get("/small"), b"a few bytes\n");
+    let big = std::fs::read(world.path("www/big")).unwrap();
+    assert!(get("/big") == big, "the big file has changed on its way");
+    assert!(curl().args(["-sS", "--fail", &format!("http://{at}/none")]).finish().status.code() == Some(22));
+
+    // 50 requests on one connection, which stays.
+    let before = access(world).len();
+    let urls = format!("http://{at}/small?[1-50]");
+    let got = curl().args(["-sS", "--fail", "-w", "%{num_connects}\n", "-o", "/dev/null", &urls]).finish();
+    let connects: Vec<_> = got.succeeded().text().lines().map(str::to_owned).collect();
+    assert_eq!(connects.len(), 50);
+    assert_eq!(connects.iter().filter(|count| *count != "0").count(), 1, "{connects:?}");
+    wait_until("50 lines in the log", || access(world).len() == before + 50);
+    let lines = access(world).split_off(before);
+    assert!(
+        lines.iter().all(|line| line[1] == lines[0][1] && line[3] == "200" && line[5] == client),
+        "{lines:?}"
+    );
+
+    // 50 connections, by whose addresses they are shared out.
+    let before = access(world).len();
+    let urls = format!("http://{at}:8080/small?[1-50]");
+    let header = ["-H", "Connection: close"];
+    curl().args(["-sS", "--fail", "-o", "/dev/null"]).args(header).arg(&urls).finish().succeeded();
+    wait_until("50 lines in the log", || access(world).len() == before + 50);
+    let lines = access(world).split_off(before);
+    let workers: BTreeSet<_> = lines.iter().map(|line| &line[0]).collect();
+    assert_eq!(workers.len(), 2, "{lines:?}");
+}
+
+/// `nginx -s reload` while a connection is open, and `nginx -s quit`.
+fn reload_and_quit<'a>(world: &World, at: &str, control: impl Fn() -> Run<'a>, curl: impl Fn() -> Run<'a>) {
+    let workers = || -> BTreeSet<i32> {
+        let all = world.processes().into_iter().filter(|(_, name)| name == "nginx");
+        all.map(|(pid, _)| pid).filter(|pid| Pid::from_raw(*pid) != master(world)).collect()
+    };
+    let old = workers();
+    assert_eq!(old.len(), 2);
+    nginx(control(), world).args(["-s", "reload"]).finish().succeeded();
+    wait_until("new workers", || workers().len() == 2 && workers().is_disjoint(&old));
+    let got = curl().args(["-sS", "--fail", &format!("http://{at}/small")]).finish().succeeded();
+    assert_eq!(got.text(), "a few bytes\n");
+
+    let last = master(world);
+    nginx(control(), world).args(["-s", "quit"]).finish().succeeded();
+    wait_until("end of nginx", || kill(last, None::<Signal>).is_err() || workers().is_empty());
+    wait_until("end of nginx", || !world.processes().iter().any(|(_, name)| name == "nginx"));
+}
+
+#[test]
+fn a_daemon_with_workers_serves_its_own_node() {
+    in_world(|world| {
+        prepare(world);
+        let on_node = |program: &str| world.ioth(["run", "--node", "web", "--", program]);
+        world.ioth(["node", "web"]).finish().succeeded();
+        nginx(on_node("nginx"), world).finish().succeeded();
+        fetch_all(world, "127.0.0.1", "127.0.0.1", || on_node("curl"));
+        let got = on_node("curl").args(["-sS", "--fail", "http://[::1]/small"]).finish().succeeded();
+        assert_eq!(got.text(), "a few bytes\n");
+        reload_and_quit(world, "127.0.0.1", || on_node("nginx"), || on_node("curl"));
+        world.wait_for_nodes(1);
+        world.ioth(["node", "--stop", "web"]).finish().succeeded();
+        world.wait_for_nodes(0);
+    });
+}
+
+#[test]
+fn a_daemon_with_workers_serves_other_nodes() {
+    in_world(|world| {
+        prepare(world);
+        let (vnl, _switch) = world.switch();
+        let server = format!("stack=smoltcp,vnl={vnl},ip=10.0.0.1/24,ip=fd00::1/64");
+        let client = format!("stack=smoltcp,vnl={vnl},ip=10.0.0.2/24,ip=fd00::2/64");
+        // Whoever reads the output of a server that becomes a daemon has not to wait for it, nor for the node.
+        nginx(world.run_on(&server, "nginx"), world).finish_and_read_to_the_end().succeeded();
+        let curl = || world.run_on(&client, "curl");
+        fetch_all(world, "10.0.0.1", "10.0.0.2", curl);
+        let got = curl().args(["-sS", "--fail", "http://[fd00::1]/small"]).finish().succeeded();
+        assert_eq!(got.text(), "a few bytes\n");
+        world.wait_for_nodes(1);
+        reload_and_quit(world, "10.0.0.1", || world.ioth(["run", "--", "nginx"]), curl);
+        world.wait_for_nodes(0);
+    });
+}
