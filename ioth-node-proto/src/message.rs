@@ -47,6 +47,9 @@ pub enum Op {
     Interfaces = 13,
     /// The bytes that wait, for FIONREAD and SIOCOUTQ: args 0 for unread ones that are still in the node, 1 for unsent ones.
     Waiting = 14,
+    /// A lease: the reply brings a file, of which a program maps a page when it begins, and closes the descriptor. The node
+    /// lives while it is mapped: programs close descriptors that they do not know. No user's end comes with the request.
+    Lease = 20,
 }
 
 /// Flags of a [`Request`].
@@ -66,7 +69,7 @@ impl Op {
         use Op::*;
         [
             Socket, Bind, Listen, Connect, LocalAddr, PeerAddr, GetOption, SetOption, Shutdown, Send, Ioctl,
-            Lookup, Interfaces, Waiting,
+            Lookup, Interfaces, Waiting, Lease,
         ]
         .into_iter()
         .find(|op| *op as u16 == raw)

@@ -224,6 +224,12 @@ impl Conversation {
                     Err(error) => Outcome::from(Err(error)),
                 };
             }
+            Op::Lease => {
+                return match node.grant() {
+                    Ok(lease) => Outcome::Reply(Reply::default(), Vec::new(), Some(lease)),
+                    Err(error) => Outcome::from(Err(error)),
+                };
+            }
             Op::Lookup => {
                 lookup::begin(node, args, payload, self.clone());
                 return Outcome::Later;
@@ -316,7 +322,7 @@ impl Conversation {
                 let result = session.socket.ioctl(request, &mut count);
                 Outcome::from(result.map(|_| i32::from_ne_bytes(count)))
             }
-            Op::Socket | Op::Lookup | Op::Interfaces => Outcome::from(Err(Errno::EPROTO)),
+            Op::Socket | Op::Lookup | Op::Interfaces | Op::Lease => Outcome::from(Err(Errno::EPROTO)),
         }
     }
 

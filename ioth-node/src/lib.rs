@@ -16,6 +16,7 @@
 
 mod control;
 mod interfaces;
+mod lease;
 mod lookup;
 mod node;
 mod pair;

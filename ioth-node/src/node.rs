@@ -12,6 +12,7 @@ use ioth_node_proto::EndName;
 use parking_lot::{Condvar, Mutex};
 
 use crate::control::Control;
+use crate::lease::Leases;
 use crate::session::Session;
 use crate::{ServeError, Setup};
 
@@ -45,6 +46,8 @@ pub(crate) struct Node {
     remains: Mutex<VecDeque<(u64, Remains)>>,
     /// Sessions with something to do.
     queue: Mutex<Vec<Arc<Session>>>,
+    /// None where the system has no means for them.
+    leases: Option<Leases>,
     life: Mutex<Life>,
     over: Condvar,
 }
@@ -53,6 +56,8 @@ pub(crate) struct Node {
 struct Life {
     /// Until the last program has gone.
     lease: Option<(OwnedFd, Registration)>,
+    /// Tells of the other leases' ends.
+    leases: Option<Registration>,
     control: Option<Arc<Control>>,
     over: bool,
 }
@@ -79,6 +84,7 @@ impl Node {
             sessions: Mutex::default(),
             remains: Mutex::default(),
             queue: Mutex::default(),
+            leases: Leases::new().ok(),
             life: Mutex::default(),
             over: Condvar::new(),
         });
@@ -88,6 +94,12 @@ impl Node {
             .register(setup.lease.as_fd(), Events::empty(), lease)
             .map_err(io("watch the programs"))?;
         node.life.lock().lease = Some((setup.lease, registration));
+        if let Some(leases) = &node.leases {
+            let ends = Arc::new(Ends(Arc::downgrade(&node)));
+            let registration =
+                reactor.register(leases.deletions(), Events::IN, ends).map_err(io("watch the leases"))?;
+            node.life.lock().leases = Some(registration);
+        }
         let control = Control::begin(&node, setup.control).map_err(io("watch the control socket"))?;
         node.life.lock().control = Some(control);
         Ok(node)
@@ -100,6 +112,12 @@ impl Node {
             self.over.wait(&mut life);
         }
         life.control = None;
+        life.leases = None;
+    }
+
+    /// A lease for a program that begins: see [`Leases`].
+    pub(crate) fn grant(&self) -> Result<OwnedFd, Errno> {
+        self.leases.as_ref().ok_or(Errno::ENOSYS)?.grant()
     }
 
     /// The name for the end of a new socket.
@@ -147,7 +165,8 @@ impl Node {
 
     fn check_over(&self) {
         let mut life = self.life.lock();
-        if life.lease.is_none() && self.sessions.lock().is_empty() {
+        let programs = self.leases.as_ref().map_or(0, Leases::live);
+        if life.lease.is_none() && programs == 0 && self.sessions.lock().is_empty() {
             life.over = true;
             self.over.notify_all();
         }
@@ -189,6 +208,21 @@ impl Source for Lease {
         if let Some(node) = self.0.upgrade() {
             let lease = node.life.lock().lease.take();
             drop(lease);
+            node.check_over();
+        }
+    }
+}
+
+/// Hears when a program has gone.
+#[derive(Debug)]
+struct Ends(Weak<Node>);
+
+impl Source for Ends {
+    fn ready(&self, _: Events) {
+        if let Some(node) = self.0.upgrade() {
+            if let Some(leases) = &node.leases {
+                leases.hear();
+            }
             node.check_over();
         }
     }

@@ -71,7 +71,7 @@ pub(crate) fn ask_with<const N: usize, const M: usize>(
     again(|| raw::send(control.number(), &head, payload, question.end, libc::MSG_NOSIGNAL)).map_err(gone)?;
     let mut head = [0; Reply::LEN];
     let received = loop {
-        let with_fd = question.op == Op::Socket;
+        let with_fd = matches!(question.op, Op::Socket | Op::Lease);
         match raw::receive(control.number(), &mut head, room, with_fd, libc::MSG_TRUNC) {
             Err(Errno::INTR) if !question.interruptible => {}
             received => break received.map_err(gone)?,

@@ -162,6 +162,12 @@ pub(crate) fn monotonic() -> Result<i128> {
     Ok(i128::from(now.tv_sec) * 1_000_000_000 + i128::from(now.tv_nsec))
 }
 
+/// Maps a page of a file for as long as the program runs, without the right to look at it.
+pub(crate) fn map_nothing(file: &Fd) {
+    let (rights, kind) = (number(libc::PROT_NONE), number(libc::MAP_SHARED));
+    let _ = call(libc::SYS_mmap, [0, 1, rights, kind, number(file.0), 0]);
+}
+
 /// Ends the calling thread's write to a broken pipe as the kernel does.
 pub(crate) fn raise_sigpipe() {
     let (Ok(process), Ok(thread)) = (call(libc::SYS_getpid, [0; 6]), call(libc::SYS_gettid, [0; 6])) else {

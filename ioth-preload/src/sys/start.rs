@@ -3,7 +3,10 @@
 use std::ffi::{CStr, c_char};
 use std::sync::OnceLock;
 
-use ioth_node_proto::{ENV, Place};
+use ioth_node_proto::{ENV, Op, Place};
+
+use super::raw;
+use crate::control::{self, Question};
 
 /// The node's place, as the environment had it when the program began.
 static PLACE: OnceLock<Option<Place>> = OnceLock::new();
@@ -37,7 +40,20 @@ const _: () = assert!(ENV.len() + 1 == ENV_NUL.len(), "the variable's name");
 
 /// Run by the dynamic linker.
 extern "C" fn constructor() {
-    place();
+    let errno = raw::errno();
+    if place().is_some() {
+        take_lease();
+    }
+    raw::set_errno(errno);
+}
+
+/// Tells the node that there is a program, for as long as there is: by a mapping, which has no number to be closed, and
+/// which forked children have as well. A node that has none to give knows its programs by other means.
+fn take_lease() {
+    let Ok(answer) = control::ask(&Question::general(Op::Lease, [0; 4])) else { return };
+    if let Some(lease) = answer.fd {
+        raw::map_nothing(&lease);
+    }
 }
 
 // Rust has no other way to say what is to be done before main().
