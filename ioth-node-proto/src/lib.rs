@@ -18,6 +18,7 @@
 //! * **Control.** A request is one SOCK_SEQPACKET message on a fresh connection to the abstract name of [`Place`], which
 //!   programs inherit in [`ENV`], with the token that is there. Where it is about a socket, the user's end goes with it
 //!   as SCM_RIGHTS. The reply is one message. Closing the connection takes back a request that waits.
+//! * **Names and interfaces** are asked for by requests as well, since libc would ask the host's: replies are a [`Row`].
 //!
 //! Both sides run on one machine and come from one build: numbers are in its byte order, and [`VERSION`] is compared.
 //! Nothing here allocates, calls the system or trusts what it parses.
@@ -31,13 +32,15 @@ mod end;
 mod head;
 mod message;
 mod place;
+mod row;
 #[cfg(test)]
 mod tests;
 
 pub use end::{EndName, State};
 pub use head::{Head, HeadKind};
-pub use message::{Op, REQUEST_ROOM, Reply, Request, reply_flags, request_flags};
+pub use message::{Op, REQUEST_ROOM, Reply, Request, reply_flags, request_flags, wanted_names};
 pub use place::{ENV, Place};
+pub use row::{AddrInfo, InterfaceAddress, Item, Row, Wanted};
 
 /// Changes whenever a layout does.
 pub const VERSION: u16 = 1;

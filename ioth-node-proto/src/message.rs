@@ -6,8 +6,8 @@ use crate::{Cursor, VERSION};
 pub const REQUEST_ROOM: usize = 80 << 10;
 
 /// What a program asks of its node. `args` and `payload` are those of [`Request`] and [`Reply`]; a reply's `result` is what the
-/// call returns, or a negative errno. But for [`Socket`](Op::Socket), [`Lookup`](Op::Lookup) and [`Interfaces`](Op::Interfaces)
-/// the user's end comes with the request.
+/// call returns, or a negative errno. The user's end comes with a request about a socket: all but [`Socket`](Op::Socket),
+/// [`Interfaces`](Op::Interfaces) and those about names.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[repr(u16)]
 pub enum Op {
@@ -37,19 +37,39 @@ pub enum Op {
     /// ioctl(2): args the request's low and high 32 bits; payload is the argument, with what it points to as
     /// `ioth_core::Socket::ioctl` has it. The reply's payload is the argument changed.
     Ioctl = 11,
-    /// getaddrinfo(3): args flags, family, socket type, protocol; payload is `HOST NUL SERVICE NUL`, either may be empty
-    /// for a null pointer. `result` is 0 or an `EAI_*` (then `args[0]` is errno for `EAI_SYSTEM`); the payload is a row of
-    /// entries: family, socket type, protocol, length of the address (4 bytes each), the address; then the canonical
-    /// name, if asked for, in the rest behind an entry whose family is -1.
+    /// getaddrinfo(3): args flags, family, socket type, protocol (for null hints `AI_V4MAPPED | AI_ADDRCONFIG`, 0, 0, 0);
+    /// payload is a [`Wanted`](crate::Wanted). `result` is 0 or an `EAI_*`, for `EAI_SYSTEM` with errno in `args[0]`;
+    /// the payload is a [`Row`](crate::Row): the canonical name, if asked for, and the addresses in order.
     Lookup = 12,
-    /// Interfaces and addresses, for getifaddrs(3), if_nametoindex(3) and their kin. Reply: a row of entries, see
-    /// `ioth_node`'s `interfaces`.
+    /// Interfaces and addresses, for getifaddrs(3), if_nametoindex(3) and their kin: args how many entries to leave out.
+    /// The reply's payload is a [`Row`](crate::Row) of as many as fit, and `args[0]` how many there are in all.
     Interfaces = 13,
     /// The bytes that wait, for FIONREAD and SIOCOUTQ: args 0 for unread ones that are still in the node, 1 for unsent ones.
     Waiting = 14,
+    /// gethostbyname2(3): args family; payload is the name. `result` is 0 or what h_errno becomes (for `NETDB_INTERNAL`
+    /// with errno in `args[0]`); the payload is a [`Row`](crate::Row): the name, aliases, addresses.
+    HostByName = 15,
+    /// gethostbyaddr(3): args family; payload is the address, 4 or 16 bytes. The reply is as for HostByName.
+    HostByAddr = 16,
+    /// getnameinfo(3): args flags, [`wanted_names`]; payload is the address. `result` is 0 or an `EAI_*` as for Lookup; the
+    /// payload is a [`Row`](crate::Row): name, service. The caller sees to `EAI_OVERFLOW`, and to `AF_UNIX`.
+    NameInfo = 17,
+    /// res_query(3) and res_search(3): args class, type, 1 for a search; payload is the name. The reply's payload is the
+    /// answer; `args[0]` is what h_errno becomes when the call fails (the answer, if any, says why), `args[1]` errno.
+    Resolve = 18,
+    /// res_send(3): payload is the query. The reply's payload is the answer, `result` its length.
+    Exchange = 19,
     /// A lease: the reply brings a file, of which a program maps a page when it begins, and closes the descriptor. The node
     /// lives while it is mapped: programs close descriptors that they do not know. No user's end comes with the request.
     Lease = 20,
+}
+
+/// Which names getnameinfo(3) has room for.
+pub mod wanted_names {
+    /// `host` is not null.
+    pub const HOST: i32 = 1;
+    /// `service` is not null.
+    pub const SERVICE: i32 = 2;
 }
 
 /// Flags of a [`Request`].
@@ -69,7 +89,7 @@ impl Op {
         use Op::*;
         [
             Socket, Bind, Listen, Connect, LocalAddr, PeerAddr, GetOption, SetOption, Shutdown, Send, Ioctl,
-            Lookup, Interfaces, Waiting, Lease,
+            Lookup, Interfaces, Waiting, HostByName, HostByAddr, NameInfo, Resolve, Exchange, Lease,
         ]
         .into_iter()
         .find(|op| *op as u16 == raw)

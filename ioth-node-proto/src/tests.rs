@@ -61,6 +61,52 @@ fn heads_requests_and_replies_come_back() {
     assert_eq!(Reply::parse(&message), Some((reply, &[1][..])));
 }
 
+#[test]
+fn rows_come_back_item_by_item() {
+    let items = [
+        Item::Name(b"example.org"),
+        Item::Alias(b""),
+        Item::Address(&[127, 0, 0, 1]),
+        Item::AddrInfo(AddrInfo { family: 2, kind: 1, protocol: 6, addr: &[7; 16] }),
+        Item::Service(b"http"),
+        Item::Interface(InterfaceAddress {
+            index: 2,
+            flags: 0x1003,
+            name: b"vde0",
+            addr: &[1; 20],
+            netmask: &[],
+            other: &[3; 28],
+            stats: &[4; InterfaceAddress::STATS_LEN],
+        }),
+    ];
+    let mut payload = [0; 512];
+    let mut len = 0;
+    for item in &items {
+        len += item.emit(&mut payload[len..]).unwrap();
+    }
+    assert_eq!(Row::new(&payload[..len]).collect::<Vec<_>>(), items);
+    // What was cut off is no item.
+    assert_eq!(Row::new(&payload[..len - 1]).count(), items.len() - 1);
+    assert_eq!(items[0].emit(&mut [0; 14]), None, "no room");
+    assert_eq!(Item::Name(&[b'a'; 70_000]).emit(&mut [0; 80_000]), None, "more than a length can say");
+    let long = Item::AddrInfo(AddrInfo { family: 2, kind: 1, protocol: 6, addr: &[0; ADDR_MAX + 1] });
+    assert_eq!(long.emit(&mut payload), None);
+}
+
+#[test]
+fn a_null_pointer_is_not_an_empty_text() {
+    for (host, service) in [(None, Some("")), (Some(""), None), (Some("a.b"), Some("80")), (None, None)] {
+        let wanted = Wanted { host: host.map(str::as_bytes), service: service.map(str::as_bytes) };
+        let mut payload = [0; 16];
+        let len = wanted.emit(&mut payload).unwrap();
+        assert_eq!(Wanted::parse(&payload[..len]), Some(wanted));
+        assert_eq!(Wanted::parse(&payload[..len + 1]), None);
+        assert_eq!(Wanted::parse(&payload[..len - 1]), None);
+    }
+    let with_nul = Wanted { host: Some(b"a\0b"), service: None };
+    assert_eq!(with_nul.emit(&mut [0; 16]), None);
+}
+
 proptest! {
     /// Whatever parses, is what was written: no two forms of the same thing, and no panic.
     #[test]
@@ -75,6 +121,15 @@ proptest! {
         }
         if let Some((reply, _)) = Reply::parse(&bytes) {
             prop_assert_eq!(&reply.emit()[..], &bytes[..Reply::LEN]);
+        }
+        let (mut row, mut at) = ([0; 128], 0);
+        for item in Row::new(&bytes) {
+            at += item.emit(&mut row[at..]).unwrap();
+        }
+        prop_assert_eq!(&row[..at], &bytes[..at]);
+        if let Some(wanted) = Wanted::parse(&bytes) {
+            let len = wanted.emit(&mut row);
+            prop_assert_eq!(len.map(|len| &row[..len]), Some(&bytes[..]));
         }
         if let Some(name) = EndName::parse(&bytes) {
             prop_assert_eq!(&name.emit()[..], &bytes[..]);

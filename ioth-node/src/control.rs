@@ -13,7 +13,8 @@ use parking_lot::Mutex;
 
 use crate::node::{Node, Remains};
 use crate::session::{Connect, Session};
-use crate::{interfaces, lookup, pair, sys};
+use crate::task::Task;
+use crate::{interfaces, pair, sys};
 
 type Result<T> = std::result::Result<T, Errno>;
 
@@ -82,6 +83,8 @@ struct Conversing {
     session: Option<Arc<Session>>,
     /// A message that the socket does not take yet.
     sending: Option<Sending>,
+    /// A request about names that is under way.
+    lookup: Option<Task>,
 }
 
 #[derive(Debug)]
@@ -107,6 +110,8 @@ struct Message {
 /// What a request leads to.
 enum Outcome {
     Reply(Reply, Vec<u8>, Option<OwnedFd>),
+    /// The reply has been sent.
+    Replied,
     Later,
 }
 
@@ -182,6 +187,7 @@ impl Conversation {
                 self.reply(&reply, &payload, fd);
                 true
             }
+            Outcome::Replied => true,
             Outcome::Later => false,
         }
     }
@@ -204,7 +210,7 @@ impl Conversation {
         drop(session);
     }
 
-    /// Answers with a payload from another thread.
+    /// Gives the answer that was put off, with a payload.
     pub(crate) fn answer_with(&self, reply: &Reply, payload: &[u8]) {
         self.reply(reply, payload, None);
     }
@@ -230,11 +236,20 @@ impl Conversation {
                     Err(error) => Outcome::from(Err(error)),
                 };
             }
-            Op::Lookup => {
-                lookup::begin(node, args, payload, self.clone());
+            Op::Lookup | Op::HostByName | Op::HostByAddr | Op::NameInfo | Op::Resolve | Op::Exchange => {
+                let task = node.desk.task(request, payload, self);
+                if task.start() {
+                    return Outcome::Replied;
+                }
+                self.state.lock().lookup = Some(task);
                 return Outcome::Later;
             }
-            Op::Interfaces => return Outcome::with(interfaces::list(&node.stack).map(|list| (0, list))),
+            Op::Interfaces => {
+                return match interfaces::list(&node.stack, args[0]) {
+                    Ok((reply, row)) => Outcome::Reply(reply, row, None),
+                    Err(error) => Outcome::from(Err(error)),
+                };
+            }
             _ => {}
         }
         let Some(user) = user else { return Outcome::from(Err(Errno::EBADF)) };
@@ -322,7 +337,8 @@ impl Conversation {
                 let result = session.socket.ioctl(request, &mut count);
                 Outcome::from(result.map(|_| i32::from_ne_bytes(count)))
             }
-            Op::Socket | Op::Lookup | Op::Interfaces | Op::Lease => Outcome::from(Err(Errno::EPROTO)),
+            // Not about a socket.
+            _ => Outcome::from(Err(Errno::EPROTO)),
         }
     }
 
@@ -364,9 +380,9 @@ impl Source for Conversation {
         }
         // Answered; or the program does not wait any more, for there is but one request in a conversation.
         let mut state = self.state.lock();
-        let over = (state.watch.take(), state.sending.take(), state.session.take());
+        let over = (state.watch.take(), state.sending.take(), state.lookup.take(), state.session.take());
         drop(state);
-        if let (_, _, Some(session)) = &over {
+        if let (.., Some(session)) = &over {
             session.deserted(self);
         }
     }

@@ -18,10 +18,13 @@ mod control;
 mod interfaces;
 mod lease;
 mod lookup;
+pub mod names;
 mod node;
 mod pair;
+mod row;
 mod session;
 mod sys;
+mod task;
 
 use std::os::fd::OwnedFd;
 

@@ -13,6 +13,8 @@ use parking_lot::{Condvar, Mutex};
 
 use crate::control::Control;
 use crate::lease::Leases;
+use crate::lookup::Desk;
+use crate::names::{Files, Names};
 use crate::session::Session;
 use crate::{ServeError, Setup};
 
@@ -37,7 +39,7 @@ pub(crate) fn with_scratch<T>(job: impl FnOnce(&mut [u8]) -> T) -> T {
 #[derive(Debug)]
 pub(crate) struct Node {
     pub(crate) stack: Stack,
-    pub(crate) resolver: ioth::conf::Resolver,
+    pub(crate) desk: Arc<Desk>,
     pub(crate) token: [u8; 16],
     /// In the names of its ends.
     id: u64,
@@ -76,8 +78,8 @@ impl Node {
         let mut id = [0; 8];
         getrandom::fill(&mut id).map_err(|_| os("random numbers")(Errno::EIO))?;
         let node = Arc::new(Node {
+            desk: Desk::new(Names::new(setup.stack.clone(), &setup.resolver, &Files::default())),
             stack: setup.stack,
-            resolver: setup.resolver,
             token: setup.place.token,
             id: u64::from_ne_bytes(id),
             next: AtomicU64::new(1),

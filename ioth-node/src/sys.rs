@@ -24,3 +24,72 @@ pub(crate) fn poll(fd: BorrowedFd<'_>, interest: Events) -> Events {
         _ => Events::empty(),
     }
 }
+
+/// glibc's resolver, which says what is right.
+#[cfg(test)]
+pub(crate) mod judge {
+    use std::ffi::{CStr, CString};
+    use std::net::{IpAddr, SocketAddr};
+    use std::ptr::{null, null_mut};
+
+    use crate::names::{Answer, Found, Query};
+
+    /// getaddrinfo(3): what it gives, or its error.
+    pub(crate) fn addresses(query: &Query<'_>) -> Result<Answer, i32> {
+        let text =
+            |text: Option<&str>| text.map(|text| CString::new(text).expect("no NUL in a test's names"));
+        let (host, service) = (text(query.host), text(query.service));
+        let pointer = |text: &Option<CString>| text.as_ref().map_or(null(), |text| text.as_ptr());
+        let hints = libc::addrinfo {
+            ai_flags: query.flags,
+            ai_family: query.family,
+            ai_socktype: query.kind,
+            ai_protocol: query.protocol,
+            ai_addrlen: 0,
+            ai_addr: null_mut(),
+            ai_canonname: null_mut(),
+            ai_next: null_mut(),
+        };
+        let mut list = null_mut();
+        // The judge is a C function.
+        // SAFETY: texts and hints live on; `list` is set when it succeeds.
+        let result = unsafe { libc::getaddrinfo(pointer(&host), pointer(&service), &hints, &mut list) };
+        if result != 0 {
+            return Err(result);
+        }
+        let mut answer = Answer::default();
+        let mut at = list;
+        // SAFETY: the list is one of getaddrinfo's, which is freed behind the loop.
+        while let Some(info) = unsafe { at.as_ref() } {
+            // SAFETY: `ai_addr` is as long as `ai_addrlen` says.
+            let raw =
+                unsafe { std::slice::from_raw_parts(info.ai_addr.cast::<u8>(), info.ai_addrlen as usize) };
+            let addr = ioth::SockAddr::from_raw(raw).ok().and_then(|addr| addr.as_ip());
+            answer.found.push(Found {
+                kind: info.ai_socktype,
+                protocol: info.ai_protocol,
+                addr: addr.expect("an Internet address"),
+            });
+            if !info.ai_canonname.is_null() {
+                // SAFETY: a C string of the list.
+                let name = unsafe { CStr::from_ptr(info.ai_canonname) };
+                answer.canonical = Some(name.to_string_lossy().into_owned());
+            }
+            at = info.ai_next;
+        }
+        // SAFETY: as above, once.
+        unsafe { libc::freeaddrinfo(list) };
+        Ok(answer)
+    }
+
+    /// The address that a text is to getaddrinfo(3).
+    pub(crate) fn numeric(text: &str) -> Option<IpAddr> {
+        let query = Query {
+            host: Some(text),
+            flags: libc::AI_NUMERICHOST,
+            kind: libc::SOCK_STREAM,
+            ..Query::default()
+        };
+        addresses(&query).ok()?.found.first().map(|found| SocketAddr::ip(&found.addr))
+    }
+}
