@@ -59,6 +59,18 @@ pub(crate) fn ask_with<const N: usize, const M: usize>(
     payload: &mut Pieces<'_, Outward, N>,
     room: &mut Pieces<'_, Inward, M>,
 ) -> Result<Answer> {
+    match exchange(question, payload, room)? {
+        answer if answer.reply.result < 0 => Err(Errno(answer.reply.result.saturating_neg())),
+        answer => Ok(answer),
+    }
+}
+
+/// As [`ask_with`], for calls whose results are no errno.
+pub(crate) fn exchange<const N: usize, const M: usize>(
+    question: &Question,
+    payload: &mut Pieces<'_, Outward, N>,
+    room: &mut Pieces<'_, Inward, M>,
+) -> Result<Answer> {
     let place = start::place().ok_or(Errno::NETDOWN)?;
     let control = raw::control_socket().map_err(|errno| match (question.op, errno) {
         (Op::Socket, errno) => errno,
@@ -79,10 +91,7 @@ pub(crate) fn ask_with<const N: usize, const M: usize>(
     };
     let (reply, _) =
         Reply::parse(head.get(..received.len.min(Reply::LEN)).unwrap_or_default()).ok_or(Errno::NETDOWN)?;
-    match reply.result {
-        result if result < 0 => Err(Errno(result.saturating_neg())),
-        _ => Ok(Answer { reply, len: received.len - Reply::LEN, fd: received.fd }),
-    }
+    Ok(Answer { reply, len: received.len - Reply::LEN, fd: received.fd })
 }
 
 /// Room for one buffer of the program's.

@@ -9,6 +9,8 @@ pub(crate) struct Errno(pub(crate) c_int);
 pub(crate) type Result<T> = std::result::Result<T, Errno>;
 
 impl Errno {
+    /// No error.
+    pub(crate) const NONE: Errno = Errno(0);
     pub(crate) const AGAIN: Errno = Errno(libc::EAGAIN);
     pub(crate) const FAULT: Errno = Errno(libc::EFAULT);
     pub(crate) const INTR: Errno = Errno(libc::EINTR);

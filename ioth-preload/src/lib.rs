@@ -32,6 +32,7 @@ mod end;
 mod errno;
 mod ioctl;
 mod message;
+mod names;
 mod options;
 mod stream;
 mod sys;

@@ -8,42 +8,8 @@ use std::ffi::{c_int, c_uint, c_ulong, c_void};
 use libc::{mmsghdr, msghdr, sockaddr, socklen_t, ssize_t, timespec};
 
 use super::memory::User;
-use super::raw;
-use crate::errno::Result;
+use super::{raw, returns, user};
 use crate::{calls, data, ioctl, options};
-
-/// What a call returns, and errno.
-fn returns<T: From<i8>>(call: impl FnOnce() -> Result<T>) -> T {
-    let before = raw::errno();
-    match call() {
-        Ok(value) => {
-            // What was tried on the way does not show.
-            raw::set_errno(before);
-            value
-        }
-        Err(errno) => {
-            raw::set_errno(errno.0);
-            T::from(-1)
-        }
-    }
-}
-
-/// # Safety
-/// As [`User`] says.
-unsafe fn user<T>(at: *const T) -> User<u8> {
-    // SAFETY: the caller's promise.
-    unsafe { User::new(at.cast()) }
-}
-
-macro_rules! exports {
-    ($($(#[$meta:meta])* fn $name:ident($($arg:ident: $type:ty),* $(,)?) -> $result:ty $body:block)*) => {
-        $(
-            $(#[$meta])*
-            #[unsafe(no_mangle)]
-            unsafe extern "C" fn $name($($arg: $type),*) -> $result $body
-        )*
-    };
-}
 
 exports! {
     fn socket(domain: c_int, kind: c_int, protocol: c_int) -> c_int {

@@ -41,6 +41,8 @@ unsafe impl Plain for u8 {}
 // SAFETY: as above.
 unsafe impl Plain for c_int {}
 // SAFETY: as above.
+unsafe impl Plain for u16 {}
+// SAFETY: as above.
 unsafe impl Plain for u32 {}
 // SAFETY: as above.
 unsafe impl Plain for usize {}
@@ -54,6 +56,12 @@ unsafe impl Plain for libc::mmsghdr {}
 unsafe impl Plain for libc::timespec {}
 // SAFETY: as above.
 unsafe impl Plain for libc::sock_fprog {}
+// SAFETY: as above.
+unsafe impl Plain for libc::addrinfo {}
+// SAFETY: as above.
+unsafe impl Plain for crate::names::Hostent {}
+// SAFETY: as above.
+unsafe impl<T> Plain for *mut T {}
 
 impl<T> User<T> {
     pub(crate) const NULL: User<T> = User { at: std::ptr::null_mut() };
@@ -101,6 +109,17 @@ impl User<u8> {
         // SAFETY: it was there a moment ago, and what the program passes during a call it leaves there.
         unsafe { std::ptr::copy_nonoverlapping(self.at, bytes.as_mut_ptr(), bytes.len()) };
         Ok(())
+    }
+
+    /// The text up to its NUL, in `bytes`: none for a null pointer.
+    pub(crate) fn text(self, bytes: &mut [u8]) -> Result<Option<&[u8]>> {
+        if self.is_null() {
+            return Ok(None);
+        }
+        match self.read_text(bytes)? {
+            len if len == bytes.len() => Err(Errno::MSGSIZE),
+            len => Ok(Some(&bytes[..len])),
+        }
     }
 
     /// Copies a text up to its NUL, or as much as there is room for: how many bytes that are.

@@ -1,5 +1,6 @@
 //! The library under programs written in C, on a node made for the tests.
 
+mod names;
 mod node;
 mod support;
 mod sys;
@@ -74,9 +75,23 @@ fn many_messages_at_once() {
 }
 
 #[test]
+fn names_and_addresses() {
+    let node = Node::new();
+    for case in ["addresses", "info", "hosts", "interfaces", "resolver"] {
+        run(Some(&node), &program("names"), &[case]);
+    }
+    for op in
+        [Op::Lookup, Op::NameInfo, Op::HostByName, Op::HostByAddr, Op::Interfaces, Op::Resolve, Op::Exchange]
+    {
+        assert!(node.asked(op) > 0, "{op:?}");
+    }
+}
+
+#[test]
 fn without_a_node_nothing_changes() {
     for name in ["talk", "options", "fork"] {
         run(None, &program("tcp"), &[name]);
     }
     run(None, &program("udp"), &["talk"]);
+    run(None, &program("names"), &["native"]);
 }

@@ -20,7 +20,7 @@ use nix::sys::socket::{
 };
 use std::io::{IoSlice, IoSliceMut};
 
-use crate::sys;
+use crate::{names, sys};
 
 type Result<T> = std::result::Result<T, Errno>;
 
@@ -127,6 +127,9 @@ impl Node {
             let kernel = sys::socket(args[0], args[1], args[2])?;
             let (_, user) = self.enter(kernel, args[0], args[1])?;
             return Ok((ok.0, ok.1, Some(user)));
+        }
+        if let Some((reply, payload)) = names::answer(request, payload) {
+            return Ok((reply, payload, None));
         }
         if request.op == Op::Lease {
             return Err(Errno::ENOSYS);
