@@ -94,23 +94,28 @@ fn a_daemon_serves_ssh_and_scp() {
         // With its whole path: it executes itself for each connection.
         let sshd = world.run_on(&server, "/usr/sbin/sshd").args(words);
         sshd.finish_and_read_to_the_end().succeeded();
-        let log = || std::fs::read_to_string(&log).unwrap_or_default();
+        let _log = Log(&log);
         let file = world.path("sshd.pid");
         let pid = || std::fs::read_to_string(&file).ok()?.trim().parse().ok().map(Pid::from_raw);
         wait_until("sshd's pid file", || pid().is_some());
         let pid = pid().unwrap();
 
         for at in ["10.0.0.1", "fd00::1"] {
-            let talking = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
-                talk(world, at, |program| world.run_on(&client, program));
-            }));
-            if let Err(panic) = talking {
-                eprintln!("sshd's log:\n{}", log());
-                std::panic::resume_unwind(panic);
-            }
+            talk(world, at, |program| world.run_on(&client, program));
         }
         world.wait_for_nodes(1);
         kill(pid, Signal::SIGTERM).unwrap();
         world.wait_for_nodes(0);
     });
+}
+
+/// Shown when the test fails.
+struct Log<'a>(&'a Path);
+
+impl Drop for Log<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("sshd's log:\n{}", std::fs::read_to_string(self.0).unwrap_or_default());
+        }
+    }
 }
