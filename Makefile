@@ -1,12 +1,15 @@
-# Builds and installs the library for C. Rust programs need none of this: they depend on the crate `ioth`.
+# Builds and installs the library for C, and the command `ioth`. Rust programs need none of this: they depend on the crate
+# `ioth`.
 #
-#   make                           builds the libraries, which `make install` then finds
-#   make install [PREFIX=/usr/local] [DESTDIR=...] [LIBDIR=...] [INCLUDEDIR=...] [MANDIR=...]
+#   make                           builds all, which `make install` then finds
+#   make install [PREFIX=/usr/local] [DESTDIR=...] [BINDIR=...] [LIBDIR=...] [INCLUDEDIR=...] [MANDIR=...]
 #   make uninstall                 with the same variables
 #
 # PROFILE (release, or another profile of cargo), CARGO, CARGO_TARGET_DIR and CARGO_BUILD_TARGET say how it is built.
 
 PREFIX ?= /usr/local
+BINDIR ?= $(PREFIX)/bin
+# The command looks for its library in ../lib/ioth (see ioth-run(1)) unless IOTH_PRELOAD names it.
 LIBDIR ?= $(PREFIX)/lib
 INCLUDEDIR ?= $(PREFIX)/include
 MANDIR ?= $(PREFIX)/share/man
@@ -36,13 +39,20 @@ static_libs = -lgcc_s -lutil -lrt -lpthread -lm -ldl
 
 all:
 	$(CARGO) build --locked --package ioth-capi --lib --profile "$(PROFILE)" --target-dir "$(CARGO_TARGET_DIR)"
+	$(CARGO) build --locked --package ioth-cli --package ioth-preload --profile "$(PROFILE)" --target-dir "$(CARGO_TARGET_DIR)"
 
 # Root, who installs, has seldom a cargo; and what he built would be his.
 built:
-	@[ -f "$(built)/libioth_c.so" ] || { echo "nothing to install in $(built): run make first" >&2; exit 1; }
+	@[ -f "$(built)/libioth_c.so" ] && [ -f "$(built)/ioth" ] || { echo "nothing to install in $(built): run make first" >&2; exit 1; }
 
 install: built
 	$(INSTALL) -d "$(DESTDIR)$(LIBDIR)" "$(DESTDIR)$(PKGCONFIGDIR)" "$(DESTDIR)$(INCLUDEDIR)" "$(DESTDIR)$(MANDIR)/man3"
+	$(INSTALL) -d "$(DESTDIR)$(BINDIR)" "$(DESTDIR)$(LIBDIR)/ioth" "$(DESTDIR)$(MANDIR)/man1"
+	$(INSTALL) -m 755 "$(built)/ioth" "$(DESTDIR)$(BINDIR)/ioth"
+	$(INSTALL) -m 644 "$(built)/libioth_preload.so" "$(DESTDIR)$(LIBDIR)/ioth/libioth_preload.so"
+	$(INSTALL) -m 644 ioth-cli/man/ioth-run.1 "$(DESTDIR)$(MANDIR)/man1/ioth-run.1"
+	for name in ioth ioth-node; do echo ".so man1/ioth-run.1" >"$(DESTDIR)$(MANDIR)/man1/$$name.1" || exit; done
+	chmod 644 "$(DESTDIR)$(MANDIR)/man1/ioth.1" "$(DESTDIR)$(MANDIR)/man1/ioth-node.1"
 	$(INSTALL) -m 755 "$(built)/libioth_c.so" "$(DESTDIR)$(LIBDIR)/libioth.so.0"
 	$(INSTALL) -m 644 "$(built)/libioth_c.a" "$(DESTDIR)$(LIBDIR)/libioth.a"
 	ln -sf libioth.so.0 "$(DESTDIR)$(LIBDIR)/libioth.so"
@@ -71,6 +81,9 @@ install: built
 	done
 
 uninstall:
+	rm -f "$(DESTDIR)$(BINDIR)/ioth" "$(DESTDIR)$(LIBDIR)/ioth/libioth_preload.so"
+	[ ! -d "$(DESTDIR)$(LIBDIR)/ioth" ] || rmdir "$(DESTDIR)$(LIBDIR)/ioth"
+	for name in ioth ioth-run ioth-node; do rm -f "$(DESTDIR)$(MANDIR)/man1/$$name.1" || exit; done
 	for name in $(names); do \
 		rm -f "$(DESTDIR)$(LIBDIR)/lib$$name.so" "$(DESTDIR)$(LIBDIR)/lib$$name.so.0" \
 			"$(DESTDIR)$(LIBDIR)/lib$$name.a" "$(DESTDIR)$(PKGCONFIGDIR)/lib$$name.pc" || exit; \

@@ -8,9 +8,10 @@ exec </dev/null
 
 RUST=1.95
 # The compiler's linker, what the library for C is tried with, and the peers that judge us: Debian's switch and tools, in
-# namespaces of their own.
+# namespaces of their own; and the programs that are run as nodes.
 PACKAGES=(gcc libc6-dev binutils make pkg-config vde2 vdeplug vdens libvdeplug-dev libvdestack-dev
-    iproute2 iputils-ping procps socat tcpdump util-linux)
+    iproute2 iputils-ping procps socat tcpdump util-linux
+    python3 nginx-light curl openssh-server openssh-client)
 BENCH_SECONDS=180
 
 fail() {
@@ -59,7 +60,19 @@ need_packages() {
     is_root || fail "Debian packages are missing; install them with: sudo apt-get install ${missing[*]}"
     echo "installing ${missing[*]}"
     apt-get update
-    DEBIAN_FRONTEND=noninteractive apt-get install --yes --no-install-recommends "${missing[@]}"
+    without_daemons env DEBIAN_FRONTEND=noninteractive \
+        apt-get install --yes --no-install-recommends "${missing[@]}"
+}
+
+# Runs a command, during which packages start no servers of theirs on this machine: the tests start them, elsewhere.
+# Where there is a policy already, it is the administrator's.
+without_daemons() {
+    local policy=/usr/sbin/policy-rc.d status=0
+    [ ! -e $policy ] || { "$@"; return; }
+    printf '#!/bin/sh\nexit 101\n' >$policy && chmod 755 $policy
+    "$@" || status=$?
+    rm -f $policy
+    return $status
 }
 
 need_namespaces() {
@@ -128,6 +141,7 @@ step "documentation" env RUSTDOCFLAGS=-Dwarnings cargo doc --workspace --no-deps
 step "tests: build" cargo test --workspace --locked --no-run
 # As its tests build it, each of which would wait for it.
 step "library for C" cargo build --locked --package ioth-capi --lib
+step "the command ioth" cargo build --locked --package ioth-cli --package ioth-preload
 step "tests, the crates' borders and the replay of the fuzzers' corpora among them" run_tests
 step "tests in the documentation" run_doctests
 step "examples" cargo build --workspace --examples --bins --locked

@@ -45,7 +45,7 @@ pub(crate) fn find() -> Result<PathBuf> {
         )));
     };
     // Programs change their directory.
-    let found = found.canonicalize().context(found.display())?;
+    let found = std::path::absolute(found).context(found.display())?;
     // ld.so(8): "The items of the list can be separated by spaces or colons, and there is no support for escaping".
     match found.as_os_str().as_bytes().iter().any(|byte| b" :".contains(byte)) {
         true => Err(Failure::new(format!(
@@ -79,12 +79,14 @@ fn places(own: &Path, named: Option<&OsStr>) -> Vec<PathBuf> {
         return vec![named.into()];
     }
     let beside = own.parent().unwrap_or(Path::new("/"));
-    let lib = beside.parent().unwrap_or(Path::new("/")).join("lib");
+    let prefix = beside.parent().unwrap_or(Path::new("/"));
+    let lib = prefix.join("lib");
     vec![
         beside.join(FILE),
         lib.join("ioth").join(FILE),
         lib.join(MULTIARCH).join("ioth").join(FILE),
         lib.join(MULTIARCH).join(FILE),
+        prefix.join("lib64/ioth").join(FILE),
     ]
 }
 

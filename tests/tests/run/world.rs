@@ -32,9 +32,9 @@ const LONGEST: Duration = Duration::from_secs(300);
 pub(crate) fn in_world<F: FnOnce(&World) + Send>(test: F) {
     const INSIDE: &str = "IOTH_TEST_WORLD";
     let function = std::any::type_name::<F>();
-    let _watch = Watch::over(function, LONGEST);
-    // Outside: cargo is none of the programs that are looked at.
+    // Outside: cargo is none of the programs that are looked at, and takes its time.
     built();
+    let _watch = Watch::over(function, LONGEST);
     if geteuid().is_root() || std::env::var_os(INSIDE).is_some() {
         let separate = std::env::var_os(INSIDE).is_none();
         return thread::scope(|scope| {
