@@ -122,7 +122,9 @@ pub(crate) fn join(name: &Name) -> Result<(Place, OwnedFd)> {
         let mut lease = None;
         for control in received.cmsgs().context(format_args!("the node {name}"))? {
             if let ControlMessageOwned::ScmRights(numbers) = control {
-                lease = numbers.into_iter().filter_map(sys::adopt).last();
+                for number in numbers {
+                    lease = sys::adopt(number);
+                }
             }
         }
         (received.bytes, lease)

@@ -105,8 +105,7 @@ fn the_program_inherits_what_it_needs_and_nothing_else() {
         let under = world.ioth(SHELL).args([list]).env("LD_PRELOAD", "libc.so.6").finish().succeeded();
         // The lease alone is more.
         assert_eq!(under.text().lines().count(), plain.text().lines().count() + 1, "{under:?}");
-        let preloaded =
-            format!("{}:libc.so.6", crate::world::built().preload.display());
+        let preloaded = format!("{}:libc.so.6", crate::world::built().preload.display());
         assert_eq!(under.text().lines().last(), Some(&*preloaded));
         world.wait_for_nodes(0);
 
