@@ -81,8 +81,8 @@ fn what_make_installs_is_built_with_and_can_be_removed() {
     assert_eq!(files(&root.join("usr/local/include")).len(), 3);
 
     // The command finds its library where both were put; to the dynamic linker it cannot name a directory with a blank.
-    let mut run = Command::new(root.join("usr/local/bin/ioth"));
-    let told = run.args(["run", "true"]).env_remove("IOTH_PRELOAD").output().expect("the installed command");
+    let mut ioth = Command::new(root.join("usr/local/bin/ioth"));
+    let told = ioth.args(["run", "true"]).env_remove("IOTH_PRELOAD").output().expect("the installed command");
     let told = String::from_utf8_lossy(&told.stderr).into_owned();
     assert!(told.contains("lib/ioth/libioth_preload.so: ") && told.contains("a blank"), "{told}");
 
