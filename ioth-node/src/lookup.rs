@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use ioth::{Errno, SockAddr};
-use ioth_node_proto::{AddrInfo, Item, Op, Reply, Request, Wanted};
+use ioth_node_proto::{AddrInfo, Item, Op, Reply, Request, Wanted, wanted_names};
 
 use crate::control::Conversation;
 use crate::names::hosts::{Family, Host};
@@ -77,8 +77,48 @@ async fn answer(names: &Names, op: Op, args: [i32; 4], payload: &[u8]) -> Answer
             // No source has a name that is not UTF-8.
             (_, Err(_)) => Err(HostError::NotFound),
         }),
+        Op::HostByAddr => of_host(names.host_by_address(args[0], payload).await),
+        Op::NameInfo => {
+            let wanted = (args[1] & wanted_names::HOST != 0, args[1] & wanted_names::SERVICE != 0);
+            of_name_info(names.of_address(payload, args[0], wanted).await)
+        }
+        Op::Resolve => resolve(names, args, payload).await,
+        Op::Exchange => match names.exchange(payload).await {
+            Ok(answer) => (Reply { result: answer.len() as i32, ..Reply::default() }, answer),
+            Err(errno) => (failed(errno), Vec::new()),
+        },
         _ => (failed(Errno::EPROTO), Vec::new()),
     }
+}
+
+async fn resolve(names: &Names, [class, rtype, search, _]: [i32; 4], payload: &[u8]) -> Answered {
+    let name = std::str::from_utf8(payload).ok();
+    let numbers = u16::try_from(class).ok().zip(u16::try_from(rtype).ok());
+    let (error, errno, answer) = match name.zip(numbers) {
+        // As res_mkquery(3), which cannot make a message of that.
+        None => (HostError::NoRecovery, None, Vec::new()),
+        Some((name, (class, rtype))) => match names.resolve(name, class, rtype, search == 1).await {
+            Ok(answer) => return (Reply { result: answer.len() as i32, ..Reply::default() }, answer),
+            Err(failed) => failed,
+        },
+    };
+    let args = [error.code(), errno.map_or(0, |errno| errno as i32)];
+    (Reply { result: answer.len() as i32, args, ..Reply::default() }, answer)
+}
+
+fn of_name_info(names: Result<(Option<String>, Option<String>), LookupError>) -> Answered {
+    let (host, service) = match names {
+        Ok(names) => names,
+        Err(error) => return (lookup_failed(error), Vec::new()),
+    };
+    let mut row = RowWriter::default();
+    if let Some(host) = &host {
+        row.push(&Item::Name(host.as_bytes()));
+    }
+    if let Some(service) = &service {
+        row.push(&Item::Service(service.as_bytes()));
+    }
+    (Reply::default(), row.into_bytes())
 }
 
 fn busy(op: Op) -> Answered {

@@ -92,4 +92,37 @@ pub(crate) mod judge {
         };
         addresses(&query).ok()?.found.first().map(|found| SocketAddr::ip(&found.addr))
     }
+
+    /// getnameinfo(3): host and service, or its error.
+    pub(crate) fn name_info(
+        raw: &[u8],
+        flags: i32,
+        wanted: (bool, bool),
+    ) -> Result<(Option<String>, Option<String>), i32> {
+        let (mut host, mut service) = ([0u8; 1025], [0u8; 32]);
+        let room = |wanted, room: usize| if wanted { room as libc::socklen_t } else { 0 };
+        // sockaddr's alignment.
+        let mut addr = [0u64; 8];
+        for (at, byte) in raw.iter().enumerate() {
+            addr[at / 8] |= u64::from(*byte) << (8 * (at % 8)).to_le();
+        }
+        // The judge is a C function.
+        // SAFETY: all three buffers are as long as told.
+        let result = unsafe {
+            libc::getnameinfo(
+                addr.as_ptr().cast(),
+                raw.len() as libc::socklen_t,
+                if wanted.0 { host.as_mut_ptr().cast() } else { null_mut() },
+                room(wanted.0, host.len()),
+                if wanted.1 { service.as_mut_ptr().cast() } else { null_mut() },
+                room(wanted.1, service.len()),
+                flags,
+            )
+        };
+        let text = |wanted: bool, buffer: &[u8]| {
+            let text = CStr::from_bytes_until_nul(buffer).expect("glibc ends it");
+            wanted.then(|| text.to_string_lossy().into_owned())
+        };
+        if result == 0 { Ok((text(wanted.0, &host), text(wanted.1, &service))) } else { Err(result) }
+    }
 }

@@ -83,7 +83,6 @@ impl Wake for Shared {
     }
 }
 
-#[cfg_attr(not(test), expect(dead_code, reason = "nobody is asked over the network yet"))]
 /// What `job` gives, unless `deadline` comes first.
 pub(crate) async fn until<F: Future>(deadline: Instant, job: F) -> Option<F::Output> {
     let mut job = pin!(job);
@@ -102,6 +101,35 @@ pub(crate) async fn until<F: Future>(deadline: Instant, job: F) -> Option<F::Out
         Poll::Pending
     })
     .await
+}
+
+/// What both give, side by side.
+pub(crate) async fn join<A: Future, B: Future>(a: A, b: B) -> (A::Output, B::Output) {
+    let (mut a, mut b) = (pin!(a), pin!(b));
+    let (mut a_done, mut b_done) = (None, None);
+    std::future::poll_fn(|context| {
+        if a_done.is_none() {
+            a_done = ready(a.as_mut().poll(context));
+        }
+        if b_done.is_none() {
+            b_done = ready(b.as_mut().poll(context));
+        }
+        match (a_done.take(), b_done.take()) {
+            (Some(a), Some(b)) => Poll::Ready((a, b)),
+            (a, b) => {
+                (a_done, b_done) = (a, b);
+                Poll::Pending
+            }
+        }
+    })
+    .await
+}
+
+fn ready<T>(poll: Poll<T>) -> Option<T> {
+    match poll {
+        Poll::Ready(output) => Some(output),
+        Poll::Pending => None,
+    }
 }
 
 /// Whoever waits for a deadline.

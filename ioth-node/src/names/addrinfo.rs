@@ -77,9 +77,6 @@ pub enum LookupError {
     /// `EAI_AGAIN`: nobody could be asked, or there is too much to do.
     #[error("names: no answer for the time being")]
     Again,
-    /// `EAI_FAIL`
-    #[error("names: the servers failed for good")]
-    Fail,
     /// `EAI_NODATA`: the name has other records.
     #[error("names: no address under this name")]
     NoData,
@@ -110,7 +107,6 @@ impl LookupError {
             LookupError::BadFlags => libc::EAI_BADFLAGS,
             LookupError::NoName => libc::EAI_NONAME,
             LookupError::Again => libc::EAI_AGAIN,
-            LookupError::Fail => libc::EAI_FAIL,
             LookupError::NoData => EAI_NODATA,
             LookupError::Family => libc::EAI_FAMILY,
             LookupError::SocketType => libc::EAI_SOCKTYPE,

@@ -9,8 +9,10 @@
 //! sources is that of the diagram, and the order of addresses the default one.
 
 mod addrinfo;
+pub mod dns;
 mod file;
 pub mod hosts;
+mod nameinfo;
 mod numeric;
 mod order;
 pub mod services;
@@ -25,6 +27,7 @@ use ioth::conf::Resolver;
 use ioth::core::netlink::{Address, Error as NetlinkError};
 
 pub use addrinfo::{LookupError, Query};
+use dns::message::Failure;
 use file::Cached;
 use hosts::{Family, Host, Hosts};
 use services::Services;
@@ -104,13 +107,14 @@ pub struct Names {
     stack: Stack,
     hosts: Cached<Hosts>,
     services: Cached<Services>,
+    dns: dns::Client,
 }
 
 impl Names {
     /// The names of the node `stack`, with the name servers and search domains of `resolver`.
     pub fn new(stack: Stack, resolver: &Resolver, files: &Files) -> Names {
-        let _ = resolver;
         Names {
+            dns: dns::Client::new(stack.clone(), resolver),
             stack,
             hosts: Cached::new(&files.hosts, Hosts::parse),
             services: Cached::new(&files.services, Services::parse),
@@ -169,6 +173,31 @@ impl Names {
         // An address of the other family is no name.
         let address = numeric.ok_or(HostError::NotFound)?;
         Ok(Host { name: name.to_owned(), addresses: vec![address], ..Host::default() })
+    }
+
+    /// res_query(3), or res_search(3) with `search`: the answer, a DNS message with records of this class and type.
+    ///
+    /// # Errors
+    /// What h_errno and errno become, and the answer that says so, if there was one.
+    pub async fn resolve(
+        &self,
+        name: &str,
+        class: u16,
+        rtype: u16,
+        search: bool,
+    ) -> Result<Vec<u8>, (HostError, Option<ioth::Errno>, Vec<u8>)> {
+        self.dns.resolve(name, class, rtype, search).await.map_err(|(failure, answer)| {
+            let errno = if let Failure::Unreachable(errno) = failure { Some(errno) } else { None };
+            (failure.into(), errno, answer)
+        })
+    }
+
+    /// res_send(3): the answer to a DNS message.
+    ///
+    /// # Errors
+    /// `EINVAL` for what is no message, `ECONNREFUSED`, `ETIMEDOUT` and what else hinders sockets.
+    pub async fn exchange(&self, query: &[u8]) -> Result<Vec<u8>, ioth::Errno> {
+        self.dns.exchange(query).await
     }
 
     /// The addresses of a host that is named, and its name.
@@ -263,7 +292,7 @@ impl Names {
         if !is_hostname(name) {
             return Err(HostError::NotFound);
         }
-        Err(HostError::TryAgain)
+        Ok(self.dns.by_name(name, family).await?)
     }
 
     fn own_addresses(&self) -> Result<Vec<Address>, LookupError> {
@@ -278,12 +307,24 @@ struct Located {
     name: Option<String>,
 }
 
+impl From<Failure> for HostError {
+    fn from(failure: Failure) -> Self {
+        match failure {
+            Failure::NoData => HostError::NoData,
+            Failure::NotFound => HostError::NotFound,
+            Failure::NoRecovery => HostError::NoRecovery,
+            Failure::Rejected | Failure::Unreachable(_) => HostError::TryAgain,
+        }
+    }
+}
+
 impl From<HostError> for LookupError {
     fn from(error: HostError) -> Self {
         match error {
-            HostError::NotFound => LookupError::NoName,
+            // glibc knows no EAI_FAIL.
+            HostError::NotFound | HostError::NoRecovery => LookupError::NoName,
             HostError::TryAgain => LookupError::Again,
-            HostError::NoRecovery | HostError::NoData => LookupError::NoData,
+            HostError::NoData => LookupError::NoData,
             HostError::Internal(errno) => LookupError::System(errno),
         }
     }

@@ -221,6 +221,48 @@ fn every_kind_of_host_is_answered_as_glibc_does() {
 }
 
 #[test]
+fn addresses_are_named_as_glibc_does() {
+    in_namespace(|| {
+        let names = pair(&["10.0.0.1/24", "fd00::1/64"]);
+        let vde0 = names.stack.if_nametoindex("vde0").unwrap();
+        let addrs = [
+            "127.0.0.1:80".to_owned(),
+            "127.0.0.9:0".to_owned(),
+            "10.0.0.2:53".to_owned(),
+            "[fd00::2]:514".to_owned(),
+            "[::ffff:127.0.0.1]:4711".to_owned(),
+            "[::]:80".to_owned(),
+            format!("[fe80::1%{vde0}]:80"),
+            "[fe80::1%4711]:80".to_owned(),
+            format!("[ff02::1%{vde0}]:80"),
+            format!("[fd00::1%{vde0}]:80"),
+        ];
+        let mut raws: Vec<Vec<u8>> = addrs
+            .iter()
+            .map(|addr| ioth::SockAddr::from(addr.parse::<SocketAddr>().unwrap()).to_raw().to_vec())
+            .collect();
+        raws.push(raws[0][..15].to_vec());
+        raws.push(raws[3][..24].to_vec());
+        raws.push(raws[3][..27].to_vec());
+        raws.push(vec![0; 16]);
+        raws.push(Vec::new());
+        let mut wrong = Vec::new();
+        for raw in &raws {
+            for flags in (0..32).chain([32, 64, 128, 256, -1]) {
+                for wanted in [(true, true), (true, false), (false, true), (false, false)] {
+                    let ours = block_on(names.of_address(raw, flags, wanted)).map_err(|error| error.code());
+                    let glibcs = judge::name_info(raw, flags, wanted);
+                    if ours != glibcs {
+                        wrong.push(format!("{raw:?} {flags} {wanted:?}: ours {ours:?}, glibc's {glibcs:?}"));
+                    }
+                }
+            }
+        }
+        assert!(wrong.is_empty(), "{} differ:\n{}", wrong.len(), wrong[..wrong.len().min(10)].join("\n"));
+    });
+}
+
+#[test]
 fn what_the_judge_cannot_be_asked() {
     // The hosts file may be without any of these here.
     let stack = Stack::newstack("smoltcp", None).unwrap();
@@ -239,6 +281,12 @@ fn what_the_judge_cannot_be_asked() {
     assert_eq!(block_on(names.host_by_name("127.0.0.1", Family::V4)).unwrap().addresses, [v4]);
     assert_eq!(block_on(names.host_by_name("127.0.0.1", Family::V6)), Err(HostError::NotFound));
     assert_eq!(block_on(names.host_by_name("::1", Family::V6)).unwrap().addresses, [v6]);
+    let of = |family, raw: &[u8]| block_on(names.host_by_address(family, raw));
+    assert_eq!(of(libc::AF_INET6, &Ipv6Addr::LOCALHOST.octets()).unwrap().name, "localhost");
+    assert_eq!(of(libc::AF_INET, &[127, 0, 0, 1]).unwrap().addresses, [v4]);
+    assert_eq!(of(libc::AF_INET, &[127, 0, 0, 2]), Err(HostError::TryAgain));
+    assert_eq!(of(libc::AF_INET, &[127, 0, 0]), Err(HostError::Internal(ioth::Errno::EINVAL)));
+    assert_eq!(of(libc::AF_UNIX, &[127, 0, 0, 1]), Err(HostError::Internal(ioth::Errno::EAFNOSUPPORT)));
     let service = Query { service: Some("http"), ..Query::default() };
     assert_eq!(block_on(names.addresses(service)), Err(LookupError::Service));
 }
