@@ -99,7 +99,6 @@ static void nonblocking(void)
 
 	int a = OK(socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0));
 	CHECK(fcntl(a, F_GETFL) & O_NONBLOCK && fcntl(a, F_GETFD) & FD_CLOEXEC);
-	CHECK(!(polled(a, POLLOUT, 0) & POLLOUT) || !getenv("IOTH_NODE"));
 	struct sockaddr_in addr = loopback(port);
 	errno = 0;
 	CHECK(connect(a, (struct sockaddr *)&addr, sizeof(addr)) == -1 && errno == EINPROGRESS);
