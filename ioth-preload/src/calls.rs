@@ -34,6 +34,8 @@ pub(crate) fn socket(domain: c_int, kind: c_int, protocol: c_int) -> Result<c_in
     }
     let answer = control::ask(&Question::general(Op::Socket, [domain, kind & TYPE_MASK, protocol, 0]))?;
     let socket = answer.fd.ok_or(Errno::MFILE)?;
+    // The request had the lowest number that was free, which is the socket's.
+    let socket = raw::lowest(socket)?;
     raw::hand_out(socket, flags & libc::SOCK_NONBLOCK != 0, flags & libc::SOCK_CLOEXEC != 0)
 }
 
@@ -75,19 +77,19 @@ pub(crate) fn connect(fd: c_int, addr: User<u8>, len: u32) -> Result<c_int> {
         return pass(libc::SYS_connect, fd, addr, len);
     };
     let mut payload = address(addr, len)?;
+    let nonblocking = raw::is_nonblocking(fd)?;
     let question = Question {
-        nonblocking: raw::is_nonblocking(fd)?,
+        nonblocking,
         interruptible: true,
+        timeout: if nonblocking { None } else { raw::timeout(fd, libc::SO_SNDTIMEO)? },
         ..Question::about(fd, Op::Connect, [0; 4])
     };
     match control::ask_with(&question, &mut payload, &mut Pieces::<Inward>::new()) {
         Ok(_) => Ok(0),
-        Err(Errno::INTR) => {
+        Err(errno @ (Errno::INTR | Errno::AGAIN)) if name.is_stream() => {
             // It goes on by itself: from now on the node has to be asked how far it is.
-            if name.is_stream() {
-                let _ = raw::set_option(fd, libc::SO_PRIORITY, State::Connecting.priority());
-            }
-            Err(Errno::INTR)
+            let _ = raw::set_option(fd, libc::SO_PRIORITY, State::Connecting.priority());
+            Err(if errno == Errno::AGAIN { Errno(libc::EINPROGRESS) } else { errno })
         }
         Err(errno) => Err(errno),
     }

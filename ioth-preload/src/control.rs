@@ -4,6 +4,7 @@ use std::ffi::c_int;
 
 use ioth_node_proto::{Op, Reply, Request, request_flags};
 
+use crate::deadline::Deadline;
 use crate::errno::{Errno, Result};
 use crate::sys::pieces::{Inward, Outward, Pieces, SMALL};
 use crate::sys::raw::{self, Fd};
@@ -18,8 +19,10 @@ pub(crate) struct Question {
     pub(crate) end: Option<c_int>,
     /// Whether the node is not to wait.
     pub(crate) nonblocking: bool,
-    /// Whether a signal ends the call; that closes the connection, which tells the node.
+    /// Whether a signal ends the call (`EINTR`); that closes the connection, which tells the node.
     pub(crate) interruptible: bool,
+    /// After how many milliseconds the call ends by itself (`EAGAIN`), as by a signal.
+    pub(crate) timeout: Option<i64>,
 }
 
 impl Question {
@@ -30,7 +33,7 @@ impl Question {
 
     /// About none.
     pub(crate) fn general(op: Op, args: [i32; 4]) -> Question {
-        Question { op, args, end: None, nonblocking: false, interruptible: false }
+        Question { op, args, end: None, nonblocking: false, interruptible: false, timeout: None }
     }
 }
 
@@ -82,6 +85,9 @@ pub(crate) fn exchange<const N: usize, const M: usize>(
     let head = Request { op: question.op, flags, args: question.args, token: place.token }.emit();
     again(|| raw::send(control.number(), &head, payload, question.end, libc::MSG_NOSIGNAL)).map_err(gone)?;
     let mut head = [0; Reply::LEN];
+    if let Some(milliseconds) = question.timeout {
+        wait(&control, milliseconds, question.interruptible)?;
+    }
     let received = loop {
         let with_fd = matches!(question.op, Op::Socket | Op::Lease);
         match raw::receive(control.number(), &mut head, room, with_fd, libc::MSG_TRUNC) {
@@ -92,6 +98,18 @@ pub(crate) fn exchange<const N: usize, const M: usize>(
     let (reply, _) =
         Reply::parse(head.get(..received.len.min(Reply::LEN)).unwrap_or_default()).ok_or(Errno::NETDOWN)?;
     Ok(Answer { reply, len: received.len - Reply::LEN, fd: received.fd })
+}
+
+/// Waits for the answer for as long as the program would.
+fn wait(control: &Fd, milliseconds: i64, interruptible: bool) -> Result<()> {
+    let end = Deadline::after(milliseconds)?;
+    loop {
+        match raw::poll(control.number(), libc::POLLIN, Some(end.left()?)) {
+            Err(Errno::INTR) if !interruptible => {}
+            Ok(0) => return Err(Errno::AGAIN),
+            other => return other.map(drop),
+        }
+    }
 }
 
 /// Room for one buffer of the program's.

@@ -5,6 +5,7 @@ use std::ffi::c_int;
 use ioth_node_proto::EndName;
 
 use crate::calls::{self, SOCKADDR_MAX};
+use crate::deadline::Deadline;
 use crate::errno::{Errno, Result};
 use crate::sys::memory::User;
 use crate::sys::pieces::{IOVECS_MAX, LARGE, Pieces, SMALL};
@@ -326,7 +327,7 @@ pub(crate) fn recvmmsg(
         }
         // recvmmsg(2), BUGS: the time is looked at only after a message.
         if let Some(until) = &until {
-            let left = until.left()?;
+            let left = until.left_exactly()?;
             timeout.write(left)?;
             if left.tv_sec == 0 && left.tv_nsec == 0 {
                 break;
@@ -334,30 +335,4 @@ pub(crate) fn recvmmsg(
         }
     }
     Ok(done)
-}
-
-/// When recvmmsg(2) is to end.
-#[derive(Debug)]
-struct Deadline {
-    nanoseconds: i128,
-}
-
-impl Deadline {
-    const SECOND: i128 = 1_000_000_000;
-
-    fn new(time: libc::timespec) -> Result<Deadline> {
-        if time.tv_sec < 0 || !(0..Deadline::SECOND as i64).contains(&time.tv_nsec) {
-            return Err(Errno::INVAL);
-        }
-        let time = i128::from(time.tv_sec) * Deadline::SECOND + i128::from(time.tv_nsec);
-        Ok(Deadline { nanoseconds: raw::monotonic()? + time })
-    }
-
-    fn left(&self) -> Result<libc::timespec> {
-        let left = (self.nanoseconds - raw::monotonic()?).max(0);
-        Ok(libc::timespec {
-            tv_sec: (left / Deadline::SECOND) as i64,
-            tv_nsec: (left % Deadline::SECOND) as i64,
-        })
-    }
 }

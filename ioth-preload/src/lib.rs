@@ -28,6 +28,7 @@ mod ancillary;
 mod calls;
 mod control;
 mod data;
+mod deadline;
 mod end;
 mod errno;
 mod ioctl;

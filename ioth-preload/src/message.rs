@@ -74,7 +74,8 @@ fn request<const N: usize>(fd: c_int, outgoing: &Outgoing, len: usize, flags: c_
     outgoing.data.add(&mut pieces)?;
     let args = [flags, addr_len as i32, outgoing.control_len as i32, 0];
     let nonblocking = flags & libc::MSG_DONTWAIT != 0 || raw::is_nonblocking(fd)?;
-    let question = Question { nonblocking, ..Question::about(fd, Op::Send, args) };
+    let timeout = if nonblocking { None } else { raw::timeout(fd, libc::SO_SNDTIMEO)? };
+    let question = Question { nonblocking, timeout, ..Question::about(fd, Op::Send, args) };
     let answer = control::ask_with(&question, &mut pieces, &mut Pieces::<Inward>::new())?;
     Ok(answer.reply.result as usize)
 }

@@ -134,6 +134,14 @@ pub(crate) fn hand_out(received: Fd, nonblocking: bool, close_on_exec: bool) -> 
     Ok(received.into_number())
 }
 
+/// Gives a descriptor the lowest number that is free.
+pub(crate) fn lowest(received: Fd) -> Result<Fd> {
+    let other = reserve(received.0)?;
+    let (lower, higher) = if other.0 < received.0 { (other, received) } else { (received, other) };
+    drop(higher);
+    Ok(lower)
+}
+
 /// Another descriptor, which keeps a number free.
 pub(crate) fn reserve(of: c_int) -> Result<Fd> {
     call(libc::SYS_fcntl, [number(of), number(libc::F_DUPFD_CLOEXEC), 0, 0, 0, 0]).map(fd)

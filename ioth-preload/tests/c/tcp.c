@@ -91,6 +91,9 @@ static void talk(void)
 
 static void nonblocking(void)
 {
+	/* The lowest number that is free, as daemons expect. */
+	OK(close(0));
+	CHECK(OK(socket(AF_INET, SOCK_STREAM, 0)) == 0);
 	int server = listener(), port = port_of(server);
 	OK(fcntl(server, F_SETFL, O_NONBLOCK));
 	FAILS(EAGAIN, accept(server, NULL, NULL));
@@ -162,6 +165,31 @@ static void refused(void)
 	CHECK(piped == 1);
 	FAILS(EPIPE, send(late, "x", 1, MSG_NOSIGNAL));
 	CHECK(piped == 1);
+}
+
+static void on_alarm(int signal)
+{
+	(void)signal;
+}
+
+/* To a port of the node from which no answer comes. */
+static void impatient(void)
+{
+	struct sockaddr_in addr = loopback(9);
+	int fd = OK(socket(AF_INET, SOCK_STREAM, 0));
+	struct timeval time = {.tv_usec = 50000};
+	OK(setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &time, sizeof(time)));
+	FAILS(EINPROGRESS, connect(fd, (struct sockaddr *)&addr, sizeof(addr)));
+	FAILS(EAGAIN, send(fd, "x", 1, 0));
+	char byte;
+	FAILS(EAGAIN, recv(fd, &byte, 1, MSG_DONTWAIT));
+
+	fd = OK(socket(AF_INET, SOCK_STREAM, 0));
+	struct sigaction action = {.sa_handler = on_alarm};
+	OK(sigaction(SIGALRM, &action, NULL));
+	struct itimerval alarm = {.it_value.tv_usec = 50000, .it_interval.tv_usec = 50000};
+	OK(setitimer(ITIMER_REAL, &alarm, NULL));
+	FAILS(EINTR, connect(fd, (struct sockaddr *)&addr, sizeof(addr)));
 }
 
 static void states(void)
@@ -341,6 +369,7 @@ int main(int argc, char **argv)
 		{"talk", talk},
 		{"nonblocking", nonblocking},
 		{"refused", refused},
+		{"impatient", impatient},
 		{"states", states},
 		{"options", options},
 		{"fork", fork_and_exec},

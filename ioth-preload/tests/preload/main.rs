@@ -33,6 +33,11 @@ fn connections_that_fail() {
 }
 
 #[test]
+fn connections_that_are_not_waited_for() {
+    case("tcp", "impatient");
+}
+
+#[test]
 fn states_that_move_no_data() {
     case("tcp", "states");
 }

@@ -102,7 +102,7 @@ impl Node {
         let Some((request, payload)) = Request::parse(&buffer[..len]) else { return };
         assert_eq!(request.token, self.place.token);
         *self.asked.lock().unwrap().entry(request.op as u16).or_default() += 1;
-        let answer = self.obey(&request, payload, user.as_ref());
+        let answer = self.obey(&request, payload, user.as_ref(), conversation);
         let (reply, payload, fd) = match answer {
             Ok(answer) => answer,
             Err(errno) => (Reply { result: -(errno as i32), ..Reply::default() }, Vec::new(), None),
@@ -120,6 +120,7 @@ impl Node {
         request: &Request,
         payload: &[u8],
         user: Option<&OwnedFd>,
+        conversation: &OwnedFd,
     ) -> Result<(Reply, Vec<u8>, Option<OwnedFd>)> {
         let ok = (Reply::default(), Vec::new(), None);
         let args = request.args;
@@ -171,6 +172,12 @@ impl Node {
                     }
                 });
                 return Err(Errno::EINPROGRESS);
+            }
+            Op::Connect if payload[2..4] == NOWHERE.to_be_bytes() => {
+                // Until the program has gone.
+                let gone = recv(conversation.as_raw_fd(), &mut [0], MsgFlags::empty());
+                assert_eq!(gone, Ok(0));
+                return Err(Errno::ETIMEDOUT);
             }
             Op::Connect => {
                 socket.set(user, State::Connecting);
@@ -286,6 +293,8 @@ impl Node {
 }
 
 const REFUSED: u8 = 100;
+/// A port from which no answer comes.
+const NOWHERE: u16 = 9;
 
 impl Socket {
     fn is(&self, state: State) -> bool {
