@@ -163,7 +163,8 @@ impl Stream {
                 Moved::Broken(why) => {
                     self.up.over = true;
                     *error = error.or(Some(why)).filter(|&error| error != Errno::EPIPE);
-                    if self.down.over {
+                    // Where nobody reads any more, nothing comes after this.
+                    if self.down.over || hung {
                         return Turn::Over { reset: false };
                     }
                 }

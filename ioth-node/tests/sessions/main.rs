@@ -98,6 +98,26 @@ fn what_was_written_before_a_close_arrives() {
 }
 
 #[test]
+fn what_nobody_will_read_keeps_no_node_alive() {
+    let node = Node::start();
+    let (client, server) = node.connection();
+    // Until the pairs and the stack are full: a request has everything moved that can be.
+    let mut full = 0;
+    while full < 100 {
+        if events(&client).contains(PollFlags::POLLOUT) {
+            write(&client, &[7; 4096]).unwrap();
+            full = 0;
+        } else {
+            node.name(&client, Op::LocalAddr).unwrap();
+            full += 1;
+        }
+    }
+    drop(client);
+    drop(server);
+    node.end();
+}
+
+#[test]
 fn a_close_with_data_unread_resets() {
     let node = Node::start();
     let (client, server) = node.connection();

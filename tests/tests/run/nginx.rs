@@ -26,7 +26,8 @@ fn prepare(world: &World) {
     world.file(
         "nginx.conf",
         format!(
-            "daemon on; worker_processes 2; pid {dir}/pid; error_log {dir}/error info; {user}\n\
+            "daemon on; worker_processes 2; pid {dir}/pid; error_log {dir}/log info; {user}\n\
+             env LD_PRELOAD; env IOTH_NODE;\n\
              events {{ worker_connections 256; }}\n\
              http {{\n\
              log_format workers '$pid $connection $server_port $status $body_bytes_sent $remote_addr';\n\
@@ -40,13 +41,16 @@ fn prepare(world: &World) {
 
 /// nginx's command line, as a plain program or under `ioth run`.
 fn nginx<'a>(run: Run<'a>, world: &World) -> Run<'a> {
-    let (config, log) = (world.path("nginx.conf"), world.path("error"));
+    let (config, log) = (world.path("nginx.conf"), world.path("log"));
     run.args([Path::new("-c"), &config, Path::new("-e"), &log])
 }
 
 fn master(world: &World) -> Pid {
-    let text = std::fs::read_to_string(world.path("pid")).expect("nginx's pid file");
-    Pid::from_raw(text.trim().parse().expect("nginx's process"))
+    process(world, "pid").expect("nginx's pid file")
+}
+
+fn process(world: &World, file: &str) -> Option<Pid> {
+    std::fs::read_to_string(world.path(file)).ok()?.trim().parse().ok().map(Pid::from_raw)
 }
 
 /// Lines of the access log: worker, connection, port, status, bytes, and who asked.
@@ -142,6 +146,41 @@ fn a_daemon_with_workers_serves_other_nodes() {
         assert_eq!(got.text(), "a few bytes\n");
         world.wait_for_nodes(1);
         reload_and_quit(world, "10.0.0.1", || world.ioth(["run", "--", "nginx"]), curl);
+        world.wait_for_nodes(0);
+    });
+}
+
+/// nginx.org/en/docs/control.html, "Upgrading Executable on the Fly". Sockets are inherited by number; what nginx is to leave in
+/// the environment of the new program, its configuration says.
+#[test]
+fn a_daemon_is_replaced_while_it_serves() {
+    in_world(|world| {
+        prepare(world);
+        let (vnl, _switch) = world.switch();
+        let server = format!("stack=smoltcp,vnl={vnl},ip=10.0.0.1/24");
+        let client = format!("stack=smoltcp,vnl={vnl},ip=10.0.0.2/24");
+        // It executes itself by the name that it was given.
+        nginx(world.run_on(&server, "/usr/sbin/nginx"), world).finish().succeeded();
+        let fetch = || {
+            let wget = world.run_on(&client, "wget").args(["-q", "-O", "-", "http://10.0.0.1/small"]);
+            assert_eq!(wget.finish().succeeded().text(), "a few bytes\n");
+        };
+        fetch();
+        let old = master(world);
+        kill(old, Signal::SIGUSR2).unwrap();
+        wait_until("the new program's pid file", || {
+            process(world, "pid.oldbin") == Some(old) && process(world, "pid").is_some_and(|new| new != old)
+        });
+        let new = master(world);
+        fetch();
+        kill(old, Signal::SIGQUIT).unwrap();
+        wait_until("end of the old program", || !world.path("pid.oldbin").exists());
+        for _ in 0..5 {
+            fetch();
+        }
+        let all = access(world);
+        assert_eq!(all.len(), 7, "{all:?}");
+        kill(new, Signal::SIGQUIT).unwrap();
         world.wait_for_nodes(0);
     });
 }

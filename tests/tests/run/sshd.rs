@@ -89,12 +89,11 @@ fn a_daemon_serves_ssh_and_scp() {
         let (vnl, _switch) = world.switch();
         let server = format!("stack=smoltcp,vnl={vnl},ip=10.0.0.1/24,ip=fd00::1/64");
         let client = format!("stack=smoltcp,vnl={vnl},ip=10.0.0.2/24,ip=fd00::2/64");
-        let (config, log) = (world.path("sshd.conf"), world.path("sshd.log"));
+        let (config, log) = (world.path("sshd.conf"), world.path("log"));
         let words = [Path::new("-f"), &config, Path::new("-E"), &log];
         // With its whole path: it executes itself for each connection.
         let sshd = world.run_on(&server, "/usr/sbin/sshd").args(words);
         sshd.finish_and_read_to_the_end().succeeded();
-        let _log = Log(&log);
         let file = world.path("sshd.pid");
         let pid = || std::fs::read_to_string(&file).ok()?.trim().parse().ok().map(Pid::from_raw);
         wait_until("sshd's pid file", || pid().is_some());
@@ -107,15 +106,4 @@ fn a_daemon_serves_ssh_and_scp() {
         kill(pid, Signal::SIGTERM).unwrap();
         world.wait_for_nodes(0);
     });
-}
-
-/// Shown when the test fails.
-struct Log<'a>(&'a Path);
-
-impl Drop for Log<'_> {
-    fn drop(&mut self) {
-        if std::thread::panicking() {
-            eprintln!("sshd's log:\n{}", std::fs::read_to_string(self.0).unwrap_or_default());
-        }
-    }
 }

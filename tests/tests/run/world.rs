@@ -214,6 +214,8 @@ impl Drop for World {
             for attempt in self.guard.attempts() {
                 eprintln!("the host's network: {attempt}");
             }
+            // Where daemons tell their troubles.
+            eprintln!("log:\n{}", std::fs::read_to_string(self.path("log")).unwrap_or_default());
             for (pid, _) in self.processes() {
                 let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
             }
