@@ -40,13 +40,16 @@ pub(crate) fn ioctl(fd: c_int, request: c_ulong, argument: User<u8>) -> Result<c
     // The C library's declaration has an unsigned long, the kernel's an unsigned int: others come sign-extended.
     let request = request & c_ulong::from(u32::MAX);
     let is_socket = request == FIONREAD || request == SIOCOUTQ || SOCKIOS.contains(&request);
+    let native = || {
+        let args = [number(fd), request as usize, argument.pointer() as usize, 0, 0, 0];
+        Ok(call(libc::SYS_ioctl, args)? as c_int)
+    };
     let Some(name) = is_socket.then(|| end::of(fd)).flatten() else {
-        return Ok(
-            call(libc::SYS_ioctl, [number(fd), request as usize, argument.pointer() as usize, 0, 0, 0])?
-                as c_int,
-        );
+        return native();
     };
     match request {
+        // A stream has no urgent data, which is what the pair says as well.
+        SIOCATMARK if name.is_stream() => native(),
         FIONREAD => argument.cast::<c_int>().write(unread(fd, &name)?).map(|()| 0),
         SIOCOUTQ => argument.cast::<c_int>().write(waiting(fd, 1)?).map(|()| 0),
         libc::SIOCGIFCONF => addresses(fd, argument),

@@ -153,3 +153,31 @@ exports! {
         returns(|| ioctl::ioctl(fd, request, unsafe { user(argument) }))
     }
 }
+
+// Other names of the same, which the C library has as well.
+exports! {
+    fn __socket(domain: c_int, kind: c_int, protocol: c_int) -> c_int {
+        // SAFETY: numbers.
+        unsafe { socket(domain, kind, protocol) }
+    }
+
+    fn __connect(fd: c_int, addr: *const sockaddr, len: socklen_t) -> c_int {
+        // SAFETY: the caller's promise.
+        unsafe { connect(fd, addr, len) }
+    }
+
+    fn __send(fd: c_int, bytes: *const c_void, len: usize, flags: c_int) -> ssize_t {
+        // SAFETY: the caller's promise.
+        unsafe { send(fd, bytes, len, flags) }
+    }
+
+    fn __recv(fd: c_int, room: *mut c_void, len: usize, flags: c_int) -> ssize_t {
+        // SAFETY: the caller's promise.
+        unsafe { recv(fd, room, len, flags) }
+    }
+
+    fn __sendmmsg(fd: c_int, list: *mut mmsghdr, count: c_uint, flags: c_int) -> c_int {
+        // SAFETY: the caller's promise.
+        unsafe { sendmmsg(fd, list, count, flags) }
+    }
+}

@@ -90,6 +90,49 @@ named! {
     }
 }
 
+// What programs call that were compiled for a C library before 2.34.
+exports! {
+    fn __res_query(name: *const c_char, class: c_int, kind: c_int, answer: *mut u8, room: c_int) -> c_int {
+        // SAFETY: the caller's promise.
+        unsafe { res_query(name, class, kind, answer, room) }
+    }
+
+    fn __res_search(name: *const c_char, class: c_int, kind: c_int, answer: *mut u8, room: c_int) -> c_int {
+        // SAFETY: the caller's promise.
+        unsafe { res_search(name, class, kind, answer, room) }
+    }
+
+    fn __res_nquery(state: *mut State, name: *const c_char, class: c_int, kind: c_int, answer: *mut u8, room: c_int) -> c_int {
+        // SAFETY: the caller's promise.
+        unsafe { res_nquery(state, name, class, kind, answer, room) }
+    }
+
+    fn __res_nsearch(state: *mut State, name: *const c_char, class: c_int, kind: c_int, answer: *mut u8, room: c_int) -> c_int {
+        // SAFETY: the caller's promise.
+        unsafe { res_nsearch(state, name, class, kind, answer, room) }
+    }
+
+    fn __res_querydomain(name: *const c_char, domain: *const c_char, class: c_int, kind: c_int, answer: *mut u8, room: c_int) -> c_int {
+        // SAFETY: the caller's promise.
+        unsafe { res_querydomain(name, domain, class, kind, answer, room) }
+    }
+
+    fn __res_nquerydomain(state: *mut State, name: *const c_char, domain: *const c_char, class: c_int, kind: c_int, answer: *mut u8, room: c_int) -> c_int {
+        // SAFETY: the caller's promise.
+        unsafe { res_nquerydomain(state, name, domain, class, kind, answer, room) }
+    }
+
+    fn __res_send(query: *const u8, len: c_int, answer: *mut u8, room: c_int) -> c_int {
+        // SAFETY: the caller's promise.
+        unsafe { res_send(query, len, answer, room) }
+    }
+
+    fn __res_nsend(state: *mut State, query: *const u8, len: c_int, answer: *mut u8, room: c_int) -> c_int {
+        // SAFETY: the caller's promise.
+        unsafe { res_nsend(state, query, len, answer, room) }
+    }
+}
+
 /// resolv.h's `struct __res_state` up to the only member that is of interest here.
 #[repr(C)]
 struct State {
