@@ -85,7 +85,7 @@ pub(crate) fn serve(begin: Begin<'_>, ready: impl FnOnce() -> Result<()>) -> Res
     served
 }
 
-/// What [`start`](crate::start) passed on.
+/// What [`crate::start`] passed on.
 fn inherit(args: &Serve) -> Result<Begin<'_>> {
     // Who waits for the end of the caller's pipes and locks must not wait for us.
     sys::close_from(3);
