@@ -146,3 +146,43 @@ impl<'a, const N: usize> Pieces<'a, Inward, N> {
         None
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Three pieces of 3, 0 and 5 bytes.
+    fn shifted(from: usize, to: usize, len: usize) -> Vec<u8> {
+        let (mut a, mut b, mut c) = (*b"abc", [], *b"defgh");
+        let mut pieces = Pieces::<Inward>::new();
+        for piece in [&mut a[..], &mut b[..], &mut c[..]] {
+            pieces.own(piece).unwrap();
+        }
+        assert_eq!(pieces.len(), 8);
+        pieces.shift(from, to, len);
+        let mut all = [0; 10];
+        assert_eq!(pieces.copy_out(0, &mut all), 8);
+        all[..8].to_vec()
+    }
+
+    #[test]
+    fn bytes_move_over_the_borders_of_pieces() {
+        assert_eq!(shifted(2, 0, 6), b"cdefghgh");
+        assert_eq!(shifted(0, 2, 6), b"ababcdef");
+        assert_eq!(shifted(1, 1, 7), b"abcdefgh");
+        assert_eq!(shifted(7, 0, 100), b"hbcdefgh", "what is beyond the end stays out");
+        assert_eq!(shifted(0, 7, 100), b"abcdefga");
+    }
+
+    #[test]
+    fn there_is_room_for_so_many_pieces() {
+        let mut pieces = Pieces::<Outward>::new();
+        for _ in 1..SMALL {
+            pieces.own(b"x").unwrap();
+        }
+        assert_eq!(pieces.own(b"x"), Err(Errno::MSGSIZE));
+        assert_eq!(pieces.len(), SMALL - 1);
+        assert_eq!(pieces.user_list(User::NULL, IOVECS_MAX + 1, 1), Err(Errno::MSGSIZE));
+        assert_eq!(pieces.user_list(User::NULL, 1, 1), Err(Errno::FAULT));
+    }
+}

@@ -299,6 +299,78 @@ static void executed(void)
 	CHECK(OK(recv(5, text, sizeof(text), 0)) == 6);
 }
 
+/* Each connection is one worker's, and none is lost. */
+static void workers(void)
+{
+	enum { WORKERS = 3, CONNECTIONS = 60 };
+	int server = listener(), port = port_of(server);
+	pid_t pids[WORKERS];
+	for (int i = 0; i < WORKERS; i++) {
+		pids[i] = OK(fork());
+		if (pids[i] == 0) {
+			for (char byte = 0; byte != 'q';) {
+				int fd = OK(accept(server, NULL, NULL));
+				CHECK(OK(recv(fd, &byte, 1, 0)) == 1);
+				CHECK(OK(send(fd, &byte, 1, 0)) == 1);
+				OK(close(fd));
+			}
+			_exit(0);
+		}
+	}
+	for (int i = 0; i < CONNECTIONS + WORKERS; i++) {
+		int fd = client(port);
+		char byte = i < CONNECTIONS ? 'x' : 'q', back = 0;
+		CHECK(OK(send(fd, &byte, 1, 0)) == 1);
+		CHECK(OK(recv(fd, &back, 1, 0)) == 1 && back == byte);
+		OK(close(fd));
+	}
+	for (int i = 0; i < WORKERS; i++) {
+		int status;
+		CHECK(OK(waitpid(pids[i], &status, 0)) == pids[i] && status == 0);
+	}
+}
+
+static void *ask_often(void *fd)
+{
+	for (int i = 0; i < 200; i++) {
+		int value = 0;
+		socklen_t len = sizeof(value);
+		OK(getsockopt((int)(long)fd, IPPROTO_TCP, TCP_NODELAY, &value, &len));
+		port_of((int)(long)fd);
+		int other = OK(socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0));
+		OK(close(other));
+	}
+	return NULL;
+}
+
+/* Calls that do not wait are not interrupted, and a handler may make them as well. */
+static int handled;
+
+static void handle(int signal)
+{
+	(void)signal;
+	int value, before = errno;
+	socklen_t len = sizeof(value);
+	CHECK(getsockopt(handled, SOL_SOCKET, SO_KEEPALIVE, &value, &len) == 0 && value == 1);
+	errno = before;
+}
+
+static void signals(void)
+{
+	int fd = handled = listener(), one = 1;
+	OK(setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &one, sizeof(one)));
+	struct sigaction action = {.sa_handler = handle};
+	OK(sigaction(SIGALRM, &action, NULL));
+	struct itimerval alarm = {.it_value.tv_usec = 1000, .it_interval.tv_usec = 1000};
+	OK(setitimer(ITIMER_REAL, &alarm, NULL));
+	pthread_t threads[3];
+	for (int i = 0; i < 3; i++)
+		CHECK(pthread_create(&threads[i], NULL, ask_often, (void *)(long)fd) == 0);
+	ask_often((void *)(long)fd);
+	for (int i = 0; i < 3; i++)
+		CHECK(pthread_join(threads[i], NULL) == 0);
+}
+
 static void *connect_later(void *port)
 {
 	usleep(20000);
@@ -374,6 +446,8 @@ int main(int argc, char **argv)
 		{"options", options},
 		{"fork", fork_and_exec},
 		{"executed", executed},
+		{"workers", workers},
+		{"signals", signals},
 		{"descriptors", descriptors},
 		{"pointers", pointers},
 		{NULL, NULL},

@@ -70,6 +70,50 @@ static void connected(void)
 	CHECK(OK(recv(b, text, sizeof(text), 0)) == 0);
 }
 
+/* The node of the tests says that each message has a TTL of 77. */
+static void ancillary(void)
+{
+	int a = bound(), b = bound(), one = 1;
+	struct sockaddr_in to = loopback(port_of(b)), from;
+	OK(setsockopt(b, IPPROTO_IP, IP_RECVTTL, &one, sizeof(one)));
+	char text[16], control[64];
+	struct iovec parts[3] = {{text, 1}, {text + 5, 0}, {text + 8, 3}};
+	for (unsigned room = 0; room <= sizeof(control); room += 4) {
+		struct msghdr message = {.msg_iov = parts,
+					 .msg_iovlen = 3,
+					 .msg_name = &from,
+					 .msg_namelen = sizeof(from),
+					 .msg_control = control,
+					 .msg_controllen = room};
+		memset(text, 0, sizeof(text));
+		memset(control, 0xff, sizeof(control));
+		CHECK(OK(sendto(a, "abcd", 4, 0, (struct sockaddr *)&to, sizeof(to))) == 4);
+		CHECK(OK(recvmsg(b, &message, 0)) == 4 && ntohs(from.sin_port) == port_of(a));
+		CHECK(text[0] == 'a' && text[1] == 0 && text[5] == 0 && memcmp(text + 8, "bcd\0", 4) == 0);
+		struct cmsghdr *ttl = CMSG_FIRSTHDR(&message);
+		CHECK(message.msg_flags == (room < CMSG_LEN(4) ? MSG_CTRUNC : 0));
+		CHECK(!ttl == (room < sizeof(struct cmsghdr)));
+		if (!ttl)
+			continue;
+		CHECK(ttl->cmsg_level == IPPROTO_IP && ttl->cmsg_type == IP_TTL);
+		CHECK(ttl->cmsg_len == (room < CMSG_LEN(4) ? room : CMSG_LEN(4)));
+		if (room >= CMSG_LEN(4))
+			CHECK(*(int *)CMSG_DATA(ttl) == 77);
+		CHECK((unsigned char)control[message.msg_controllen] == 0xff || message.msg_controllen == sizeof(control));
+	}
+	/* Those who do not ask for it. */
+	for (int len = 0; len < 6; len++) {
+		CHECK(OK(sendto(a, "abcd", 4, 0, (struct sockaddr *)&to, sizeof(to))) == 4);
+		int count;
+		CHECK(polled(b, POLLIN, -1) == POLLIN);
+		OK(ioctl(b, FIONREAD, &count));
+		CHECK(count == 4);
+		memset(text, 0, sizeof(text));
+		CHECK(OK(recv(b, text, len, 0)) == (len < 4 ? len : 4));
+		CHECK(memcmp(text, "abcd", len < 4 ? len : 4) == 0 && text[len < 4 ? len : 4] == 0);
+	}
+}
+
 static void many(void)
 {
 	int a = bound(), b = bound();
@@ -104,6 +148,6 @@ static void many(void)
 int main(int argc, char **argv)
 {
 	static const struct test tests[] = {
-		{"talk", talk}, {"connected", connected}, {"many", many}, {NULL, NULL}};
+		{"talk", talk}, {"connected", connected}, {"ancillary", ancillary}, {"many", many}, {NULL, NULL}};
 	return run_test(tests, argc > 1 ? argv[1] : NULL);
 }

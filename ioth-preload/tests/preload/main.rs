@@ -53,6 +53,16 @@ fn servers_fork_and_exec() {
 }
 
 #[test]
+fn workers_share_a_listener() {
+    case("tcp", "workers");
+}
+
+#[test]
+fn signals_and_threads_come_between() {
+    case("tcp", "signals");
+}
+
+#[test]
 fn descriptors_that_run_out() {
     case("tcp", "descriptors");
 }
@@ -75,6 +85,11 @@ fn connected_datagrams() {
 }
 
 #[test]
+fn ancillary_data() {
+    case("udp", "ancillary");
+}
+
+#[test]
 fn many_messages_at_once() {
     case("udp", "many");
 }
@@ -94,7 +109,7 @@ fn names_and_addresses() {
 
 #[test]
 fn without_a_node_nothing_changes() {
-    for name in ["talk", "options", "fork"] {
+    for name in ["talk", "options", "fork", "workers", "signals"] {
         run(None, &program("tcp"), &[name]);
     }
     run(None, &program("udp"), &["talk"]);

@@ -202,7 +202,12 @@ impl Node {
                 value.truncate(len);
                 return Ok((ok.0, value, None));
             }
-            Op::SetOption => sys::set_option(kernel, args[0], args[1], payload)?,
+            Op::SetOption => {
+                sys::set_option(kernel, args[0], args[1], payload)?;
+                if (args[0], args[1]) == (libc::IPPROTO_IP, libc::IP_RECVTTL) {
+                    socket.set(user, State::Ancillary);
+                }
+            }
             Op::Shutdown => {
                 Errno::result(sys::shutdown(kernel, args[0]))?;
                 if socket.is(State::Listening) {
@@ -368,9 +373,11 @@ impl Socket {
                 Ok((len, from)) => (len, Head::new(HeadKind::Message, &from)),
                 Err(errno) => (0, Head::new(HeadKind::Error(errno as i32), &[])),
             };
-            let head = head.emit();
-            let slices = [IoSlice::new(&head), IoSlice::new(&buffer[..len])];
-            let slices = if self.is(State::Connected) { &slices[1..] } else { &slices[..] };
+            let is_ancillary = self.is(State::Ancillary);
+            let control = if is_ancillary { ttl() } else { Vec::new() };
+            let head = Head { control_len: control.len() as u32, ..head }.emit();
+            let slices = [IoSlice::new(&head), IoSlice::new(&control), IoSlice::new(&buffer[..len])];
+            let slices = if self.is(State::Connected) { &slices[2..] } else { &slices[..] };
             let flags = MsgFlags::MSG_NOSIGNAL;
             if sendmsg::<UnixAddr>(self.end.as_raw_fd(), slices, &[], flags, None).is_err() {
                 return;
@@ -378,6 +385,15 @@ impl Socket {
         }
     }
 }
+
+/// IP_TTL as ancillary data (cmsg(3)).
+fn ttl() -> Vec<u8> {
+    let numbers = [libc::IPPROTO_IP, libc::IP_TTL, TTL, 0];
+    let header = (size_of::<libc::cmsghdr>() + 4).to_ne_bytes();
+    header.into_iter().chain(numbers.into_iter().flat_map(i32::to_ne_bytes)).collect()
+}
+
+const TTL: i32 = 77;
 
 /// Moves bytes until their end.
 fn copy(from: &OwnedFd, to: &OwnedFd) {
