@@ -6,6 +6,7 @@ mod calls;
 mod filter;
 mod frames;
 mod ingress;
+mod names;
 mod netlink;
 mod switch;
 mod text;
@@ -14,6 +15,7 @@ pub use calls::calls;
 pub use filter::filter;
 pub use frames::{dialogue, frames};
 pub use ingress::{Tally, ingress, ingress_tally};
+pub use names::{dns, names};
 pub use netlink::{netlink_reply, netlink_request};
 pub use switch::vde_reply;
 pub use text::{address, config, fault, sockaddr, vnl};
@@ -27,10 +29,12 @@ pub const ENTRIES: &[(&str, Entry)] = &[
     ("calls", calls),
     ("config", config),
     ("dialogue", dialogue),
+    ("dns", dns),
     ("fault", fault),
     ("filter", filter),
     ("frames", frames),
     ("ingress", ingress),
+    ("names", names),
     ("netlink_reply", netlink_reply),
     ("netlink_request", netlink_request),
     ("sockaddr", sockaddr),
