@@ -1,6 +1,7 @@
 //! The node process's side of the protocol, asked by a program that is written out here.
 #![deny(unsafe_code)]
 
+mod names;
 mod program;
 mod sys;
 

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use ioth::conf::Resolver;
 use ioth::{Errno, SockAddr, Stack};
 use ioth_node::{ServeError, Setup, serve};
 use ioth_node_proto::{Head, HeadKind, Op, Place, Reply, Request, State, request_flags};
@@ -31,6 +32,11 @@ pub(crate) struct Node {
 impl Node {
     /// A node with loopback and nothing else.
     pub(crate) fn start() -> Node {
+        Node::start_with(Resolver::default())
+    }
+
+    /// The same with name servers and domains.
+    pub(crate) fn start_with(resolver: Resolver) -> Node {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let name = format!("ioth-test/{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
         let place = Place::new(&name, [7; 16]).unwrap();
@@ -39,7 +45,7 @@ impl Node {
         listen(&control, Backlog::new(64).unwrap()).unwrap();
         let (lease, ours) = nix::unistd::pipe().unwrap();
         let stack = Stack::new("stack=smoltcp").unwrap();
-        let setup = Setup { stack, resolver: Default::default(), place, control, lease };
+        let setup = Setup { stack, resolver, place, control, lease };
         Node { place, lease: Some(ours), thread: Some(std::thread::spawn(|| serve(setup))) }
     }
 
@@ -83,14 +89,17 @@ impl Node {
     }
 
     pub(crate) fn hear(&self, conversation: &OwnedFd) -> Result<(i32, Vec<u8>, Option<OwnedFd>), Errno> {
-        await_events(conversation.as_fd(), PollFlags::POLLIN);
-        let mut buffer = vec![0; ioth_node_proto::REQUEST_ROOM];
-        let (len, fd) = receive(conversation.as_fd(), &mut buffer);
-        let (reply, payload) = Reply::parse(&buffer[..len]).expect("a reply");
+        let (reply, payload, fd) = hear(conversation);
         match reply.result {
             error if error < 0 => Err(Errno::from_raw(-error)),
-            result => Ok((result, payload.to_vec(), fd)),
+            result => Ok((result, payload, fd)),
         }
+    }
+
+    /// The whole reply, and its payload.
+    pub(crate) fn reply(&self, conversation: &OwnedFd) -> (Reply, Vec<u8>) {
+        let (reply, payload, _) = hear(conversation);
+        (reply, payload)
     }
 
     pub(crate) fn socket(&self, domain: i32, kind: i32) -> OwnedFd {
@@ -162,6 +171,14 @@ impl Node {
     pub(crate) fn is_over(&self) -> bool {
         self.thread.as_ref().unwrap().is_finished()
     }
+}
+
+fn hear(conversation: &OwnedFd) -> (Reply, Vec<u8>, Option<OwnedFd>) {
+    await_events(conversation.as_fd(), PollFlags::POLLIN);
+    let mut buffer = vec![0; ioth_node_proto::REQUEST_ROOM];
+    let (len, fd) = receive(conversation.as_fd(), &mut buffer);
+    let (reply, payload) = Reply::parse(&buffer[..len]).expect("a reply");
+    (reply, payload.to_vec(), fd)
 }
 
 /// accept(2) as the preload does it.

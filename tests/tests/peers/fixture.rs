@@ -173,6 +173,13 @@ impl Kernel {
     }
 }
 
+impl Kernel {
+    /// Starts a program there, which ends with its holder.
+    pub(crate) fn start(&self, command: &mut Command, supply: &str) -> Process {
+        self.run(|| Process::start(command, supply))
+    }
+}
+
 /// Runs ip(8) with these words.
 fn ip(words: &str) {
     command("ip", words, "apt-get install iproute2");
@@ -188,7 +195,7 @@ pub(crate) fn command(program: &str, words: &str, supply: &str) -> String {
 }
 
 /// A child process that ends with its holder.
-struct Process(Child);
+pub(crate) struct Process(Child);
 
 impl Process {
     fn start(command: &mut Command, supply: &str) -> Self {
