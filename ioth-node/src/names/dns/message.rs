@@ -193,7 +193,7 @@ type Parsed<'a> = ParsedName<&'a [u8]>;
 fn begin(answer: &Message<[u8]>) -> Result<(Parsed<'_>, Host), Failure> {
     check(answer.as_slice())?;
     let question = answer.sole_question().map_err(|_| Failure::NoRecovery)?.into_qname();
-    let name = question.to_name::<Vec<u8>>().to_string();
+    let name = text(&question).ok_or(Failure::NoRecovery)?;
     Ok((question, Host { name, ..Host::default() }))
 }
 
@@ -219,6 +219,7 @@ fn follow<'a>(
 /// A host's name as text without the dot at its end; `None` for other names.
 fn text(name: &Parsed<'_>) -> Option<String> {
     let text = name.to_name::<Vec<u8>>().to_string();
-    let text = text.strip_suffix('.').unwrap_or(&text);
+    // The root's name is a dot.
+    let text = text.strip_suffix('.').filter(|text| !text.is_empty()).unwrap_or(&text);
     is_hostname(text).then(|| text.to_owned())
 }

@@ -462,6 +462,9 @@ fn chains_that_go_round_or_too_far_end() {
     assert_eq!(message::addresses(&long), Err(Failure::NoRecovery));
     let odd = zone(query, &["a.example CNAME a\\032b.example", "a\\032b.example A 192.0.2.1"]);
     assert_eq!(message::addresses(&odd), Err(Failure::NoRecovery));
+    let root = Query::new(1, &Name::root_vec(), Class::IN, Rtype::A).message;
+    let root = zone(Message::from_slice(&root).unwrap(), &[". A 192.0.2.1"]);
+    assert_eq!(message::addresses(&root).map(|host| host.name), Ok(".".to_owned()));
     let stranger = zone(query, &["b.example A 192.0.2.1"]);
     assert_eq!(message::addresses(&stranger), Err(Failure::NoData));
 }
