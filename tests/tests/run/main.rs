@@ -9,5 +9,6 @@
 
 mod command;
 mod nginx;
+mod python;
 mod sshd;
 mod world;

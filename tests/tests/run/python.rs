@@ -1,0 +1,75 @@
+//! CPython's own tests: what passes on the kernel passes under `ioth run`.
+//!
+//! `python/MODULE.txt` are the ids of those that pass on the kernel, in a namespace with loopback up, written by
+//! `unshare -n sh -c 'ip link set lo up; /usr/bin/python3 tests/tests/run/python/runner.py test.MODULE MODULE.txt'`
+//! (as root, with Debian's libpython3.11-testsuite). A test that is skipped has not passed.
+
+use std::collections::BTreeSet;
+use std::fs::read_to_string;
+use std::path::{Path, PathBuf};
+
+use crate::world::in_world;
+
+/// Debian's, whose tests they are; another python may come first in the path.
+const PYTHON: &str = "/usr/bin/python3";
+
+fn directory() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/run/python")
+}
+
+/// The ids in a file, without comments and empty lines.
+fn ids(file: &Path) -> BTreeSet<String> {
+    let text = read_to_string(file).unwrap_or_else(|error| panic!("{}: {error}", file.display()));
+    let lines = text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'));
+    lines.map(str::to_owned).collect()
+}
+
+fn passes(module: &str) {
+    in_world(|world| {
+        let passed = world.path("passed");
+        let run = world
+            .run_on("stack=smoltcp", PYTHON)
+            .arg(directory().join("runner.py"))
+            .arg(format!("test.{module}"))
+            .arg(&passed)
+            .finish();
+        assert!(
+            run.status.success(),
+            "{:?}; needed: apt-get install libpython3.11-testsuite\n{}",
+            run.status,
+            run.stderr
+        );
+        let kernel = ids(&directory().join(format!("{module}.txt")));
+        assert!(!kernel.is_empty());
+        let exceptions = ids(&directory().join("exceptions.txt"));
+        let passed = ids(&passed);
+        let missing: Vec<_> = kernel.difference(&passed).filter(|id| !exceptions.contains(*id)).collect();
+        assert!(missing.is_empty(), "pass on the kernel, and not here: {missing:#?}\n{}", run.stderr);
+        world.wait_for_nodes(0);
+    });
+}
+
+macro_rules! modules {
+    ($($module:ident)*) => {$(
+        #[test]
+        fn $module() {
+            passes(stringify!($module));
+        }
+    )*};
+}
+
+modules! {
+    test_socket test_socketserver test_selectors test_select test_poll test_epoll test_httplib test_httpservers
+}
+
+#[test]
+fn exceptions_are_of_tests_that_pass_on_the_kernel() {
+    let lists =
+        std::fs::read_dir(directory()).expect("the lists").map(|entry| entry.expect("an entry").path());
+    let lists = lists.filter(|path| path.extension().is_some_and(|extension| extension == "txt"));
+    let known: BTreeSet<_> =
+        lists.filter(|path| !path.ends_with("exceptions.txt")).flat_map(|list| ids(&list)).collect();
+    let unknown: Vec<_> =
+        ids(&directory().join("exceptions.txt")).into_iter().filter(|id| !known.contains(id)).collect();
+    assert!(unknown.is_empty(), "{unknown:#?}");
+}
