@@ -11,6 +11,7 @@
 //! The node process ends when the last program has gone, which the *lease* tells: the end of a pipe that programs inherit.
 #![deny(unsafe_code)]
 
+mod announce;
 mod args;
 mod desk;
 mod failure;

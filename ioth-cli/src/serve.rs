@@ -13,6 +13,7 @@ use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::unistd::{chdir, dup2_stderr, dup2_stdin, dup2_stdout, pipe2, setsid};
 
+use crate::announce::announce;
 use crate::args::Serve;
 use crate::desk::Desk;
 use crate::failure::{Context, Failure, Result};
@@ -70,6 +71,7 @@ pub(crate) fn serve(begin: Begin<'_>, ready: impl FnOnce() -> Result<()>) -> Res
             (lease, Some(Desk::new(Claim::new(name)?, begin.place, programs, signals)))
         }
     };
+    announce(&stack);
     ready()?;
     let release = desk.map(|desk| {
         let claim = desk.claim();

@@ -253,7 +253,10 @@ impl Node {
     pub(crate) fn delete(&self) -> Result<()> {
         let mut locked = self.lock();
         let busy = self.users.load(Ordering::Relaxed) > 0;
-        locked.core.deleted |= !busy;
+        if !busy {
+            locked.core.deleted = true;
+            locked.core.engine.leave();
+        }
         self.conclude(locked);
         if busy {
             return Err(Errno::EBUSY);
@@ -264,6 +267,11 @@ impl Node {
             port.detach();
         }
         Ok(())
+    }
+
+    /// Whether [`delete`](Self::delete) has ended the node.
+    pub(crate) fn is_deleted(&self) -> bool {
+        self.lock().core.deleted
     }
 
     /// Waits until one of `interest`, `ERR` or `HUP` holds, first awake and then asleep. False after the deadline.

@@ -77,7 +77,8 @@ impl Stack for Smoltcp {
 impl Drop for Smoltcp {
     fn drop(&mut self) {
         // With sockets left the node goes with the last of them. The reactor's thread can't wait for its own timers.
-        if self.node.check().is_ok() && !Reactor::is_current_thread() {
+        // One that was deleted has waited already.
+        if self.node.check().is_ok() && !Reactor::is_current_thread() && !self.node.is_deleted() {
             let _ = self.node.delete();
         }
     }

@@ -140,6 +140,9 @@ impl Engine {
 
     /// Sends a request back as a reply: the same identifier, sequence number and data.
     fn echo(&mut self, header: &IpHeader, request: &[u8], reply: u8) {
+        if self.net.leaving {
+            return;
+        }
         let local = self.net.tables.is_local(header.dst, None).is_some();
         let source = local.then_some(header.dst);
         let scope = super::addr::is_link_local(header.src).then_some(self.arrived_by);
@@ -166,6 +169,9 @@ impl Engine {
 
     /// Tells the sender of a packet why it was not delivered, if it may be told.
     pub(super) fn unreachable(&mut self, packet: &[u8], header: &IpHeader, reason: Unreachable) {
+        if self.net.leaving {
+            return;
+        }
         let ipv4 = header.src.is_ipv4();
         let Some((kind, code, word)) = reason.message(ipv4) else { return };
         // RFC 1122 §3.2.2, RFC 4443 §2.4(e): never about an ICMP error, to nobody, to many, or from many.

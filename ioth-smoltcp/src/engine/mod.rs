@@ -199,6 +199,12 @@ impl Engine {
         self.net.port(ifindex).map(|port| port.counters)
     }
 
+    /// The node has no sockets and ends as soon as what they sent has arrived. Another may have its addresses already: this
+    /// one takes what is sent to it by name, answers nobody who asks for an address, and refuses nothing.
+    pub fn leave(&mut self) {
+        self.net.leaving = true;
+    }
+
     /// A frame arrived on an interface.
     pub fn handle_frame(&mut self, ifindex: u32, mut frame: Frame) {
         let up = self.net.tables.iface(ifindex).filter(|iface| iface.is_up()).map(|iface| iface.mac());
@@ -217,8 +223,9 @@ impl Engine {
             self.packet_input(ifindex, destination, &frame);
         }
         if destination != mac
-            && destination != MacAddr::BROADCAST
-            && !(destination.is_group() && self.net.tables.wants_group(destination, ifindex))
+            && (self.net.leaving || destination != MacAddr::BROADCAST)
+            && (self.net.leaving
+                || !(destination.is_group() && self.net.tables.wants_group(destination, ifindex)))
         {
             self.net.drops.not_ours += 1;
             return;

@@ -101,6 +101,8 @@ pub(crate) struct Net {
     pub(crate) epoch: std::time::Duration,
     /// A socket's user wants time stamps.
     pub(crate) stamping: bool,
+    /// The node only waits for what its closed sockets sent: to everybody else it is not there any more.
+    pub(crate) leaving: bool,
     pub(crate) tables: Tables,
     pub(crate) neighbours: Neighbours,
     pub(crate) reassembly: Reassembly,
@@ -125,6 +127,7 @@ impl Net {
             now,
             epoch: std::time::Duration::ZERO,
             stamping: false,
+            leaving: false,
             tables: Tables::with_seed(random.next_u64()),
             neighbours: Neighbours::new(random.next_u64()),
             reassembly: Reassembly::new(random.next_u64()),

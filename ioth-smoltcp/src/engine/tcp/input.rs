@@ -225,6 +225,9 @@ impl Engine {
 
     /// Sends a segment without a connection: a RST, or the last ACK again.
     fn reply(&mut self, header: &IpHeader, tuple: &Tuple, sequence: u32, ack: Option<u32>, rst: bool) {
+        if rst && self.net.leaving {
+            return;
+        }
         if rst && !self.net.icmp_limit.take(self.net.now) {
             self.net.drops.icmp_limited += 1;
             return;

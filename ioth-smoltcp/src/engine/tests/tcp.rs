@@ -253,6 +253,38 @@ fn data_sent_before_close_arrives() {
 }
 
 #[test]
+fn a_node_that_leaves_is_there_for_its_connections_only() {
+    for v6 in [false, true] {
+        let mut lan = Lan::new(3, WIRE);
+        let (client, server) = lan.connection(v6);
+        // More than a window, so that it takes a while, and no socket is left.
+        let data = vec![7; 2_000_000];
+        let sent = send(&mut lan.nodes[0], client, &data).unwrap();
+        lan.nodes[0].close(client);
+        lan.nodes[0].leave();
+        // The third asks everybody for the address, the second knows who has it: it is refused nothing.
+        for asker in [2, 1] {
+            let stranger = lan.stream(asker, if v6 { Domain::INET6 } else { Domain::INET });
+            let connected = lan.nodes[asker].connect(stranger, &SockAddr::Ip(addr(0, v6, 81)));
+            assert_eq!(connected, Err(Errno::EINPROGRESS));
+            let answered =
+                lan.run_until(Duration::from_secs(2), |lan| !lan.nodes[asker].connecting(stranger));
+            assert!(!answered, "{asker}: {:?}", lan.nodes[asker].take_error(stranger));
+        }
+        let mut received = 0;
+        let mut buffer = vec![0; 1 << 16];
+        assert!(lan.run_until(Duration::from_secs(60), |lan| loop {
+            match recv(&mut lan.nodes[1], server, &mut buffer) {
+                Ok(0) => return true,
+                Ok(n) => received += n,
+                Err(_) => return false,
+            }
+        }));
+        assert_eq!(received, sent);
+    }
+}
+
+#[test]
 fn the_backlog_is_real() {
     let mut lan = Lan::new(2, WIRE);
     let listener = lan.stream(1, Domain::INET6);
