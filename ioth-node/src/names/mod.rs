@@ -259,28 +259,35 @@ impl Names {
         index.or_else(|| numeric::scope_number(text))
     }
 
-    /// IPv6 addresses; IPv4 ones in IPv6's form instead with `AI_V4MAPPED`, or as well with `AI_ALL` too.
+    /// IPv6 addresses; IPv4 ones in IPv6's form instead with `AI_V4MAPPED`, or as well with `AI_ALL` too. What one source
+    /// has, be it IPv4 alone, goes before all that the next has, as in glibc.
     async fn host_mapped(&self, name: &str, query: &Query<'_>) -> Result<Host, HostError> {
-        let v6 = self.host(name, Family::V6).await;
-        if !query.has(libc::AI_V4MAPPED) || v6.is_ok() && !query.has(libc::AI_ALL) {
-            return v6;
+        let wants_v4 = |has_v6: bool| query.has(libc::AI_V4MAPPED) && (query.has(libc::AI_ALL) || !has_v6);
+        let hosts = self.hosts.get();
+        let v6 = hosts.by_name(name, Family::V6).ok_or(HostError::NotFound);
+        let v4 = match wants_v4(v6.is_ok()) {
+            true => hosts.by_name(name, Family::V4).ok_or(HostError::NotFound),
+            false => Err(HostError::NotFound),
+        };
+        if v6.is_ok() || v4.is_ok() {
+            return both(v6, v4);
         }
-        let v4 = self
-            .host(name, Family::V4)
-            .await
-            .map(|host| Host { addresses: host.addresses.into_iter().map(mapped).collect(), ..host });
-        match (v6, v4) {
-            (Ok(v6), Ok(v4)) => Ok(Host { addresses: [v6.addresses, v4.addresses].concat(), ..v6 }),
-            (Ok(host), Err(_)) | (Err(_), Ok(host)) => Ok(host),
-            (Err(v6), Err(v4)) => Err(both_failed(v6, v4)),
+        match self.host_elsewhere(name, Family::V6).await {
+            v6 if wants_v4(v6.is_ok()) => both(v6, self.host_elsewhere(name, Family::V4).await),
+            v6 => v6,
         }
     }
 
-    /// A host by its name: from the hosts file, else by what localhost means, else from the servers.
+    /// A host by its name, from the first source that has it.
     async fn host(&self, name: &str, family: Family) -> Result<Host, HostError> {
-        if let Some(host) = self.hosts.get().by_name(name, family) {
-            return Ok(host);
+        match self.hosts.get().by_name(name, family) {
+            Some(host) => Ok(host),
+            None => self.host_elsewhere(name, family).await,
         }
+    }
+
+    /// A host that the hosts file does not have: what localhost means, else from the servers.
+    async fn host_elsewhere(&self, name: &str, family: Family) -> Result<Host, HostError> {
         if is_localhost(name) {
             let addresses = match family {
                 Family::V4 => vec![Ipv4Addr::LOCALHOST.into()],
@@ -383,12 +390,17 @@ fn mapped(ip: IpAddr) -> IpAddr {
     }
 }
 
-/// What two failures are together: as glibc has it, one that may pass only when both may.
-fn both_failed(a: HostError, b: HostError) -> HostError {
-    match (a, b) {
-        (HostError::Internal(errno), _) | (_, HostError::Internal(errno)) => HostError::Internal(errno),
-        (a, b) if a == b => a,
-        (HostError::NotFound, _) | (_, HostError::NotFound) => HostError::NotFound,
-        _ => HostError::NoData,
+/// IPv6 addresses and IPv4 ones in IPv6's form. A failure is as glibc has it one that may pass only when both may.
+fn both(v6: Result<Host, HostError>, v4: Result<Host, HostError>) -> Result<Host, HostError> {
+    let v4 = v4.map(|host| Host { addresses: host.addresses.into_iter().map(mapped).collect(), ..host });
+    match (v6, v4) {
+        (Ok(v6), Ok(v4)) => Ok(Host { addresses: [v6.addresses, v4.addresses].concat(), ..v6 }),
+        (Ok(host), Err(_)) | (Err(_), Ok(host)) => Ok(host),
+        (Err(HostError::Internal(errno)), _) | (_, Err(HostError::Internal(errno))) => {
+            Err(HostError::Internal(errno))
+        }
+        (Err(v6), Err(v4)) if v6 == v4 => Err(v6),
+        (Err(HostError::NotFound), _) | (_, Err(HostError::NotFound)) => Err(HostError::NotFound),
+        _ => Err(HostError::NoData),
     }
 }

@@ -107,7 +107,7 @@ const TCP: [(i32, i32); 1] = [(libc::SOCK_STREAM, 0)];
 #[test]
 fn every_kind_of_query_is_answered_as_glibc_does() {
     in_namespace(|| {
-        let names = pair(&["10.0.0.1/24", "fd00::1/64"]);
+        let names = pair(&["198.18.7.1/24", "fd00::1/64"]);
         let kinds = [
             (0, 0),
             (libc::SOCK_STREAM, 0),
@@ -152,7 +152,7 @@ fn every_kind_of_query_is_answered_as_glibc_does() {
 #[test]
 fn every_kind_of_host_is_answered_as_glibc_does() {
     in_namespace(|| {
-        let names = pair(&["10.0.0.1/24", "fd00::1/64"]);
+        let names = pair(&["198.18.7.1/24", "fd00::1/64"]);
         let hosts = [
             None,
             Some(""),
@@ -161,11 +161,11 @@ fn every_kind_of_host_is_answered_as_glibc_does() {
             Some("127.1"),
             Some("0x7f000001"),
             Some("1.2.3.4.5"),
-            Some("10.0.0.2"),
+            Some("198.18.7.2"),
             Some("::1"),
             Some("fd00::2"),
-            Some("::ffff:10.0.0.2"),
-            Some("::ffff:10.0.0.2%1"),
+            Some("::ffff:198.18.7.2"),
+            Some("::ffff:198.18.7.2%1"),
             Some("fe80::1"),
             Some("fe80::1%vde0"),
             Some("fe80::1%7"),
@@ -223,12 +223,12 @@ fn every_kind_of_host_is_answered_as_glibc_does() {
 #[test]
 fn addresses_are_named_as_glibc_does() {
     in_namespace(|| {
-        let names = pair(&["10.0.0.1/24", "fd00::1/64"]);
+        let names = pair(&["198.18.7.1/24", "fd00::1/64"]);
         let vde0 = names.stack.if_nametoindex("vde0").unwrap();
         let addrs = [
             "127.0.0.1:80".to_owned(),
             "127.0.0.9:0".to_owned(),
-            "10.0.0.2:53".to_owned(),
+            "198.18.7.2:53".to_owned(),
             "[fd00::2]:514".to_owned(),
             "[::ffff:127.0.0.1]:4711".to_owned(),
             "[::]:80".to_owned(),
@@ -293,10 +293,10 @@ fn what_the_judge_cannot_be_asked() {
 
 #[test]
 fn what_the_node_has_no_address_of_is_left_out() {
-    for addrs in [&[][..], &["10.0.0.1/24"], &["fd00::1/64"]] {
+    for addrs in [&[][..], &["198.18.7.1/24"], &["fd00::1/64"]] {
         in_namespace(|| {
             let names = pair(addrs);
-            let hosts = [None, Some("10.0.0.2"), Some("fd00::2"), Some("a-name-that-is-nowhere")];
+            let hosts = [None, Some("198.18.7.2"), Some("fd00::2"), Some("a-name-that-is-nowhere")];
             let flags = [libc::AI_ADDRCONFIG, libc::AI_ADDRCONFIG | libc::AI_PASSIVE, 0];
             compare(&names, &hosts, &[Some("80")], &flags, &TCP);
         });

@@ -20,6 +20,8 @@ use crate::task::tests::block_on;
 
 const NODE: &str = "10.0.0.1/24";
 const SERVER: &str = "10.0.0.53/24";
+/// How long is waited for those that do not answer.
+const SHORT: Duration = Duration::from_millis(600);
 const OTHER: &str = "10.0.0.54/24";
 
 /// Two neighbours and the client of the first, whose servers are the second's addresses.
@@ -42,10 +44,7 @@ fn lan() -> Lan {
 fn client(node: &Stack, words: &str) -> Client {
     let mut resolver = Resolver::default();
     resolver.apply(&words.parse().unwrap());
-    let mut client = Client::new(node.clone(), &resolver);
-    // Long enough for every answer that is given, short enough to wait for those that are not.
-    client.servers.patience = Duration::from_millis(400);
-    client
+    Client::new(node.clone(), &resolver)
 }
 
 /// What the server does about a question, in order.
@@ -258,7 +257,8 @@ fn another_server_is_asked() {
 
 #[test]
 fn silence_and_refusal_of_all_servers_are_told_apart() {
-    let lan = lan();
+    let mut lan = lan();
+    lan.client.servers.patience = SHORT;
     let refused = Err(Failure::Unreachable(Errno::ECONNREFUSED));
     assert_eq!(lan.by_name("a.example", Family::Any), refused);
     assert_eq!(block_on(client(&lan.node, "").by_name("a.example", Family::Any)), refused, "no server");
@@ -270,7 +270,8 @@ fn silence_and_refusal_of_all_servers_are_told_apart() {
 
 #[test]
 fn a_late_server_is_asked_again() {
-    let lan = lan();
+    let mut lan = lan();
+    lan.client.servers.patience = SHORT;
     let server = lan.serve(SERVER, |question, count| match count {
         1 => Vec::new(),
         _ => vec![Act::Say(zone(question, &["a.example A 192.0.2.1"]))],
@@ -440,8 +441,7 @@ fn an_ipv6_server() {
     }
     let _server =
         lan.serve("fd00::53", |question, _| vec![Act::Say(zone(question, &["a.example A 192.0.2.1"]))]);
-    let mut client = client(&lan.node, "dns=fd00::53");
-    client.servers.patience = Duration::from_secs(5);
+    let client = client(&lan.node, "dns=fd00::53");
     assert_eq!(addresses(&block_on(client.by_name("a.example.", Family::V4)).unwrap()), ["192.0.2.1"]);
 }
 
