@@ -52,8 +52,8 @@ pub(crate) fn library() -> &'static Path {
 /// A program of `tests/c`, compiled.
 pub(crate) fn program(name: &str) -> PathBuf {
     let program = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("preload-{name}"));
-    // Several tests of one program may compile it at once.
-    let new = program.with_extension(format!("{:?}", std::thread::current().id()));
+    // Several tests of one program may compile it at once, in threads or in processes.
+    let new = program.with_extension(format!("{}-{:?}", std::process::id(), std::thread::current().id()));
     let mut gcc = Command::new("gcc");
     gcc.args(["-std=gnu11", "-O2", "-Wall", "-Wextra", "-Werror", "-D_FORTIFY_SOURCE=2", "-pthread"]);
     gcc.arg(here().join(format!("tests/c/{name}.c"))).arg("-o").arg(&new);
