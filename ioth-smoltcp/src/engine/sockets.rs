@@ -92,6 +92,8 @@ pub(crate) struct Options {
     pub(crate) reuse_port: bool,
     pub(crate) broadcast: bool,
     pub(crate) keep_alive: bool,
+    /// SO_OOBINLINE: told back, and nothing else, for urgent data is always in line.
+    pub(crate) urgent_inline: bool,
     /// SO_LINGER's seconds, when it is on.
     pub(crate) linger: Option<u32>,
     /// tcp(7)
@@ -149,6 +151,7 @@ impl Default for Options {
             reuse_port: false,
             broadcast: false,
             keep_alive: false,
+            urgent_inline: false,
             linger: None,
             tcp: TcpOptions::default(),
             v6_only: false,

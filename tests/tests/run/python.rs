@@ -59,7 +59,7 @@ macro_rules! modules {
 }
 
 modules! {
-    test_socket test_socketserver test_selectors test_select test_poll test_epoll test_httplib test_httpservers
+    test_socket test_socketserver test_selectors test_select test_poll test_epoll test_ftplib test_httplib test_httpservers
 }
 
 #[test]

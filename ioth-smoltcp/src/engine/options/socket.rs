@@ -38,6 +38,7 @@ impl Engine {
             libc::SO_REUSEPORT => options.reuse_port = on,
             libc::SO_BROADCAST => options.broadcast = on,
             libc::SO_KEEPALIVE => options.keep_alive = on,
+            libc::SO_OOBINLINE => options.urgent_inline = on,
             // socket(7): "The kernel doubles this value".
             libc::SO_RCVBUF => options.receive_buffer = Some(doubled(number, MIN_RECEIVE_BUFFER)),
             libc::SO_SNDBUF => options.send_buffer = Some(doubled(number, MIN_SEND_BUFFER)),
@@ -85,6 +86,7 @@ impl Engine {
             libc::SO_REUSEPORT => flag(options.reuse_port),
             libc::SO_BROADCAST => flag(options.broadcast),
             libc::SO_KEEPALIVE => flag(options.keep_alive),
+            libc::SO_OOBINLINE => flag(options.urgent_inline),
             libc::SO_TIMESTAMP | libc::SO_TIMESTAMPNS | SO_TIMESTAMP_NEW | SO_TIMESTAMPNS_NEW => {
                 flag(options.time_stamp.answers(name))
             }

@@ -39,6 +39,7 @@ pub(super) fn socket() -> Vec<Row> {
         SO_REUSEPORT BOTH, SWITCH;
         SO_BROADCAST BOTH, SWITCH;
         SO_KEEPALIVE BOTH, SWITCH;
+        SO_OOBINLINE BOTH, SWITCH;
         SO_TIMESTAMP BOTH, SWITCH;
         SO_TIMESTAMPNS BOTH, SWITCH;
         SO_RCVLOWAT &[Stream], &[1, 5, 0];
