@@ -7,11 +7,11 @@ use std::task::{Wake, Waker};
 
 use ioth::core::reactor::{Reactor, Registration, Source};
 use ioth::{Errno, Events, MsgFlags, SendMsg, Shutdown, SockAddr};
-use ioth_node_proto::{Op, Reply, Request, State, reply_flags, request_flags};
+use ioth_node_proto::{Op, REQUEST_ROOM, Reply, Request, State, reply_flags, request_flags};
 use nix::sys::socket::{SockFlag, accept4};
 use parking_lot::Mutex;
 
-use crate::node::{Node, Remains};
+use crate::node::{Node, Remains, with_scratch};
 use crate::session::{Connect, Session};
 use crate::task::Task;
 use crate::{interfaces, pair, sys};
@@ -158,13 +158,15 @@ impl Conversation {
     }
 
     fn hear(&self) -> Heard {
-        let mut bytes = vec![0; ioth_node_proto::REQUEST_ROOM];
-        match pair::receive_with(self.fd.as_fd(), &mut bytes) {
-            Ok((0, _)) => Heard::End,
-            Ok((len, user)) => {
-                bytes.truncate(len);
+        let heard = with_scratch(|buffer| {
+            let (len, user) = pair::receive_with(self.fd.as_fd(), &mut buffer[..REQUEST_ROOM])?;
+            Ok(Message { bytes: buffer[..len].to_vec(), user })
+        });
+        match heard {
+            Ok(message) if message.bytes.is_empty() => Heard::End,
+            Ok(message) => {
                 self.state.lock().heard = true;
-                Heard::Request(Message { bytes, user })
+                Heard::Request(message)
             }
             Err(Errno::EAGAIN) => Heard::Nothing,
             Err(_) => Heard::End,
@@ -278,7 +280,7 @@ impl Conversation {
         let nonblocking = request.flags & request_flags::NONBLOCK != 0;
         let addr = |payload| SockAddr::from_raw(payload);
         let raw = |addr: SockAddr| (0, addr.to_raw().to_vec());
-        session.catch_up();
+        session.turn();
         session.tell_outcome(user.as_fd());
         match request.op {
             Op::Bind => Outcome::from(addr(payload).and_then(|addr| session.socket.bind(&addr)).map(|()| 0)),

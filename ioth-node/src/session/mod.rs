@@ -34,6 +34,8 @@ pub(crate) struct Session {
     pub(crate) socket: Arc<dyn Socket>,
     node: Weak<Node>,
     me: Weak<Session>,
+    /// Gives it a turn. One for ever: whoever keeps it knows it again, and does not keep a second.
+    waker: Waker,
     /// Whether a turn is due.
     queued: AtomicBool,
     inner: Mutex<Inner>,
@@ -115,6 +117,7 @@ impl Session {
             socket,
             node: Arc::downgrade(node),
             me: me.clone(),
+            waker: Waker::from(Arc::new(Turner(me.clone()))),
             queued: AtomicBool::new(false),
             inner: Mutex::new(Inner { end: None, watch: None, role, error: None }),
         });
@@ -144,11 +147,6 @@ impl Session {
         self.queued.store(false, Ordering::Release);
         let over = self.turn_locked(&mut self.inner.lock());
         self.end(over);
-    }
-
-    /// What a program sent before a request has to act before it.
-    pub(crate) fn catch_up(&self) {
-        self.turn();
     }
 
     fn turn_locked(&self, inner: &mut Inner) -> Option<Remains> {
@@ -197,8 +195,7 @@ impl Session {
 
     /// Whether something holds at the socket; if not, a turn comes when it does.
     fn is_ready(&self, interest: Events) -> bool {
-        let waker = Waker::from(Arc::new(Turner(self.me.clone())));
-        matches!(self.socket.poll_ready(interest, &waker), Poll::Ready(_))
+        matches!(self.socket.poll_ready(interest, &self.waker), Poll::Ready(_))
     }
 
     /// Ends the socket; the pair ends when `inner` has let go of it.
@@ -223,7 +220,7 @@ impl Session {
     }
 }
 
-/// The requests.
+/// The requests. The session has had its turn: what the program sent before acts before.
 impl Session {
     /// Lets the program that asks know what has become of a connection that nobody waited for.
     pub(crate) fn tell_outcome(&self, user: BorrowedFd<'_>) {
@@ -260,7 +257,6 @@ impl Session {
         nonblocking: bool,
         conversation: &Arc<Conversation>,
     ) -> Connect {
-        self.turn();
         let result = self.socket.connect(addr);
         let mut inner = self.inner.lock();
         let Inner { end: Some(end), role, .. } = &mut *inner else { return Connect::Done(Err(Errno::EBADF)) };
@@ -321,7 +317,6 @@ impl Session {
 
     /// shutdown(2); true when the program does it by itself.
     pub(crate) fn shutdown(&self, how: Shutdown) -> Result<bool> {
-        self.turn();
         let mut inner = self.inner.lock();
         if matches!(inner.role, Role::Stream(_)) {
             return Ok(true);
@@ -341,7 +336,6 @@ impl Session {
 
     /// sendmsg(2) of a message by a request.
     pub(crate) fn send(&self, message: &SendMsg<'_>, flags: MsgFlags) -> Result<usize> {
-        self.turn();
         self.socket.send(message, flags | MsgFlags::DONTWAIT)
     }
 
@@ -351,7 +345,6 @@ impl Session {
     }
 
     pub(crate) fn option(&self, level: i32, name: i32, value: &mut [u8]) -> Result<usize> {
-        self.turn();
         if (level, name) == (libc::SOL_SOCKET, libc::SO_ERROR)
             && let Some(error) = self.inner.lock().error.take()
         {
@@ -364,7 +357,6 @@ impl Session {
     }
 
     pub(crate) fn set_option(&self, user: BorrowedFd<'_>, level: i32, name: i32, value: &[u8]) -> Result<()> {
-        self.turn();
         self.socket.set_option(level, name, value)?;
         let mut inner = self.inner.lock();
         if let Inner { end: Some(end), role: Role::Messages(messages), .. } = &mut *inner
