@@ -37,6 +37,7 @@ pub mod link;
 pub mod null;
 pub mod pcap;
 pub mod schemes;
+pub mod stream;
 pub mod vde;
 pub mod vnl;
 

@@ -8,6 +8,7 @@ mod frames;
 mod ingress;
 mod names;
 mod netlink;
+mod stream;
 mod switch;
 mod text;
 
@@ -17,6 +18,7 @@ pub use frames::{dialogue, frames};
 pub use ingress::{Tally, ingress, ingress_tally};
 pub use names::{dns, names};
 pub use netlink::{netlink_reply, netlink_request};
+pub use stream::stream;
 pub use switch::vde_reply;
 pub use text::{address, config, fault, sockaddr, vnl};
 
@@ -38,6 +40,7 @@ pub const ENTRIES: &[(&str, Entry)] = &[
     ("netlink_reply", netlink_reply),
     ("netlink_request", netlink_request),
     ("sockaddr", sockaddr),
+    ("stream", stream),
     ("vde_reply", vde_reply),
     ("vnl", vnl),
 ];
