@@ -30,6 +30,7 @@
 //! What it does not do: nothing here knows IP.
 #![deny(unsafe_code)]
 
+pub mod bridge;
 pub mod fault;
 pub mod frame;
 pub mod lan;
@@ -41,6 +42,7 @@ pub mod stream;
 pub mod vde;
 pub mod vnl;
 
+mod ether;
 mod sys;
 mod tally;
 

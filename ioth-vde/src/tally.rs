@@ -2,12 +2,8 @@
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
+use crate::ether::{HEADER, TAG, is_tagged};
 use crate::{Batch, Checksum, Counters, Frame, Properties};
-
-/// Length of an Ethernet header, in bytes.
-pub(crate) const HEADER: usize = 14;
-/// Length of an IEEE 802.1Q tag, in bytes.
-const TAG: usize = 4;
 
 /// [`Counters`] in the making.
 #[derive(Debug, Default)]
@@ -86,7 +82,7 @@ fn fits(frame: &Frame, properties: &Properties) -> bool {
         None => properties.mtu,
     };
     // IEEE 802.1Q: the tag does not count against the MTU.
-    let tagged = frame.len() > packet + HEADER && frame[12..14] == [0x81, 0x00];
+    let tagged = frame.len() > packet + HEADER && is_tagged(frame);
     frame.len() >= HEADER && frame.len() <= packet + HEADER + if tagged { TAG } else { 0 }
 }
 

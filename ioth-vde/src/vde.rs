@@ -20,8 +20,9 @@ use ioth_core::{Errno, Events};
 use nix::sys::socket::{MsgFlags, Shutdown, recv, shutdown};
 use parking_lot::Mutex;
 
+use crate::ether::HEADER;
 use crate::schemes::Spec;
-use crate::tally::{HEADER, Tally};
+use crate::tally::Tally;
 use crate::vnl::{Keys, Params};
 use crate::{Batch, Counters, Frame, Link, LinkError, Properties, Receiver, sys};
 use connect::{Connection, DataKind, Options, PortName};

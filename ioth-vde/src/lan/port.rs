@@ -9,7 +9,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use parking_lot::{Mutex, RwLock};
 
 use super::Lan;
-use super::table::{FOREVER, Hasher, Mac, Wishes, is_group, mac_at};
+use super::table::{FOREVER, Wishes};
+use crate::ether::{Hasher, Mac, is_group, mac_at};
 use crate::tally::Tally;
 use crate::{Batch, Counters, Filter, Frame, Link, LinkError, Properties, Receiver};
 

@@ -9,10 +9,7 @@ use ioth_core::MacAddr;
 
 use super::port::Member;
 use crate::Filter;
-
-/// An Ethernet address as a number: cheap to hash and compare.
-pub(super) type Mac = u64;
-pub(super) type Hasher = foldhash::fast::RandomState;
+use crate::ether::{Hasher, Mac, is_group, mac_at};
 
 /// Learned addresses at most; then old ones make room.
 pub(super) const LEARNED_MAX: usize = 4096;
@@ -23,17 +20,6 @@ pub(super) const LEARNED_AGE: u32 = 120;
 pub(super) const FOREVER: u32 = u32::MAX;
 
 const BROADCAST: Mac = 0xffff_ffff_ffff;
-
-/// Reads an address from a frame: the destination is at 0, the source at 6.
-pub(super) fn mac_at(frame: &[u8], at: usize) -> Mac {
-    let mut bytes = [0; 8];
-    bytes[2..].copy_from_slice(&frame[at..at + 6]);
-    Mac::from_be_bytes(bytes)
-}
-
-pub(super) fn is_group(mac: Mac) -> bool {
-    mac >> 40 & 1 != 0
-}
 
 /// Which ports are where.
 pub(super) struct Table {

@@ -178,7 +178,7 @@ fn learned_table_is_bounded_and_expires() {
         a.send(&[frame(addr(9), station(n), 0)]);
     }
     assert_eq!(lan.table.read().learned_len(), LEARNED_MAX);
-    let mac = super::table::mac_at(&station(LEARNED_MAX as u32 + 499).0, 0);
+    let mac = crate::ether::mac_at(&station(LEARNED_MAX as u32 + 499).0, 0);
     let table = lan.table.read();
     assert_eq!(table.route(mac, LEARNED_AGE).0[0].len(), 1);
     assert_eq!(table.route(mac, LEARNED_AGE + lan.now() + 1).0[0].len(), 2);

@@ -1,0 +1,565 @@
+//! The brain of a switch: which ports a frame goes to, and in which form.
+//!
+//! It does no I/O. Whoever has ports announces them with [`Bridge::activate`], asks [`Bridge::forward`] for each
+//! frame that arrived, in order, with the time in seconds since some fixed moment, sends the frame to the ports that it
+//! names, and tells what became of it with [`Bridge::sent`] and [`Bridge::dropped`]. Nothing has to be polled: what is
+//! too old is not found any more, and its place is taken by others.
+//!
+//! IEEE 802.1Q as `vde_switch` has it. A port is in one VLAN *untagged*, at first VLAN 0, or in none, and in any number of
+//! VLANs *tagged*. A frame without a tag belongs to its port's untagged VLAN; one with a tag is taken when its port is in
+//! that VLAN. It goes to the members of its VLAN, with the tag to tagged ones. Bridges learn by VLAN.
+//! A hub sends everything everywhere, as it is.
+
+mod ports;
+mod stations;
+
+use std::collections::BTreeMap;
+
+use ioth_core::{Errno, MacAddr};
+
+use crate::ether::{FRAME_MAX, HEADER, Mac, TAG, is_group, is_tagged, mac_at, vlan_of};
+use ports::PortSet;
+use stations::{Key, Learned, Stations};
+
+/// The VLAN of a port's untagged frames when there is none: they are dropped.
+pub const NO_VLAN: u16 = 0xfff;
+/// The highest VLAN that can be made. (IEEE 802.1Q has 4094 as well; `vde_switch` does not.)
+pub const VLAN_MAX: u16 = 0xffd;
+/// Most ports of a bridge.
+pub const PORTS_MAX: usize = 1 << 16;
+
+/// What a bridge is like.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Config {
+    /// Port numbers are lower than this.
+    pub ports: usize,
+    /// It does not learn, and knows no VLANs.
+    pub hub: bool,
+    /// Stations that it knows at most; then some make room.
+    pub stations: usize,
+    /// For how many seconds a station is known after its last frame.
+    pub expire: u32,
+    /// For how many seconds a station stays where it was heard, whoever else sends from its address.
+    pub persistence: u32,
+}
+
+impl Default for Config {
+    /// A switch of 32 ports as `vde_switch` has it, that knows 100,000 stations.
+    fn default() -> Self {
+        Config { ports: 32, hub: false, stations: 100_000, expire: 100, persistence: 3 }
+    }
+}
+
+/// In which form a frame leaves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Form {
+    /// As it came.
+    Same,
+    /// Without its tag.
+    Untagged,
+    /// With a tag of this VLAN, which it did not have.
+    Tagged(u16),
+}
+
+/// Why a frame that arrived goes nowhere, or one that should leave does not.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Loss {
+    /// On arrival: shorter than an Ethernet header.
+    Short,
+    /// On arrival: longer than 9234 bytes, VDE's largest frame, and cut.
+    Long,
+    /// On arrival: the port is not in the frame's VLAN.
+    Vlan,
+    /// On arrival: the destination is behind the port that it came from, or nowhere.
+    Local,
+    /// On leaving: the port's queue was full.
+    Full,
+    /// On leaving: the host had no memory, or the port's owner does not take it.
+    Refused,
+    /// On leaving: the port's owner takes no frame of that length.
+    TooLong,
+}
+
+impl Loss {
+    /// All of them, in the order of [`Counters::dropped`].
+    pub const ALL: [Loss; 7] =
+        [Loss::Short, Loss::Long, Loss::Vlan, Loss::Local, Loss::Full, Loss::Refused, Loss::TooLong];
+
+    /// Its name in what a person or a program reads.
+    pub fn name(self) -> &'static str {
+        match self {
+            Loss::Short => "rx_short",
+            Loss::Long => "rx_long",
+            Loss::Vlan => "rx_vlan",
+            Loss::Local => "rx_local",
+            Loss::Full => "tx_full",
+            Loss::Refused => "tx_refused",
+            Loss::TooLong => "tx_too_long",
+        }
+    }
+}
+
+/// What went through a port, and what was lost.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counters {
+    /// Frames that arrived.
+    pub rx_frames: u64,
+    /// Their bytes.
+    pub rx_bytes: u64,
+    /// Frames that left.
+    pub tx_frames: u64,
+    /// Their bytes.
+    pub tx_bytes: u64,
+    /// Frames lost, in the order of [`Loss::ALL`].
+    pub dropped: [u64; Loss::ALL.len()],
+}
+
+/// A port, as it is configured.
+#[derive(Clone, Debug)]
+struct Port {
+    /// [`NO_VLAN`] for none.
+    untagged: u16,
+    active: bool,
+    counters: Counters,
+}
+
+/// A VLAN's members: no port is in both.
+#[derive(Clone, Debug, Default)]
+struct Vlan {
+    untagged: PortSet,
+    tagged: PortSet,
+}
+
+/// A member of a VLAN, as [`Bridge::members`] tells it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Member {
+    /// The port.
+    pub port: u16,
+    /// Whether it is a tagged member.
+    pub tagged: bool,
+    /// Whether somebody is there.
+    pub active: bool,
+}
+
+/// A station, as [`Bridge::stations`] tells it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Station {
+    /// Its address.
+    pub mac: MacAddr,
+    /// Its VLAN.
+    pub vlan: u16,
+    /// The port behind which it is.
+    pub port: u16,
+    /// Seconds since it was heard.
+    pub age: u32,
+    /// Its place in a table of as many as were asked for.
+    pub bucket: usize,
+}
+
+/// The brain of a switch.
+#[derive(Debug)]
+pub struct Bridge {
+    limit: usize,
+    hub: bool,
+    ports: Vec<Option<Port>>,
+    vlans: BTreeMap<u16, Vlan>,
+    active: PortSet,
+    stations: Stations,
+    moves: u64,
+}
+
+impl Bridge {
+    /// A bridge without ports, with VLAN 0.
+    pub fn new(config: Config) -> Self {
+        Bridge {
+            limit: config.ports.clamp(1, PORTS_MAX),
+            hub: config.hub,
+            ports: Vec::new(),
+            vlans: BTreeMap::from([(0, Vlan::default())]),
+            active: PortSet::default(),
+            stations: Stations::new(config.stations, config.expire, config.persistence),
+            moves: 0,
+        }
+    }
+
+    /// Decides on a frame that arrived at a port, and learns from it. The ports that it goes to are appended to `to`.
+    ///
+    /// # Errors
+    /// Why it goes nowhere, which is counted already.
+    pub fn forward(
+        &mut self,
+        now: u32,
+        from: u16,
+        frame: &[u8],
+        to: &mut Vec<(u16, Form)>,
+    ) -> Result<(), Loss> {
+        let Some(port) = self.ports.get_mut(usize::from(from)).and_then(Option::as_mut) else {
+            return Err(Loss::Vlan);
+        };
+        port.counters.rx_frames += 1;
+        port.counters.rx_bytes += frame.len() as u64;
+        let untagged = port.untagged;
+        let decided = self.decide(now, from, untagged, frame, to);
+        if let Err(why) = decided {
+            self.dropped(from, why, 1);
+        }
+        decided
+    }
+
+    fn decide(
+        &mut self,
+        now: u32,
+        from: u16,
+        untagged: u16,
+        frame: &[u8],
+        to: &mut Vec<(u16, Form)>,
+    ) -> Result<(), Loss> {
+        if frame.len() < HEADER {
+            return Err(Loss::Short);
+        }
+        if frame.len() > FRAME_MAX {
+            return Err(Loss::Long);
+        }
+        if self.hub {
+            to.extend(self.active.iter().filter(|port| *port != from).map(|port| (port, Form::Same)));
+            return Ok(());
+        }
+        let tagged = is_tagged(frame);
+        let vlan = match frame.get(HEADER..HEADER + TAG) {
+            Some(control) if tagged => vlan_of([control[0], control[1]]),
+            // What is left without the tag would be less than a header.
+            None if tagged => return Err(Loss::Short),
+            _ => untagged,
+        };
+        let Some(members) = self.vlans.get(&vlan) else { return Err(Loss::Vlan) };
+        if vlan != untagged && !members.tagged.contains(from) {
+            return Err(Loss::Vlan);
+        }
+        let source = mac_at(frame, 6);
+        if source != 0
+            && !is_group(source)
+            && let Learned::Moved(_) = self.stations.learn(Key::new(vlan, source), from, now)
+        {
+            self.moves += 1;
+        }
+        let destination = mac_at(frame, 0);
+        let known = match is_group(destination) {
+            true => None,
+            false => self.stations.find(Key::new(vlan, destination), now),
+        };
+        let add = if tagged { Form::Same } else { Form::Tagged(vlan) };
+        let remove = if tagged { Form::Untagged } else { Form::Same };
+        match known {
+            Some(port) if port == from => return Err(Loss::Local),
+            Some(port) if members.untagged.contains(port) => to.push((port, remove)),
+            Some(port) => to.push((port, add)),
+            None => {
+                let other = |port: &u16| *port != from && self.active.contains(*port);
+                to.extend(members.untagged.iter().filter(other).map(|port| (port, remove)));
+                to.extend(members.tagged.iter().filter(other).map(|port| (port, add)));
+            }
+        }
+        Ok(())
+    }
+
+    /// Counts frames that left by a port.
+    pub fn sent(&mut self, port: u16, frames: u64, bytes: u64) {
+        if let Some(counters) = self.counters_mut(port) {
+            counters.tx_frames += frames;
+            counters.tx_bytes += bytes;
+        }
+    }
+
+    /// Counts frames that were lost at a port.
+    pub fn dropped(&mut self, port: u16, why: Loss, frames: u64) {
+        if let Some(counters) = self.counters_mut(port) {
+            counters.dropped[why as usize] += frames;
+        }
+    }
+
+    /// Makes a port, inactive and in VLAN 0 untagged.
+    ///
+    /// # Errors
+    /// `EINVAL` for a number that is too high, `EEXIST`.
+    pub fn create(&mut self, port: usize) -> Result<u16, Errno> {
+        if port >= self.limit {
+            return Err(Errno::EINVAL);
+        }
+        if self.ports.len() <= port {
+            self.ports.resize_with(port + 1, || None);
+        }
+        if self.ports[port].is_some() {
+            return Err(Errno::EEXIST);
+        }
+        self.ports[port] = Some(Port { untagged: 0, active: false, counters: Counters::default() });
+        // Below the limit, which has 16 bits.
+        let port = port as u16;
+        if let Some(vlan) = self.vlans.get_mut(&0) {
+            vlan.untagged.insert(port);
+        }
+        Ok(port)
+    }
+
+    /// Forgets a port with all its configuration.
+    ///
+    /// # Errors
+    /// `ENXIO` when there is none.
+    pub fn remove(&mut self, port: u16) -> Result<(), Errno> {
+        let place = self.ports.get_mut(usize::from(port)).ok_or(Errno::ENXIO)?;
+        place.take().ok_or(Errno::ENXIO)?;
+        for vlan in self.vlans.values_mut() {
+            vlan.untagged.remove(port);
+            vlan.tagged.remove(port);
+        }
+        self.active.remove(port);
+        self.stations.forget(port, None);
+        Ok(())
+    }
+
+    /// Says whether somebody is at a port, who gets what is sent to everybody.
+    pub fn activate(&mut self, port: u16, active: bool) {
+        let Some(Some(there)) = self.ports.get_mut(usize::from(port)) else { return };
+        there.active = active;
+        if active {
+            self.active.insert(port);
+        } else {
+            self.active.remove(port);
+            self.stations.forget(port, None);
+        }
+    }
+
+    /// Whether the port was made.
+    pub fn exists(&self, port: usize) -> bool {
+        matches!(self.ports.get(port), Some(Some(_)))
+    }
+
+    /// Whether somebody is there.
+    pub fn is_active(&self, port: u16) -> bool {
+        self.active.contains(port)
+    }
+
+    /// The ports that were made, in order.
+    pub fn ports(&self) -> impl Iterator<Item = u16> {
+        // PORTS_MAX is what 16 bits have.
+        self.ports.iter().enumerate().filter(|(_, port)| port.is_some()).map(|(number, _)| number as u16)
+    }
+
+    /// A port's untagged VLAN, or [`NO_VLAN`].
+    pub fn untagged(&self, port: u16) -> Option<u16> {
+        Some(self.ports.get(usize::from(port))?.as_ref()?.untagged)
+    }
+
+    /// What went through a port.
+    pub fn counters(&self, port: u16) -> Counters {
+        self.ports
+            .get(usize::from(port))
+            .and_then(Option::as_ref)
+            .map_or_else(Counters::default, |port| port.counters)
+    }
+
+    /// Sets a port's counters to zero.
+    pub fn reset_counters(&mut self, port: u16) {
+        if let Some(counters) = self.counters_mut(port) {
+            *counters = Counters::default();
+        }
+    }
+
+    /// Port numbers are lower than this.
+    pub fn limit(&self) -> usize {
+        self.limit
+    }
+
+    /// Changes how many ports there can be.
+    ///
+    /// # Errors
+    /// `EINVAL` for none or more than [`PORTS_MAX`], `EADDRINUSE` when somebody is at a port beyond.
+    pub fn set_limit(&mut self, limit: usize) -> Result<(), Errno> {
+        if !(1..=PORTS_MAX).contains(&limit) {
+            return Err(Errno::EINVAL);
+        }
+        if self.active.iter().any(|port| usize::from(port) >= limit) {
+            return Err(Errno::EADDRINUSE);
+        }
+        for port in self.ports().filter(|port| usize::from(*port) >= limit).collect::<Vec<_>>() {
+            self.remove(port)?;
+        }
+        self.limit = limit;
+        Ok(())
+    }
+
+    /// Whether it is a hub.
+    pub fn is_hub(&self) -> bool {
+        self.hub
+    }
+
+    /// Makes it a hub, or a switch that knows nothing yet.
+    pub fn set_hub(&mut self, hub: bool) {
+        self.hub = hub;
+        for port in self.ports().collect::<Vec<_>>() {
+            self.stations.forget(port, None);
+        }
+    }
+
+    /// Makes a VLAN.
+    ///
+    /// # Errors
+    /// `EINVAL` outside 1 to [`VLAN_MAX`], `EEXIST`.
+    pub fn create_vlan(&mut self, vlan: u16) -> Result<(), Errno> {
+        if !(1..=VLAN_MAX).contains(&vlan) {
+            return Err(Errno::EINVAL);
+        }
+        if self.vlans.contains_key(&vlan) {
+            return Err(Errno::EEXIST);
+        }
+        self.vlans.insert(vlan, Vlan::default());
+        Ok(())
+    }
+
+    /// Forgets a VLAN.
+    ///
+    /// # Errors
+    /// `ENXIO` when there is none, `EADDRINUSE` for VLAN 0 and while ports are in it.
+    pub fn remove_vlan(&mut self, vlan: u16) -> Result<(), Errno> {
+        let members = self.vlans.get(&vlan).ok_or(Errno::ENXIO)?;
+        if vlan == 0 || !members.untagged.is_empty() || !members.tagged.is_empty() {
+            return Err(Errno::EADDRINUSE);
+        }
+        self.vlans.remove(&vlan);
+        Ok(())
+    }
+
+    /// Puts a port into a VLAN untagged, or in none with [`NO_VLAN`], and takes it out of the one it was in.
+    ///
+    /// # Errors
+    /// `EINVAL` for no VLAN's number, `ENXIO` without such a port or VLAN.
+    pub fn set_untagged(&mut self, port: u16, vlan: u16) -> Result<(), Errno> {
+        if vlan != NO_VLAN && vlan > VLAN_MAX {
+            return Err(Errno::EINVAL);
+        }
+        if !self.exists(usize::from(port)) || (vlan != NO_VLAN && !self.vlans.contains_key(&vlan)) {
+            return Err(Errno::ENXIO);
+        }
+        let Some(Some(there)) = self.ports.get_mut(usize::from(port)) else { return Err(Errno::ENXIO) };
+        let before = std::mem::replace(&mut there.untagged, vlan);
+        if let Some(members) = self.vlans.get_mut(&before) {
+            members.untagged.remove(port);
+        }
+        if let Some(members) = self.vlans.get_mut(&vlan) {
+            members.untagged.insert(port);
+            members.tagged.remove(port);
+        }
+        self.stations.forget(port, Some(before));
+        Ok(())
+    }
+
+    /// Puts a port into a VLAN tagged, or takes it out. One that is in it untagged stays so.
+    ///
+    /// # Errors
+    /// `ENXIO` without such a port or VLAN, `EADDRINUSE` to take it out where it is untagged.
+    pub fn set_tagged(&mut self, port: u16, vlan: u16, member: bool) -> Result<(), Errno> {
+        let exists = self.exists(usize::from(port));
+        let members = self.vlans.get_mut(&vlan).filter(|_| exists).ok_or(Errno::ENXIO)?;
+        if members.untagged.contains(port) {
+            return if member { Ok(()) } else { Err(Errno::EADDRINUSE) };
+        }
+        if member {
+            members.tagged.insert(port);
+        } else if members.tagged.remove(port) {
+            self.stations.forget(port, Some(vlan));
+        }
+        Ok(())
+    }
+
+    /// The VLANs, in order.
+    pub fn vlans(&self) -> impl Iterator<Item = u16> {
+        self.vlans.keys().copied()
+    }
+
+    /// A VLAN's members in the order of their numbers; `None` when there is no such VLAN.
+    pub fn members(&self, vlan: u16) -> Option<Vec<Member>> {
+        let members = self.vlans.get(&vlan)?;
+        let of = |set: &PortSet, tagged| {
+            let member = |port| Member { port, tagged, active: self.is_active(port) };
+            set.iter().map(member).collect::<Vec<_>>()
+        };
+        let mut all = of(&members.untagged, false);
+        all.extend(of(&members.tagged, true));
+        all.sort_unstable_by_key(|member| member.port);
+        Some(all)
+    }
+
+    /// The stations that are known, by their bucket in a table of that many.
+    pub fn stations(&self, now: u32, buckets: usize) -> Vec<Station> {
+        let station = |(key, port, age): (Key, u16, u32)| Station {
+            mac: address(key.mac()),
+            vlan: key.vlan(),
+            port,
+            age,
+            bucket: self.stations.bucket(key, buckets),
+        };
+        let mut all: Vec<_> = self.stations.iter(now).map(station).collect();
+        all.sort_unstable_by_key(|station| (station.bucket, station.mac.0, station.vlan));
+        all
+    }
+
+    /// A station that is known.
+    pub fn station(&self, now: u32, vlan: u16, mac: MacAddr, buckets: usize) -> Option<Station> {
+        let key = Key::new(vlan, mac_at(&mac.0, 0));
+        let (port, age) = self.stations.age(key, now)?;
+        Some(Station { mac, vlan, port, age, bucket: self.stations.bucket(key, buckets) })
+    }
+
+    /// How many stations have a place in the table, how many can have one, and how many had to leave theirs.
+    pub fn occupancy(&self) -> (usize, usize, u64) {
+        (self.stations.len(), self.stations.capacity(), self.stations.evicted())
+    }
+
+    /// Stations that went from one port to another.
+    pub fn moves(&self) -> u64 {
+        self.moves
+    }
+
+    /// For how many seconds a station is known after its last frame, and stays where it was heard.
+    pub fn times(&self) -> (u32, u32) {
+        (self.stations.expire(), self.stations.persistence())
+    }
+
+    /// Changes for how many seconds a station is known.
+    pub fn set_expire(&mut self, seconds: u32) {
+        self.stations.set_expire(seconds);
+    }
+
+    /// Changes for how many seconds a station stays where it was heard.
+    pub fn set_persistence(&mut self, seconds: u32) {
+        self.stations.set_persistence(seconds);
+    }
+
+    /// Changes how many stations can be known; the oldest of the ports that have most make room.
+    pub fn set_capacity(&mut self, stations: usize) {
+        self.stations.set_capacity(stations);
+    }
+
+    fn counters_mut(&mut self, port: u16) -> Option<&mut Counters> {
+        self.ports.get_mut(usize::from(port))?.as_mut().map(|port| &mut port.counters)
+    }
+}
+
+impl Form {
+    /// How many bytes longer, or shorter, the frame becomes.
+    pub fn resize(self, len: usize) -> usize {
+        match self {
+            Form::Same => len,
+            Form::Untagged => len - TAG,
+            Form::Tagged(_) => len + TAG,
+        }
+    }
+}
+
+fn address(mac: Mac) -> MacAddr {
+    let bytes = mac.to_be_bytes();
+    MacAddr([bytes[2], bytes[3], bytes[4], bytes[5], bytes[6], bytes[7]])
+}
+
+#[cfg(test)]
+mod tests;
