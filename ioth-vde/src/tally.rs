@@ -2,7 +2,8 @@
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-use crate::ether::{HEADER, TAG, is_tagged};
+pub(crate) use crate::ether::HEADER;
+use crate::ether::{TAG, is_tagged};
 use crate::{Batch, Checksum, Counters, Frame, Properties};
 
 /// [`Counters`] in the making.
