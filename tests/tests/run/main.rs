@@ -11,4 +11,5 @@ mod command;
 mod nginx;
 mod python;
 mod sshd;
+mod tokio;
 mod world;

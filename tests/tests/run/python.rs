@@ -5,23 +5,15 @@
 //! (as root, with Debian's libpython3.11-testsuite). A test that is skipped has not passed.
 
 use std::collections::BTreeSet;
-use std::fs::read_to_string;
 use std::path::{Path, PathBuf};
 
-use crate::world::in_world;
+use crate::world::{ids, in_world};
 
 /// Debian's, whose tests they are; another python may come first in the path.
 const PYTHON: &str = "/usr/bin/python3";
 
 fn directory() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/run/python")
-}
-
-/// The ids in a file, without comments and empty lines.
-fn ids(file: &Path) -> BTreeSet<String> {
-    let text = read_to_string(file).unwrap_or_else(|error| panic!("{}: {error}", file.display()));
-    let lines = text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'));
-    lines.map(str::to_owned).collect()
 }
 
 fn passes(module: &str) {

@@ -403,6 +403,13 @@ pub(crate) fn wait_until(what: &str, condition: impl Fn() -> bool) {
     }
 }
 
+/// The ids of tests that are in a file, without comments and empty lines.
+pub(crate) fn ids(file: &Path) -> BTreeSet<String> {
+    let text = std::fs::read_to_string(file).unwrap_or_else(|error| panic!("{}: {error}", file.display()));
+    let lines = text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'));
+    lines.map(str::to_owned).collect()
+}
+
 /// What cargo built.
 pub(crate) struct Built {
     pub(crate) ioth: PathBuf,
