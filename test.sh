@@ -11,7 +11,8 @@ RUST=1.95
 # namespaces of their own; and the programs that are run as nodes.
 PACKAGES=(gcc libc6-dev binutils make pkg-config vde2 vdeplug vdens libvdeplug-dev libvdestack-dev
     dnsmasq-base iproute2 iputils-ping procps socat tcpdump util-linux
-    python3 libpython3.11-testsuite nginx-light curl wget openssh-server openssh-client)
+    python3 libpython3.11-testsuite nginx-light curl wget openssh-server openssh-client
+    redis-server redis-tools iperf3 git nodejs)
 BENCH_SECONDS=180
 
 fail() {

@@ -6,11 +6,12 @@ use std::sync::{Arc, Weak};
 use std::task::{Wake, Waker};
 
 use ioth::core::reactor::{Reactor, Registration, Source};
-use ioth::{Errno, Events, MsgFlags, SendMsg, Shutdown, SockAddr};
+use ioth::{Errno, Events, MsgFlags, SendMsg, Shutdown, SockAddr, Socket};
 use ioth_node_proto::{Op, REQUEST_ROOM, Reply, Request, State, reply_flags, request_flags};
 use nix::sys::socket::{SockFlag, accept4};
 use parking_lot::Mutex;
 
+use crate::diag::Diag;
 use crate::node::{Node, Remains, with_scratch};
 use crate::session::{Connect, Session};
 use crate::task::Task;
@@ -406,7 +407,12 @@ impl Wake for Retry {
 }
 
 fn socket(node: &Arc<Node>, [domain, kind, protocol, _]: [i32; 4]) -> Result<OwnedFd> {
-    let socket = node.socket(domain, kind, protocol)?;
+    let socket: Arc<dyn Socket> = match (domain, protocol) {
+        (libc::AF_NETLINK, libc::NETLINK_SOCK_DIAG) if [libc::SOCK_RAW, libc::SOCK_DGRAM].contains(&kind) => {
+            Arc::new(Diag::new(node))
+        }
+        _ => node.socket(domain, kind, protocol)?,
+    };
     let mut value = [0; 4];
     let spoken = socket.option(libc::SOL_SOCKET, libc::SO_PROTOCOL, &mut value);
     let protocol = spoken.map_or(protocol, |_| i32::from_ne_bytes(value));

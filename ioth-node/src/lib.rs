@@ -15,6 +15,7 @@
 #![deny(unsafe_code)]
 
 mod control;
+pub mod diag;
 mod interfaces;
 mod lease;
 mod lookup;

@@ -144,6 +144,11 @@ impl Node {
         }
     }
 
+    /// All that are not over.
+    pub(crate) fn all(&self) -> Vec<Arc<Session>> {
+        self.sessions.lock().values().cloned().collect()
+    }
+
     /// What is left of a socket that is over; its error is given once.
     pub(crate) fn remains(&self, name: &EndName) -> Option<Remains> {
         let mut remains = self.remains.lock();

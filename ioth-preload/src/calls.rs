@@ -43,7 +43,7 @@ pub(crate) fn socket(domain: c_int, kind: c_int, protocol: c_int) -> Result<c_in
 fn is_of_node(domain: c_int, protocol: c_int) -> bool {
     match domain {
         libc::AF_INET | libc::AF_INET6 | libc::AF_PACKET => true,
-        libc::AF_NETLINK => protocol == libc::NETLINK_ROUTE,
+        libc::AF_NETLINK => [libc::NETLINK_ROUTE, libc::NETLINK_SOCK_DIAG].contains(&protocol),
         _ => false,
     }
 }

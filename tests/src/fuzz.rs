@@ -17,7 +17,7 @@ pub use filter::filter;
 pub use frames::{dialogue, frames};
 pub use ingress::{Tally, ingress, ingress_tally};
 pub use names::{dns, names};
-pub use netlink::{netlink_reply, netlink_request};
+pub use netlink::{diag, netlink_reply, netlink_request};
 pub use stream::stream;
 pub use switch::vde_reply;
 pub use text::{address, config, fault, sockaddr, vnl};
@@ -30,6 +30,7 @@ pub const ENTRIES: &[(&str, Entry)] = &[
     ("address", address),
     ("calls", calls),
     ("config", config),
+    ("diag", diag),
     ("dialogue", dialogue),
     ("dns", dns),
     ("fault", fault),

@@ -5,6 +5,7 @@
 mod refusing;
 
 use std::collections::VecDeque;
+use std::net::{Ipv6Addr, SocketAddr};
 use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -12,6 +13,7 @@ use ioth_core::netlink::Route;
 use ioth_core::{
     Domain, Errno, MacAddr, MsgFlags, RecvMsg, Result, SendMsg, SockAddr, Socket, SocketType, Stack,
 };
+use ioth_node::diag::Entry;
 use ioth_smoltcp::engine::addr::AddrAttrs;
 use ioth_smoltcp::engine::tables::Tables;
 use ioth_smoltcp::netlink::{Host, LinkStats, NewLink, Session};
@@ -144,4 +146,35 @@ impl Socket for Liar {
         Err(Errno::EMFILE)
     }
     refusing!(ioth_core);
+}
+
+/// What ss(8) asks of a node, which has a listener and a connection.
+pub fn diag(data: &[u8]) {
+    let entry = |family, local: SocketAddr, peer: SocketAddr, state| Entry {
+        family,
+        protocol: 6,
+        state,
+        local,
+        peer,
+        device: 2,
+        unread: 1,
+        unsent: 2,
+        cookie: 3,
+        only_ipv6: false,
+        info: vec![state; 104],
+    };
+    let any = SocketAddr::from(([0, 0, 0, 0], 0));
+    let entries = [
+        entry(2, SocketAddr::from(([10, 0, 0, 1], 80)), any, 10),
+        entry(
+            10,
+            SocketAddr::from((Ipv6Addr::LOCALHOST, 80)),
+            SocketAddr::from((Ipv6Addr::LOCALHOST, 4000)),
+            1,
+        ),
+    ];
+    let answers = ioth_node::diag::answers(data, 7, &entries);
+    // One dump at most, and else one message for one: with the error, the message again.
+    let len: usize = answers.iter().map(Vec::len).sum();
+    assert!(len <= 4096 + data.len() * 16, "{len} bytes in answer to {}", data.len());
 }

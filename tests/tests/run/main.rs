@@ -9,6 +9,7 @@
 
 mod command;
 mod nginx;
+mod programs;
 mod python;
 mod sshd;
 mod tokio;
