@@ -14,6 +14,9 @@
 //! |---|---|
 //! | `switch://name`, `hub://name` | a [`lan`] within this process |
 //! | `vde://dir`, or just the path | a port of a VDE switch: [`vde`] |
+//! | `cmd://command line` | a command's standard input and output: [`cmd`] |
+//! | `udp://port->host:port` | a cable of UDP datagrams: [`udp`] |
+//! | `seqpacket://N` | a socket that was inherited: [`seqpacket`] |
 //! | `null://` | nothing: [`null`] |
 //! | `pcap://file{inner}` | any link, recorded: [`pcap`] |
 //! | `fault://{inner}/loss=5%` | any link, made worse: [`fault`] |
@@ -31,6 +34,7 @@
 #![deny(unsafe_code)]
 
 pub mod bridge;
+pub mod cmd;
 pub mod fault;
 pub mod frame;
 pub mod lan;
@@ -38,13 +42,17 @@ pub mod link;
 pub mod null;
 pub mod pcap;
 pub mod schemes;
+pub mod seqpacket;
 pub mod stream;
+pub mod udp;
 pub mod vde;
 pub mod vnl;
 
 mod ether;
+mod datagram;
 mod sys;
 mod tally;
+mod wire;
 
 pub use frame::{Batch, Checksum, Frame};
 pub use lan::Lan;

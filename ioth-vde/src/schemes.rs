@@ -35,7 +35,7 @@ impl Schemes {
         Schemes::default()
     }
 
-    /// The schemes of this crate: fault, hub, null, pcap, switch, vde.
+    /// The schemes of this crate: cmd, fault, hub, null, pcap, switch, vde.
     pub fn builtin() -> Self {
         let mut schemes = Schemes::new();
         for (name, opener) in BUILTIN {
@@ -142,11 +142,14 @@ pub fn open(vnl: &str) -> Result<Arc<dyn Link>, LinkError> {
 type Open = fn(&Spec<'_>) -> Result<Arc<dyn Link>, LinkError>;
 
 const BUILTIN: &[(&str, Open)] = &[
+    ("cmd", crate::cmd::open),
     ("fault", crate::fault::open),
     ("hub", crate::lan::open),
     ("null", crate::null::open),
     ("pcap", crate::pcap::open),
+    ("seqpacket", crate::seqpacket::open),
     ("switch", crate::lan::open),
+    ("udp", crate::udp::open),
     ("vde", crate::vde::open),
 ];
 

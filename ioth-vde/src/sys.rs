@@ -1,9 +1,11 @@
 //! The system calls that nix has no fitting wrapper for.
 #![allow(unsafe_code)]
 
-use std::os::fd::{AsRawFd, BorrowedFd};
+use std::net::{SocketAddr, SocketAddrV4, SocketAddrV6};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
 use ioth_core::Errno;
+use nix::sys::socket::{SockaddrLike, SockaddrStorage};
 
 use crate::{Batch, Frame};
 
@@ -78,4 +80,140 @@ fn messages(vectors: &mut [libc::iovec]) -> [libc::mmsghdr; BATCH] {
         message.msg_hdr.msg_iovlen = 1;
     }
     messages
+}
+
+/// A descriptor for a process, readable when it has ended (since Linux 5.3).
+pub(crate) fn pidfd_open(pid: u32) -> Result<OwnedFd, Errno> {
+    // Neither libc nor nix has a function for it.
+    // SAFETY: two numbers are passed; the result is checked.
+    let fd = unsafe { libc::syscall(libc::SYS_pidfd_open, pid as libc::pid_t, 0) };
+    let fd = Errno::result(fd)?;
+    // SAFETY: the descriptor is new, and nobody else knows it.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd as RawFd) })
+}
+
+/// Sends a signal to the process of a descriptor: never to a younger one with its number.
+pub(crate) fn pidfd_signal(fd: BorrowedFd<'_>, signal: libc::c_int) -> Result<(), Errno> {
+    // Neither libc nor nix has a function for it.
+    // SAFETY: three numbers and a null pointer are passed, which stands for a siginfo_t as kill(2) makes it.
+    let done = unsafe {
+        libc::syscall(
+            libc::SYS_pidfd_send_signal,
+            fd.as_raw_fd(),
+            signal,
+            std::ptr::null::<libc::siginfo_t>(),
+            0,
+        )
+    };
+    Errno::result(done).map(drop)
+}
+
+/// As [`send`], each frame with `prefix` before it, and to an address of its own: the last of `to` is for all that follow.
+pub(crate) fn send_to(
+    fd: BorrowedFd<'_>,
+    prefix: &[u8],
+    frames: &Batch,
+    to: &[SockaddrStorage],
+) -> Result<usize, Errno> {
+    let Some(last) = to.last() else { return Ok(0) };
+    let mut vectors = [[const { libc::iovec { iov_base: std::ptr::null_mut(), iov_len: 0 } }; 2]; BATCH];
+    // SAFETY: as in `messages`.
+    let mut messages: [libc::mmsghdr; BATCH] = unsafe { std::mem::zeroed() };
+    let mut count = 0;
+    for (at, frame) in frames.iter().take(BATCH).enumerate() {
+        let address = to.get(at).unwrap_or(last);
+        // sendmmsg(2) writes through none of the pointers, whatever their types say.
+        vectors[at] = [
+            libc::iovec { iov_base: prefix.as_ptr().cast_mut().cast(), iov_len: prefix.len() },
+            libc::iovec { iov_base: frame.as_ptr().cast_mut().cast(), iov_len: frame.len() },
+        ];
+        let header = &mut messages[at].msg_hdr;
+        header.msg_iov = vectors[at].as_mut_ptr();
+        header.msg_iovlen = 2;
+        header.msg_name = address.as_ptr().cast_mut().cast();
+        header.msg_namelen = address.len();
+        count += 1;
+    }
+    let flags = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
+    // nix's sendmmsg wants its own buffer types, a vector of each.
+    // SAFETY: the first `count` messages point to two vectors and an address each, and the vectors to `prefix` and to
+    // frames; all of them outlive the call.
+    let sent =
+        unsafe { libc::sendmmsg(fd.as_raw_fd(), messages.as_mut_ptr(), count as libc::c_uint, flags as _) };
+    Errno::result(sent).map(|sent| sent as usize)
+}
+
+/// As [`receive`]; `senders` tells where the datagrams came from, `None` for an address of another family than IP's.
+pub(crate) fn receive_from(
+    fd: BorrowedFd<'_>,
+    frames: &mut [Frame],
+    lengths: &mut [usize; BATCH],
+    senders: &mut [Option<SocketAddr>; BATCH],
+) -> Result<usize, Errno> {
+    let mut vectors = [const { libc::iovec { iov_base: std::ptr::null_mut(), iov_len: 0 } }; BATCH];
+    // SAFETY: all zeros is a valid sockaddr_in6: numbers only.
+    let mut names: [libc::sockaddr_in6; BATCH] = unsafe { std::mem::zeroed() };
+    let count = frames.len().min(BATCH);
+    for (vector, frame) in vectors.iter_mut().zip(frames) {
+        *vector = libc::iovec { iov_base: frame.as_mut_ptr().cast(), iov_len: frame.len() };
+    }
+    let mut messages = messages(&mut vectors[..count]);
+    for (message, name) in messages[..count].iter_mut().zip(&mut names) {
+        message.msg_hdr.msg_name = (&raw mut *name).cast();
+        message.msg_hdr.msg_namelen = size_of::<libc::sockaddr_in6>() as libc::socklen_t;
+    }
+    let flags = libc::MSG_DONTWAIT | libc::MSG_TRUNC;
+    // SAFETY: as in `receive`; beside it each message points to a name of its own, of the length that it says.
+    let received = unsafe {
+        libc::recvmmsg(
+            fd.as_raw_fd(),
+            messages.as_mut_ptr(),
+            count as libc::c_uint,
+            flags as _,
+            std::ptr::null_mut(),
+        )
+    };
+    let received = Errno::result(received)? as usize;
+    for (at, (message, name)) in messages[..received].iter().zip(&names).enumerate() {
+        lengths[at] = message.msg_len as usize;
+        senders[at] = match i32::from(name.sin6_family) {
+            libc::AF_INET6 => Some(SocketAddr::V6(SocketAddrV6::new(
+                name.sin6_addr.s6_addr.into(),
+                u16::from_be(name.sin6_port),
+                0,
+                name.sin6_scope_id,
+            ))),
+            libc::AF_INET => {
+                // An address of IPv4 has its port where IPv6 has it, and itself where IPv6 has the flow.
+                let octets = name.sin6_flowinfo.to_ne_bytes();
+                Some(SocketAddr::V4(SocketAddrV4::new(octets.into(), u16::from_be(name.sin6_port))))
+            }
+            _ => None,
+        };
+    }
+    Ok(received)
+}
+
+/// Takes a descriptor that the program inherited, by its number: a new one in its place, which is closed on exec.
+pub(crate) fn take_inherited(number: RawFd) -> Result<OwnedFd, Errno> {
+    // There is no safe way to name a descriptor by its number; whoever writes the VNL vouches for it.
+    // SAFETY: duplicating changes no other descriptor, and fails with EBADF when nothing is there.
+    let fd = Errno::result(unsafe { libc::fcntl(number, libc::F_DUPFD_CLOEXEC, 3) })?;
+    // SAFETY: the descriptor is new, and nobody else knows it.
+    let fd = unsafe { OwnedFd::from_raw_fd(fd) };
+    // SAFETY: the VNL hands the number over: nobody else uses it from now on.
+    Errno::result(unsafe { libc::close(number) })?;
+    Ok(fd)
+}
+
+/// The type of the socket of this number (`SO_TYPE`).
+pub(crate) fn socket_type(number: RawFd) -> Result<libc::c_int, Errno> {
+    let mut kind: libc::c_int = 0;
+    let mut len = size_of::<libc::c_int>() as libc::socklen_t;
+    // nix wants a descriptor that is known to be open.
+    // SAFETY: the kernel writes at most `len` bytes to `kind`, which has that size, and the length to `len`.
+    let result = unsafe {
+        libc::getsockopt(number, libc::SOL_SOCKET, libc::SO_TYPE, (&raw mut kind).cast(), &raw mut len)
+    };
+    Errno::result(result).map(|_| kind)
 }

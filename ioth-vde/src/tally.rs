@@ -16,7 +16,9 @@ pub(crate) struct Tally {
     pub(crate) tx_bad_length: AtomicU64,
     pub(crate) tx_down: AtomicU64,
     pub(crate) tx_no_memory: AtomicU64,
+    pub(crate) tx_unreachable: AtomicU64,
     pub(crate) rx_bad_length: AtomicU64,
+    pub(crate) rx_bad_header: AtomicU64,
     pub(crate) rx_overrun: AtomicU64,
 }
 
@@ -41,6 +43,27 @@ impl Tally {
     pub(crate) fn no_memory(&self, frames: &mut Batch) {
         frames.pop_front();
         self.tx_no_memory.fetch_add(1, Relaxed);
+    }
+
+    /// Drops the first frame, for which nobody is there.
+    pub(crate) fn unreachable(&self, frames: &mut Batch) {
+        frames.pop_front();
+        self.tx_unreachable.fetch_add(1, Relaxed);
+    }
+
+    /// Frames that were dropped before they were sent, for their length.
+    pub(crate) fn bad_lengths(&self, frames: usize) {
+        self.tx_bad_length.fetch_add(frames as u64, Relaxed);
+    }
+
+    /// Frames that were taken for sending, and lost with the network.
+    pub(crate) fn downs(&self, frames: usize) {
+        self.tx_down.fetch_add(frames as u64, Relaxed);
+    }
+
+    /// What came and was no frame.
+    pub(crate) fn received_bad_length(&self, frames: u64) {
+        self.rx_bad_length.fetch_add(frames, Relaxed);
     }
 
     /// Empties the batch of a link that has gone.
@@ -71,7 +94,9 @@ impl Tally {
             tx_bad_length: self.tx_bad_length.load(Relaxed),
             tx_down: self.tx_down.load(Relaxed),
             tx_no_memory: self.tx_no_memory.load(Relaxed),
+            tx_unreachable: self.tx_unreachable.load(Relaxed),
             rx_bad_length: self.rx_bad_length.load(Relaxed),
+            rx_bad_header: self.rx_bad_header.load(Relaxed),
             rx_overrun: self.rx_overrun.load(Relaxed),
         }
     }
