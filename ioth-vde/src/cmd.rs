@@ -272,13 +272,11 @@ impl Undertaker {
         }
         let undertaker = Arc::new(Undertaker { process: process.clone(), watch: Mutex::new(None) });
         let mut watch = undertaker.watch.lock();
-        let register = || {
-            let source = Arc::new(Grave(undertaker.clone()));
-            let registration =
-                Reactor::try_global().ok()?.register(process.as_fd(), Events::IN, source).ok()?;
-            Some((registration, Deadline::new(process)?))
-        };
-        *watch = register();
+        let source = Arc::new(Grave(undertaker.clone()));
+        let registered = Reactor::try_global()
+            .and_then(|reactor| reactor.register(process.as_fd(), Events::IN, source))
+            .ok();
+        *watch = registered.zip(Deadline::new(process));
         if watch.is_none() {
             let _ = sys::pidfd_signal(process.as_fd(), libc::SIGKILL);
         }

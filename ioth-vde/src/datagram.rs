@@ -3,7 +3,7 @@
 use std::os::fd::BorrowedFd;
 
 use ioth_core::Errno;
-use nix::sys::socket::SockaddrStorage;
+use nix::sys::socket::SockaddrLike;
 
 use crate::tally::{HEADER, Tally};
 use crate::wire::{Halt, Trouble, send_trouble};
@@ -35,7 +35,7 @@ pub(crate) fn properties(params: &vnl::Params, default: usize) -> Result<Propert
 /// there cost the frame, not the link.
 pub(crate) fn send(
     fd: BorrowedFd<'_>,
-    to: Option<&SockaddrStorage>,
+    to: Option<&impl SockaddrLike>,
     frames: &mut Batch,
     tally: &Tally,
     is_away: fn(Errno) -> bool,

@@ -16,6 +16,7 @@
 //! | `vde://dir`, or just the path | a port of a VDE switch: [`vde`] |
 //! | `cmd://command line` | a command's standard input and output: [`cmd`] |
 //! | `udp://port->host:port` | a cable of UDP datagrams: [`udp`] |
+//! | `ptp://path` | a cable between two programs: [`ptp`] |
 //! | `seqpacket://N` | a socket that was inherited: [`seqpacket`] |
 //! | `null://` | nothing: [`null`] |
 //! | `pcap://file{inner}` | any link, recorded: [`pcap`] |
@@ -41,6 +42,7 @@ pub mod lan;
 pub mod link;
 pub mod null;
 pub mod pcap;
+pub mod ptp;
 pub mod schemes;
 pub mod seqpacket;
 pub mod stream;
@@ -48,8 +50,8 @@ pub mod udp;
 pub mod vde;
 pub mod vnl;
 
-mod ether;
 mod datagram;
+mod ether;
 mod sys;
 mod tally;
 mod wire;

@@ -147,6 +147,7 @@ const BUILTIN: &[(&str, Open)] = &[
     ("hub", crate::lan::open),
     ("null", crate::null::open),
     ("pcap", crate::pcap::open),
+    ("ptp", crate::ptp::open),
     ("seqpacket", crate::seqpacket::open),
     ("switch", crate::lan::open),
     ("udp", crate::udp::open),

@@ -8,7 +8,7 @@ use std::os::fd::{AsFd, OwnedFd, RawFd};
 use std::sync::Arc;
 
 use ioth_core::Errno;
-use nix::sys::socket::SockType;
+use nix::sys::socket::{SockType, UnixAddr};
 
 use crate::datagram::{self, MTU, frame_max};
 use crate::schemes::Spec;
@@ -57,7 +57,7 @@ impl Wire for Inherited {
     }
 
     fn send(&self, frames: &mut Batch, tally: &Tally) -> Result<(), Halt> {
-        datagram::send(self.fd.as_fd(), None, frames, tally, |_| false)
+        datagram::send(self.fd.as_fd(), None::<&UnixAddr>, frames, tally, |_| false)
     }
 
     fn receive(&self, _: usize, room: usize, batch: &mut Batch, tally: &Tally) -> Result<bool, Halt> {

@@ -1,11 +1,10 @@
 //! The system calls that nix has no fitting wrapper for.
 #![allow(unsafe_code)]
 
-use std::net::{SocketAddr, SocketAddrV4, SocketAddrV6};
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
 use ioth_core::Errno;
-use nix::sys::socket::{SockaddrLike, SockaddrStorage};
+use nix::sys::socket::SockaddrLike;
 
 use crate::{Batch, Frame};
 
@@ -113,7 +112,7 @@ pub(crate) fn send_to(
     fd: BorrowedFd<'_>,
     prefix: &[u8],
     frames: &Batch,
-    to: &[SockaddrStorage],
+    to: &[impl SockaddrLike],
 ) -> Result<usize, Errno> {
     let Some(last) = to.last() else { return Ok(0) };
     let mut vectors = [[const { libc::iovec { iov_base: std::ptr::null_mut(), iov_len: 0 } }; 2]; BATCH];
@@ -143,57 +142,6 @@ pub(crate) fn send_to(
     Errno::result(sent).map(|sent| sent as usize)
 }
 
-/// As [`receive`]; `senders` tells where the datagrams came from, `None` for an address of another family than IP's.
-pub(crate) fn receive_from(
-    fd: BorrowedFd<'_>,
-    frames: &mut [Frame],
-    lengths: &mut [usize; BATCH],
-    senders: &mut [Option<SocketAddr>; BATCH],
-) -> Result<usize, Errno> {
-    let mut vectors = [const { libc::iovec { iov_base: std::ptr::null_mut(), iov_len: 0 } }; BATCH];
-    // SAFETY: all zeros is a valid sockaddr_in6: numbers only.
-    let mut names: [libc::sockaddr_in6; BATCH] = unsafe { std::mem::zeroed() };
-    let count = frames.len().min(BATCH);
-    for (vector, frame) in vectors.iter_mut().zip(frames) {
-        *vector = libc::iovec { iov_base: frame.as_mut_ptr().cast(), iov_len: frame.len() };
-    }
-    let mut messages = messages(&mut vectors[..count]);
-    for (message, name) in messages[..count].iter_mut().zip(&mut names) {
-        message.msg_hdr.msg_name = (&raw mut *name).cast();
-        message.msg_hdr.msg_namelen = size_of::<libc::sockaddr_in6>() as libc::socklen_t;
-    }
-    let flags = libc::MSG_DONTWAIT | libc::MSG_TRUNC;
-    // SAFETY: as in `receive`; beside it each message points to a name of its own, of the length that it says.
-    let received = unsafe {
-        libc::recvmmsg(
-            fd.as_raw_fd(),
-            messages.as_mut_ptr(),
-            count as libc::c_uint,
-            flags as _,
-            std::ptr::null_mut(),
-        )
-    };
-    let received = Errno::result(received)? as usize;
-    for (at, (message, name)) in messages[..received].iter().zip(&names).enumerate() {
-        lengths[at] = message.msg_len as usize;
-        senders[at] = match i32::from(name.sin6_family) {
-            libc::AF_INET6 => Some(SocketAddr::V6(SocketAddrV6::new(
-                name.sin6_addr.s6_addr.into(),
-                u16::from_be(name.sin6_port),
-                0,
-                name.sin6_scope_id,
-            ))),
-            libc::AF_INET => {
-                // An address of IPv4 has its port where IPv6 has it, and itself where IPv6 has the flow.
-                let octets = name.sin6_flowinfo.to_ne_bytes();
-                Some(SocketAddr::V4(SocketAddrV4::new(octets.into(), u16::from_be(name.sin6_port))))
-            }
-            _ => None,
-        };
-    }
-    Ok(received)
-}
-
 /// Takes a descriptor that the program inherited, by its number: a new one in its place, which is closed on exec.
 pub(crate) fn take_inherited(number: RawFd) -> Result<OwnedFd, Errno> {
     // There is no safe way to name a descriptor by its number; whoever writes the VNL vouches for it.
@@ -216,4 +164,32 @@ pub(crate) fn socket_type(number: RawFd) -> Result<libc::c_int, Errno> {
         libc::getsockopt(number, libc::SOL_SOCKET, libc::SO_TYPE, (&raw mut kind).cast(), &raw mut len)
     };
     Errno::result(result).map(|_| kind)
+}
+
+/// Takes a caller off a listening socket, without waiting when that does not.
+pub(crate) fn accept(listener: BorrowedFd<'_>) -> Result<OwnedFd, Errno> {
+    // nix's accept4 returns a number.
+    // SAFETY: no address is asked for: two null pointers and two numbers are passed.
+    let fd = unsafe {
+        libc::accept4(
+            listener.as_raw_fd(),
+            std::ptr::null_mut(),
+            std::ptr::null_mut(),
+            libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK,
+        )
+    };
+    let fd = Errno::result(fd)?;
+    // SAFETY: the descriptor is new, and nobody else knows it.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// Makes a connected datagram socket one that is not: whoever wants may send to it again.
+pub(crate) fn disconnect(fd: BorrowedFd<'_>) -> Result<(), Errno> {
+    // nix has no address of the family AF_UNSPEC.
+    // SAFETY: all zeros is a valid sockaddr, of the family AF_UNSPEC; the kernel reads no more than its size.
+    let done = unsafe {
+        let nobody: libc::sockaddr = std::mem::zeroed();
+        libc::connect(fd.as_raw_fd(), &raw const nobody, size_of::<libc::sockaddr>() as libc::socklen_t)
+    };
+    Errno::result(done).map(drop)
 }

@@ -1,4 +1,4 @@
-//! `udp://`, `seqpacket://` and `ptp://`.
+//! `udp://` and `seqpacket://`.
 
 use std::net::UdpSocket;
 use std::os::fd::{AsRawFd, IntoRawFd, OwnedFd};

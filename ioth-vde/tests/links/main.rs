@@ -3,3 +3,4 @@
 mod cmd;
 mod datagram;
 mod plug;
+mod ptp;

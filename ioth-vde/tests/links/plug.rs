@@ -82,7 +82,11 @@ impl Seen {
 
 impl Plug {
     pub(crate) fn new(vnl: &str) -> Self {
-        let link = open(vnl).unwrap_or_else(|error| panic!("{error}"));
+        Plug::over(open(vnl).unwrap_or_else(|error| panic!("{error}")))
+    }
+
+    /// Somebody on a link.
+    pub(crate) fn over(link: Arc<dyn Link>) -> Self {
         let seen = Arc::<Seen>::default();
         link.attach(seen.clone()).unwrap();
         Plug { link, seen }
