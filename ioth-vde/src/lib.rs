@@ -52,6 +52,7 @@ pub mod vnl;
 
 mod datagram;
 mod ether;
+
 mod sys;
 mod tally;
 mod wire;
