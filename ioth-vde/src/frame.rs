@@ -79,6 +79,15 @@ impl Frame {
         }
     }
 
+    /// Makes the frame `len` bytes long again, after [`truncate`](Self::truncate); what it has then is unspecified.
+    ///
+    /// # Panics
+    /// When the buffer has no room for that.
+    pub(crate) fn restore(&mut self, len: usize) {
+        assert!(self.start as usize + len <= self.buffer.len(), "{len} bytes in a smaller buffer");
+        self.end = self.start + len as u32;
+    }
+
     /// Grows the frame at its front by `n` bytes of unspecified content.
     ///
     /// # Panics

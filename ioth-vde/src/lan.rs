@@ -1,4 +1,4 @@
-//! `switch://name`, `hub://name`: a LAN within this process.
+//! `switch://name`, `hub://name`: a LAN within this process. (With a `/` in it, it is a path: see [`node`](crate::node).)
 //!
 //! A frame goes from the sender's thread straight into the receivers, without a system call, a
 //! copy (but for floods) or a thread of the LAN's own. Who gets it costs a table lookup, whatever
@@ -31,7 +31,7 @@ use ioth_core::fork::PerProcess;
 use parking_lot::{Mutex, MutexGuard, RwLock};
 
 use crate::schemes::Spec;
-use crate::vnl::{Keys, syntax};
+use crate::vnl::Keys;
 use crate::{Link, LinkError, Properties};
 
 pub use port::Port;
@@ -131,18 +131,12 @@ const KEYS: Keys = &["mtu", "gso", "checksum"];
 
 /// Opens `switch://name[...]` or `hub://name[...]`: a port of the process's LAN of that name.
 pub(crate) fn open(spec: &Spec<'_>) -> Result<Arc<dyn Link>, LinkError> {
+    // A path is a switch that other processes plug into. Upstream has a default one.
+    let end = spec.rest.find('[').unwrap_or(spec.rest.len());
+    if end == 0 || spec.rest[..end].contains('/') {
+        return crate::node::open(spec);
+    }
     let (name, params) = spec.bracket(KEYS)?;
-    let vnl = spec.vnl;
-    if name.is_empty() {
-        return Err(syntax(format!("no name in \"{vnl}\" (such as {}://lan)", spec.scheme)));
-    }
-    if name.contains('/') {
-        return Err(syntax(format!(
-            "\"{name}\" in \"{vnl}\" is a path (only LANs within the process are supported in this version, \
-             by a name without '/', such as {}://lan)",
-            spec.scheme
-        )));
-    }
     let default = Config::default();
     let mtu = params.number("mtu", MTU)?.map(|mtu| mtu as usize);
     let gso_max = params.number("gso", 0..=65_535)?.map(|gso| gso as usize);

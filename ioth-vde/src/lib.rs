@@ -13,6 +13,7 @@
 //! | VNL | what it is |
 //! |---|---|
 //! | `switch://name`, `hub://name` | a [`lan`] within this process |
+//! | `switch:///path`, `hub:///path` | a switch that other processes plug into: [`node`] |
 //! | `vde://dir`, or just the path | a port of a VDE switch: [`vde`] |
 //! | `cmd://command line` | a command's standard input and output: [`cmd`] |
 //! | `udp://port->host:port` | a cable of UDP datagrams: [`udp`] |
@@ -40,8 +41,10 @@ pub mod fault;
 pub mod frame;
 pub mod lan;
 pub mod link;
+pub mod node;
 pub mod null;
 pub mod pcap;
+pub mod pcapng;
 pub mod ptp;
 pub mod schemes;
 pub mod seqpacket;

@@ -218,7 +218,8 @@ pub(crate) fn open(spec: &Spec<'_>) -> Result<Arc<dyn Link>, LinkError> {
     Ok(Arc::new(Pcap::new(inner, file).map_err(failed)?))
 }
 
-fn create(path: &Path) -> io::Result<File> {
+/// Makes a file for a capture, or empties it, for its owner's eyes only.
+pub(crate) fn create(path: &Path) -> io::Result<File> {
     let mut options = OpenOptions::new();
     // Without O_NONBLOCK a FIFO would make us wait for its reader.
     options.write(true).create(true).truncate(true).mode(0o600).custom_flags(libc::O_NONBLOCK);

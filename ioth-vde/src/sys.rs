@@ -1,6 +1,7 @@
 //! The system calls that nix has no fitting wrapper for.
 #![allow(unsafe_code)]
 
+use std::io::IoSlice;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
 use ioth_core::Errno;
@@ -137,6 +138,35 @@ pub(crate) fn send_to(
     // nix's sendmmsg wants its own buffer types, a vector of each.
     // SAFETY: the first `count` messages point to two vectors and an address each, and the vectors to `prefix` and to
     // frames; all of them outlive the call.
+    let sent =
+        unsafe { libc::sendmmsg(fd.as_raw_fd(), messages.as_mut_ptr(), count as libc::c_uint, flags as _) };
+    Errno::result(sent).map(|sent| sent as usize)
+}
+
+/// A datagram in up to three pieces: a frame whose tag is put in or taken out on the way.
+pub(crate) type Pieces<'a> = [IoSlice<'a>; 3];
+
+/// Sends datagrams, [`BATCH`] at most, without waiting: how many went. Those of one piece have it in front.
+pub(crate) fn send_pieces(fd: BorrowedFd<'_>, datagrams: &[Pieces<'_>]) -> Result<usize, Errno> {
+    let flags = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
+    if let [[whole, second, _]] = datagrams
+        && second.is_empty()
+    {
+        // SAFETY: the pointer and length are those of a live slice, which is only read.
+        let sent = unsafe { libc::send(fd.as_raw_fd(), whole.as_ptr().cast(), whole.len(), flags) };
+        return Errno::result(sent).map(|_| 1);
+    }
+    // SAFETY: all zeros is a valid mmsghdr; see `messages`.
+    let mut messages: [libc::mmsghdr; BATCH] = unsafe { std::mem::zeroed() };
+    let mut count = 0;
+    for (message, pieces) in messages.iter_mut().zip(datagrams) {
+        // IoSlice has the layout of iovec, says its documentation; sendmmsg(2) does not write through the pointer.
+        message.msg_hdr.msg_iov = pieces.as_ptr().cast_mut().cast();
+        message.msg_hdr.msg_iovlen = if pieces[1].is_empty() { 1 } else { pieces.len() };
+        count += 1;
+    }
+    // nix's sendmmsg wants its own address and buffer types, a vector of each.
+    // SAFETY: the first `count` messages point to vectors of live slices, which outlive the call and are only read.
     let sent =
         unsafe { libc::sendmmsg(fd.as_raw_fd(), messages.as_mut_ptr(), count as libc::c_uint, flags as _) };
     Errno::result(sent).map(|sent| sent as usize)

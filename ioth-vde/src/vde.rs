@@ -27,6 +27,7 @@ use crate::vnl::{Keys, Params};
 use crate::{Batch, Counters, Frame, Link, LinkError, Properties, Receiver, sys};
 use connect::{Connection, DataKind, Options, PortName};
 
+pub(crate) use connect::group;
 #[doc(hidden)]
 pub use connect::reply_path;
 

@@ -273,8 +273,8 @@ fn names() {
     assert_eq!(open("switch://names[checksum]").unwrap().properties().mtu, 1500);
 
     for (wrong, what) in [
-        ("switch://", "no name"),
-        ("switch:///tmp/x", "only LANs within the process"),
+        ("switch:///tmp/x[mtu=9217]", "from 68 to 9216"),
+        ("switch://./x[gso=0]", "unknown key"),
         ("switch://x[mtu=1]", "from 68 to 65535"),
         ("switch://x[checksum=maybe]", "a flag"),
         ("hub://x[mode=0600]", "unknown key"),

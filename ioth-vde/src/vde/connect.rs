@@ -340,7 +340,7 @@ impl Drop for SocketFile {
 }
 
 /// A VNL's `group=`: "" is our own, a number is itself; an unknown name counts as not given, as upstream.
-pub(super) fn group(value: &str) -> Option<Gid> {
+pub(crate) fn group(value: &str) -> Option<Gid> {
     if value.is_empty() {
         return Some(getegid());
     }

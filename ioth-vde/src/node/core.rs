@@ -1,0 +1,643 @@
+//! The switch at work: one epoll(7), the endpoints, and the way of frames through them.
+
+use std::collections::VecDeque;
+use std::io::IoSlice;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::time::{Duration, Instant};
+
+use ioth_core::Errno;
+use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
+use nix::sys::socket::{MsgFlags, recv};
+use slab::Slab;
+
+use super::Config;
+use super::console::Consoles;
+use super::dir::{Directory, Permit, SocketFile, listener};
+use super::egress::{Egress, formed, pieces, tag};
+use super::mirror::Mirror;
+use crate::bridge::{Bridge, Form, Loss};
+use crate::ether::FRAME_MAX;
+use crate::{Batch, Frame, LinkError, sys};
+
+/// Events taken at once.
+const EVENTS: usize = 64;
+
+/// Whose event it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Token {
+    Listener,
+    Stop,
+    /// A client that has not said yet what it wants.
+    Guest(usize),
+    Control(usize),
+    Data(usize),
+    ConsoleListener(usize),
+    Console(usize),
+}
+
+impl Token {
+    pub(super) fn pack(self) -> u64 {
+        let (kind, key) = match self {
+            Token::Listener => (0, 0),
+            Token::Stop => (1, 0),
+            Token::Guest(key) => (2, key),
+            Token::Control(key) => (3, key),
+            Token::Data(key) => (4, key),
+            Token::ConsoleListener(key) => (5, key),
+            Token::Console(key) => (6, key),
+        };
+        (key as u64) << 8 | kind
+    }
+
+    fn unpack(word: u64) -> Option<Self> {
+        let key = (word >> 8) as usize;
+        Some(match word & 0xff {
+            0 => Token::Listener,
+            1 => Token::Stop,
+            2 => Token::Guest(key),
+            3 => Token::Control(key),
+            4 => Token::Data(key),
+            5 => Token::ConsoleListener(key),
+            6 => Token::Console(key),
+            _ => return None,
+        })
+    }
+}
+
+/// Who is at a port.
+#[derive(Debug)]
+pub(super) struct Endpoint {
+    pub(super) port: u16,
+    pub(super) description: String,
+    pub(super) socket: Option<Plugged>,
+    pub(super) egress: Egress,
+    /// There may be something to read.
+    readable: bool,
+    /// It is in the list of those to be read.
+    listed: bool,
+    /// Full queues that it waits for.
+    waits: usize,
+    /// Where its frames are in the plan of the batch at hand.
+    planned: Option<usize>,
+}
+
+/// A client's sockets. The file is first: its name goes before its descriptor's number can be another's.
+#[derive(Debug)]
+pub(super) struct Plugged {
+    pub(super) _file: SocketFile,
+    pub(super) control: OwnedFd,
+    pub(super) data: OwnedFd,
+    /// Its user, where the file of its data socket tells.
+    pub(super) owner: Option<u32>,
+}
+
+/// A frame of the batch at hand, and the form in which it leaves.
+type Item = (usize, Form);
+
+#[derive(Debug)]
+pub(super) struct Core {
+    pub(super) config: Config,
+    pub(super) bridge: Bridge,
+    pub(super) endpoints: Slab<Endpoint>,
+    /// Endpoints by port.
+    pub(super) at: Vec<Vec<usize>>,
+    pub(super) guests: super::door::Guests,
+    pub(super) consoles: Consoles,
+    pub(super) ports: super::door::Ports,
+    pub(super) mirror: Option<Mirror>,
+    pub(super) epoll: Epoll,
+    pub(super) listener: OwnedFd,
+    _listener_file: SocketFile,
+    pub(super) dir: Directory,
+    pub(super) born: Instant,
+    /// What the owner of the node gets: it has an endpoint without sockets.
+    pub(super) host: Option<Host>,
+    /// Files of commands that are being run.
+    pub(super) scripts: usize,
+    ready: VecDeque<usize>,
+    /// Endpoints that others wait for.
+    full: Vec<usize>,
+    frames: Vec<Frame>,
+    to: Vec<(u16, Form)>,
+    plan: Vec<(usize, Vec<Item>)>,
+    spare: Vec<Vec<Item>>,
+}
+
+/// The node's owner, at a port of its own.
+#[derive(Debug)]
+pub(super) struct Host {
+    pub(super) key: usize,
+    pub(super) inbox: Batch,
+    /// It was told to wait, and is to be told when it need not any more.
+    pub(super) told: bool,
+}
+
+/// What a round of work came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Round {
+    Idle,
+    Busy,
+    Stopped,
+}
+
+impl Core {
+    pub(super) fn new(config: Config) -> Result<Self, LinkError> {
+        let what = format!("a switch at {}", config.path.display());
+        let failed = |errno| LinkError::Os { what: what.clone(), errno };
+        let dir = Directory::make(&config.path, Permit { mode: config.dirmode, group: config.group })?;
+        let permit = Permit { mode: config.mode, group: config.group };
+        let (listener, file) = listener(&dir.path().join("ctl"), permit)?;
+        let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC).map_err(failed)?;
+        let mut core = Core {
+            bridge: Bridge::new(config.bridge),
+            endpoints: Slab::new(),
+            at: Vec::new(),
+            guests: super::door::Guests::new(),
+            consoles: Consoles::default(),
+            ports: super::door::Ports::default(),
+            mirror: None,
+            epoll,
+            listener,
+            _listener_file: file,
+            dir,
+            born: Instant::now(),
+            host: None,
+            scripts: 0,
+            ready: VecDeque::new(),
+            full: Vec::new(),
+            frames: Vec::new(),
+            to: Vec::new(),
+            plan: Vec::new(),
+            spare: Vec::new(),
+            config,
+        };
+        core.frames.resize_with(sys::BATCH, || Frame::new(FRAME_MAX));
+        core.watch(core.listener.as_fd(), Token::Listener, EpollFlags::EPOLLIN).map_err(failed)?;
+        Ok(core)
+    }
+
+    /// Gives the node's owner port 0.
+    pub(super) fn add_host(&mut self, description: &str) -> Result<(), Errno> {
+        let port = self.bridge.create(0)?;
+        let key = self.add_endpoint(port, description.to_owned(), None);
+        self.host = Some(Host { key, inbox: Batch::new(), told: false });
+        Ok(())
+    }
+
+    /// Changes how many places the table of stations is shown with; it holds as many stations at least.
+    pub(super) fn set_buckets(&mut self, buckets: usize) {
+        self.config.buckets = buckets.next_power_of_two();
+        self.bridge.set_capacity(self.config.bridge.stations.max(self.config.buckets));
+    }
+
+    /// Waits for events, until the next deadline at most, and does what there is to do.
+    pub(super) fn round(&mut self, wait: bool) -> nix::Result<Round> {
+        let mut events = [EpollEvent::empty(); EVENTS];
+        let timeout = match self.next_deadline() {
+            _ if !wait || !self.ready.is_empty() => EpollTimeout::ZERO,
+            None => EpollTimeout::NONE,
+            // Rounded up: waking too early is waking twice.
+            Some(deadline) => {
+                let left = deadline.saturating_duration_since(Instant::now()) + Duration::from_micros(999);
+                EpollTimeout::try_from(left).unwrap_or(EpollTimeout::MAX)
+            }
+        };
+        let count = match self.epoll.wait(&mut events, timeout) {
+            Err(Errno::EINTR) => 0,
+            result => result?,
+        };
+        let mut stopped = false;
+        for event in &events[..count] {
+            let flags = event.events();
+            match Token::unpack(event.data()) {
+                Some(Token::Data(key)) => self.data_event(key, flags),
+                Some(Token::Control(key)) => self.control_event(key),
+                Some(Token::Listener) => self.knock(),
+                Some(Token::Guest(key)) => self.guest_event(key),
+                Some(Token::ConsoleListener(at)) => self.console_knock(at),
+                Some(Token::Console(key)) => stopped |= self.console_event(key, flags),
+                Some(Token::Stop) => stopped = true,
+                None => (),
+            }
+        }
+        self.expire();
+        let worked = !self.ready.is_empty();
+        for _ in 0..self.ready.len() {
+            let Some(key) = self.ready.pop_front() else { break };
+            self.serve(key);
+        }
+        if let Some(mirror) = &mut self.mirror {
+            mirror.flush();
+        }
+        Ok(match (stopped, count > 0 || worked) {
+            (true, _) => Round::Stopped,
+            (false, true) => Round::Busy,
+            (false, false) => Round::Idle,
+        })
+    }
+
+    /// Whether there is work that no event will tell of.
+    pub(super) fn has_work(&self) -> bool {
+        !self.ready.is_empty()
+    }
+
+    /// When something is due without an event.
+    pub(super) fn next_deadline(&self) -> Option<Instant> {
+        let full = self.full.iter().filter_map(|&key| self.endpoints.get(key)?.egress.deadline()).min();
+        [full, self.guests.deadline()].into_iter().flatten().min()
+    }
+
+    /// The clock of the bridge, in seconds.
+    pub(super) fn now(&self) -> u32 {
+        self.born.elapsed().as_secs() as u32
+    }
+
+    pub(super) fn watch(&self, fd: BorrowedFd<'_>, token: Token, flags: EpollFlags) -> nix::Result<()> {
+        self.epoll.add(fd, EpollEvent::new(flags, token.pack()))
+    }
+
+    pub(super) fn add_endpoint(&mut self, port: u16, description: String, socket: Option<Plugged>) -> usize {
+        let key = self.endpoints.insert(Endpoint {
+            port,
+            description,
+            socket,
+            egress: Egress::default(),
+            readable: false,
+            listed: false,
+            waits: 0,
+            planned: None,
+        });
+        let place = usize::from(port);
+        if self.at.len() <= place {
+            self.at.resize_with(place + 1, Vec::new);
+        }
+        self.at[place].push(key);
+        self.bridge.activate(port, true);
+        key
+    }
+
+    /// Forgets an endpoint. Its port stays, inactive when it was the last one.
+    pub(super) fn remove_endpoint(&mut self, key: usize) {
+        let Some(mut endpoint) = self.endpoints.try_remove(key) else { return };
+        if let Some(there) = self.at.get_mut(usize::from(endpoint.port)) {
+            there.retain(|other| *other != key);
+            if there.is_empty() {
+                self.bridge.activate(endpoint.port, false);
+            }
+        }
+        self.bridge.dropped(endpoint.port, Loss::Refused, endpoint.egress.len() as u64);
+        self.full.retain(|other| *other != key);
+        for waiter in endpoint.egress.take_waiters() {
+            self.resume(waiter);
+        }
+        if endpoint.waits > 0 {
+            for (_, other) in &mut self.endpoints {
+                other.egress.waiters.retain(|waiter| *waiter != key);
+            }
+        }
+        self.ready.retain(|other| *other != key);
+    }
+
+    fn data_event(&mut self, key: usize, flags: EpollFlags) {
+        let Some(endpoint) = self.endpoints.get_mut(key) else { return };
+        // An error is taken by reading.
+        if flags.intersects(EpollFlags::EPOLLIN | EpollFlags::EPOLLERR | EpollFlags::EPOLLHUP) {
+            endpoint.readable = true;
+            self.enlist(key);
+        }
+        if flags.contains(EpollFlags::EPOLLOUT) {
+            self.flush(key);
+        }
+    }
+
+    /// Nothing is expected on the control socket but its end.
+    fn control_event(&mut self, key: usize) {
+        let Some(Endpoint { socket: Some(socket), .. }) = self.endpoints.get(key) else { return };
+        let mut ignored = [0; 256];
+        match recv(socket.control.as_raw_fd(), &mut ignored, MsgFlags::MSG_DONTWAIT) {
+            Ok(1..) | Err(Errno::EAGAIN | Errno::EINTR) => (),
+            Ok(_) | Err(_) => {
+                // What it sent before it went is still for the others.
+                for _ in 0..sys::BATCH {
+                    if !self.read(key) {
+                        break;
+                    }
+                }
+                self.remove_endpoint(key);
+            }
+        }
+    }
+
+    fn enlist(&mut self, key: usize) {
+        let Some(endpoint) = self.endpoints.get_mut(key) else { return };
+        if endpoint.readable && endpoint.waits == 0 && !endpoint.listed {
+            endpoint.listed = true;
+            self.ready.push_back(key);
+        }
+    }
+
+    fn serve(&mut self, key: usize) {
+        let Some(endpoint) = self.endpoints.get_mut(key) else { return };
+        endpoint.listed = false;
+        if endpoint.waits == 0 {
+            let more = self.read(key);
+            if let Some(endpoint) = self.endpoints.get_mut(key) {
+                endpoint.readable = more;
+            }
+            self.enlist(key);
+        }
+    }
+
+    /// Reads a batch and passes it on; whether there may be more.
+    fn read(&mut self, key: usize) -> bool {
+        let Some(Endpoint { port, socket: Some(socket), .. }) = self.endpoints.get(key) else { return false };
+        let port = *port;
+        let mut lengths = [0; sys::BATCH];
+        let count = match sys::receive(socket.data.as_fd(), &mut self.frames, &mut lengths) {
+            Ok(count) => count,
+            Err(Errno::EINTR) => return true,
+            // The peer closed its socket with frames of ours unread: reading took the error away, and there may be
+            // frames of its own behind it.
+            Err(Errno::ECONNRESET) => return true,
+            Err(_) => return false,
+        };
+        let mut frames = std::mem::take(&mut self.frames);
+        let now = self.now();
+        for (at, &len) in lengths[..count].iter().enumerate() {
+            // One that was cut is told by its length, and goes nowhere.
+            if len > FRAME_MAX {
+                self.bridge.dropped(port, Loss::Long, 1);
+            } else {
+                frames[at].truncate(len);
+                self.plan(now, port, at, &frames[at]);
+            }
+        }
+        self.leave(key, &frames);
+        frames[..count].iter_mut().for_each(|frame| frame.restore(FRAME_MAX));
+        self.frames = frames;
+        count == sys::BATCH
+    }
+
+    /// Decides where a frame of the batch goes.
+    fn plan(&mut self, now: u32, port: u16, at: usize, frame: &[u8]) {
+        self.to.clear();
+        let decided = self.bridge.forward(now, port, frame, &mut self.to);
+        if let Some(mirror) = &mut self.mirror {
+            mirror.frame(port, frame);
+        }
+        if decided.is_err() {
+            return;
+        }
+        for &(port, form) in &self.to {
+            for &key in self.at.get(usize::from(port)).map_or(&[][..], Vec::as_slice) {
+                let planned = self.endpoints.get_mut(key).map(|endpoint| &mut endpoint.planned);
+                let Some(planned) = planned else { continue };
+                let place = *planned.get_or_insert_with(|| {
+                    self.plan.push((key, self.spare.pop().unwrap_or_default()));
+                    self.plan.len() - 1
+                });
+                self.plan[place].1.push((at, form));
+            }
+        }
+    }
+
+    /// Carries out the plan for a batch of the endpoint `from`.
+    fn leave(&mut self, from: usize, frames: &[Frame]) {
+        let mut plan = std::mem::take(&mut self.plan);
+        for (key, mut items) in plan.drain(..) {
+            self.deliver(key, from, frames, &items);
+            items.clear();
+            self.spare.push(items);
+        }
+        self.plan = plan;
+    }
+
+    fn deliver(&mut self, key: usize, from: usize, frames: &[Frame], items: &[Item]) {
+        let Some(endpoint) = self.endpoints.get_mut(key) else { return };
+        endpoint.planned = None;
+        let port = endpoint.port;
+        let Some(socket) = &endpoint.socket else {
+            return self.deliver_to_host(port, frames, items);
+        };
+        let mut rest = items;
+        if endpoint.egress.is_empty() && !endpoint.egress.blocked {
+            while !rest.is_empty() {
+                let now = &rest[..rest.len().min(sys::BATCH)];
+                match send(socket.data.as_fd(), frames, now) {
+                    Ok(sent) => {
+                        let bytes: usize =
+                            now[..sent].iter().map(|&(at, form)| form.resize(frames[at].len())).sum();
+                        self.bridge.sent(port, sent as u64, bytes as u64);
+                        rest = &rest[sent..];
+                    }
+                    Err(Trouble::Full) => break,
+                    Err(Trouble::Again) => (),
+                    Err(Trouble::First(loss)) => {
+                        self.bridge.dropped(port, loss, 1);
+                        rest = &rest[1..];
+                    }
+                    Err(Trouble::All(loss)) => {
+                        self.bridge.dropped(port, loss, rest.len() as u64);
+                        return;
+                    }
+                }
+            }
+            if rest.is_empty() {
+                return;
+            }
+            self.block(key);
+        }
+        self.queue(key, from, frames, rest);
+    }
+
+    fn queue(&mut self, key: usize, from: usize, frames: &[Frame], items: &[Item]) {
+        let Some(endpoint) = self.endpoints.get_mut(key) else { return };
+        let mut lost = 0;
+        let mut unicast = false;
+        for &(at, form) in items {
+            lost += u64::from(!endpoint.egress.push(&frames[at], form));
+            unicast |= frames[at][0] & 1 == 0;
+        }
+        let port = endpoint.port;
+        if unicast && endpoint.egress.wait(from, Instant::now()) {
+            if endpoint.egress.waiters.len() == 1 {
+                self.full.push(key);
+            }
+            if let Some(sender) = self.endpoints.get_mut(from) {
+                sender.waits += 1;
+            }
+        }
+        if lost > 0 {
+            self.bridge.dropped(port, Loss::Full, lost);
+        }
+    }
+
+    /// Has the system tell when it has room.
+    fn block(&mut self, key: usize) {
+        let Some(endpoint) = self.endpoints.get_mut(key) else { return };
+        if !std::mem::replace(&mut endpoint.egress.blocked, true) {
+            self.set_interest(key);
+        }
+    }
+
+    fn set_interest(&self, key: usize) {
+        let Some(Endpoint { socket: Some(socket), egress, .. }) = self.endpoints.get(key) else { return };
+        let mut flags = data_flags();
+        flags.set(EpollFlags::EPOLLOUT, egress.blocked);
+        // It can only fail for want of memory: then the queue is emptied when the next frame comes.
+        let _ = self.epoll.modify(&socket.data, &mut EpollEvent::new(flags, Token::Data(key).pack()));
+    }
+
+    /// Sends what waits in an endpoint's queue.
+    fn flush(&mut self, key: usize) {
+        let Some(endpoint) = self.endpoints.get_mut(key) else { return };
+        let port = endpoint.port;
+        let Some(socket) = &endpoint.socket else { return };
+        let mut full = false;
+        while !endpoint.egress.is_empty() {
+            let whole: Vec<sys::Pieces<'_>> = endpoint
+                .egress
+                .front()
+                .map(|frame| [IoSlice::new(frame), IoSlice::new(&[]), IoSlice::new(&[])])
+                .collect();
+            match trouble(sys::send_pieces(socket.data.as_fd(), &whole)) {
+                Ok(sent) => {
+                    let bytes = endpoint.egress.advance(sent);
+                    self.bridge.sent(port, sent as u64, bytes as u64);
+                }
+                Err(Trouble::Full) => {
+                    full = true;
+                    break;
+                }
+                Err(Trouble::Again) => (),
+                Err(Trouble::First(loss)) => {
+                    endpoint.egress.advance(1);
+                    self.bridge.dropped(port, loss, 1);
+                }
+                Err(Trouble::All(loss)) => {
+                    let lost = endpoint.egress.len();
+                    endpoint.egress.advance(lost);
+                    self.bridge.dropped(port, loss, lost as u64);
+                }
+            }
+        }
+        if endpoint.egress.blocked != full {
+            endpoint.egress.blocked = full;
+            self.set_interest(key);
+        }
+        self.release(key);
+    }
+
+    /// Lets those go on who waited for an endpoint that has room now, or is too slow to be waited for.
+    fn release(&mut self, key: usize) {
+        let Some(endpoint) = self.endpoints.get_mut(key) else { return };
+        if endpoint.egress.waiters.is_empty() || !(endpoint.egress.has_room() || endpoint.egress.is_slow()) {
+            return;
+        }
+        self.full.retain(|other| *other != key);
+        for waiter in endpoint.egress.take_waiters() {
+            self.resume(waiter);
+        }
+    }
+
+    fn resume(&mut self, key: usize) {
+        let Some(endpoint) = self.endpoints.get_mut(key) else { return };
+        endpoint.waits = endpoint.waits.saturating_sub(1);
+        self.enlist(key);
+    }
+
+    fn expire(&mut self) {
+        if self.full.is_empty() && self.guests.deadline().is_none() {
+            return;
+        }
+        let now = Instant::now();
+        for at in (0..self.full.len()).rev() {
+            let key = self.full[at];
+            let Some(endpoint) = self.endpoints.get_mut(key) else { continue };
+            if endpoint.egress.deadline().is_some_and(|deadline| deadline <= now) {
+                endpoint.egress.give_up();
+                self.release(key);
+            }
+        }
+        self.guests.expire(now);
+    }
+
+    fn deliver_to_host(&mut self, port: u16, frames: &[Frame], items: &[Item]) {
+        let Some(host) = &mut self.host else { return };
+        let mut bytes = 0;
+        for &(at, form) in items {
+            let copy = formed(&frames[at], form);
+            bytes += copy.len();
+            host.inbox.push_back(copy);
+        }
+        self.bridge.sent(port, items.len() as u64, bytes as u64);
+    }
+
+    /// Takes frames of the node's owner, from the front; what stays has to wait.
+    pub(super) fn send_from_host(&mut self, frames: &mut Batch) {
+        let Some(key) = self.host.as_ref().map(|host| host.key) else { return };
+        let now = self.now();
+        let mut chunk = Vec::with_capacity(frames.len().min(sys::BATCH));
+        while !frames.is_empty() {
+            if self.endpoints.get(key).is_none_or(|endpoint| endpoint.waits > 0) {
+                if let Some(host) = &mut self.host {
+                    host.told = true;
+                }
+                return;
+            }
+            chunk.clear();
+            chunk.extend(frames.drain(..frames.len().min(sys::BATCH)));
+            for (at, frame) in chunk.iter().enumerate() {
+                self.plan(now, 0, at, frame);
+            }
+            self.leave(key, &chunk);
+        }
+    }
+
+    /// Whether the owner, who was told to wait, need not any more.
+    pub(super) fn host_may_go_on(&mut self) -> bool {
+        let Some(host) = &mut self.host else { return false };
+        let free = self.endpoints.get(host.key).is_some_and(|endpoint| endpoint.waits == 0);
+        free && std::mem::take(&mut host.told)
+    }
+}
+
+/// Edge-triggered: an endpoint that must wait is not asked for again and again.
+pub(super) fn data_flags() -> EpollFlags {
+    EpollFlags::EPOLLIN | EpollFlags::EPOLLET
+}
+
+/// Why not all was sent.
+enum Trouble {
+    /// No room: it will be told when there is some.
+    Full,
+    Again,
+    /// The first frame is lost.
+    First(Loss),
+    /// All are lost.
+    All(Loss),
+}
+
+fn trouble(result: Result<usize, Errno>) -> Result<usize, Trouble> {
+    result.map_err(|errno| match errno {
+        Errno::EAGAIN => Trouble::Full,
+        Errno::EINTR => Trouble::Again,
+        Errno::EMSGSIZE => Trouble::First(Loss::TooLong),
+        // The socket polls OUT all the while: waiting for that would be spinning.
+        Errno::ENOBUFS | Errno::ENOMEM => Trouble::First(Loss::Refused),
+        // Its data socket is closed or another's. If the client is gone, the control socket tells.
+        _ => Trouble::All(Loss::Refused),
+    })
+}
+
+fn send(fd: BorrowedFd<'_>, frames: &[Frame], items: &[Item]) -> Result<usize, Trouble> {
+    let mut tags = [[0; crate::ether::TAG]; sys::BATCH];
+    for (place, (_, form)) in tags.iter_mut().zip(items) {
+        *place = tag(*form);
+    }
+    let mut datagrams = [[IoSlice::new(&[]); 3]; sys::BATCH];
+    for ((place, &(at, form)), tag) in datagrams.iter_mut().zip(items).zip(&tags) {
+        *place = pieces(&frames[at], form, tag).map(IoSlice::new);
+    }
+    trouble(sys::send_pieces(fd, &datagrams[..items.len()]))
+}

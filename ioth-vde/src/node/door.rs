@@ -1,0 +1,327 @@
+//! How clients come in: the control socket, the requests, the ports that they get.
+
+use std::collections::BTreeMap;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::unix::fs::{MetadataExt, lchown};
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use ioth_core::Errno;
+use nix::sys::epoll::{EpollEvent, EpollFlags};
+use nix::sys::socket::{
+    AddressFamily, MsgFlags, SockFlag, SockType, UnixAddr, connect, getpeername, getsockopt, recv, send,
+    setsockopt, socket, sockopt,
+};
+use nix::unistd::{AccessFlags, access, geteuid};
+use slab::Slab;
+
+use super::core::{Core, Plugged, Token, data_flags};
+use super::dir::{Permit, SocketFile};
+use super::request::{Address, REQUEST_MAX, Request, Wanted, answer};
+use crate::sys;
+
+/// How long a client has for its request.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// Clients that have not said what they want, at most; then the oldest is sent away.
+const GUESTS_MAX: usize = 64;
+/// Endpoints that share a port, at most.
+const SHARERS_MAX: usize = 64;
+/// Clients taken in at once: frames must not wait for all of a crowd.
+const CROWD: usize = 16;
+/// Size of a data socket's queue, in bytes; where the system allows less, it is less.
+const BUFFER: usize = 1 << 20;
+
+/// Clients that have not said yet what they want.
+#[derive(Debug)]
+pub(super) struct Guests {
+    list: Slab<Guest>,
+    /// Closed to let one in when descriptors run out: who waits would make the listener readable for ever.
+    reserve: Option<OwnedFd>,
+    /// Clients sent away, and why, for people who look for a reason.
+    pub(super) refused: BTreeMap<&'static str, u64>,
+}
+
+#[derive(Debug)]
+struct Guest {
+    control: OwnedFd,
+    deadline: Instant,
+}
+
+/// What is configured of ports, beside the bridge's part.
+#[derive(Debug, Default)]
+pub(super) struct Ports {
+    list: BTreeMap<u16, PortAccess>,
+}
+
+/// Who may have a port.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct PortAccess {
+    /// Whether clients that name no port may get it.
+    pub(super) allocatable: bool,
+    pub(super) user: Option<u32>,
+    pub(super) group: Option<u32>,
+    /// The user of who came last.
+    pub(super) current: Option<u32>,
+}
+
+impl Default for PortAccess {
+    fn default() -> Self {
+        PortAccess { allocatable: true, user: None, group: None, current: None }
+    }
+}
+
+impl Ports {
+    pub(super) fn of(&self, port: u16) -> PortAccess {
+        self.list.get(&port).cloned().unwrap_or_default()
+    }
+
+    pub(super) fn change(&mut self, port: u16) -> &mut PortAccess {
+        self.list.entry(port).or_default()
+    }
+
+    pub(super) fn forget(&mut self, port: u16) {
+        self.list.remove(&port);
+    }
+
+    pub(super) fn keep_below(&mut self, limit: usize) {
+        self.list.retain(|port, _| usize::from(*port) < limit);
+    }
+}
+
+/// Why a client is sent away.
+type Refusal = &'static str;
+
+/// Who is at the other end of a control socket.
+#[derive(Clone, Copy, Debug)]
+struct Peer {
+    user: u32,
+    group: u32,
+}
+
+impl Guests {
+    pub(super) fn new() -> Self {
+        Guests { list: Slab::new(), reserve: spare(), refused: BTreeMap::new() }
+    }
+
+    /// When the first of them has waited for too long.
+    pub(super) fn deadline(&self) -> Option<Instant> {
+        self.list.iter().map(|(_, guest)| guest.deadline).min()
+    }
+
+    pub(super) fn expire(&mut self, now: Instant) {
+        let before = self.list.len();
+        self.list.retain(|_, guest| guest.deadline > now);
+        self.refuse("no request", before - self.list.len());
+    }
+
+    fn refuse(&mut self, why: Refusal, count: usize) {
+        if count > 0 {
+            *self.refused.entry(why).or_default() += count as u64;
+        }
+    }
+
+    /// Takes one out who waits the longest.
+    fn make_room(&mut self) {
+        if self.list.len() < GUESTS_MAX {
+            return;
+        }
+        let oldest = self.list.iter().min_by_key(|(_, guest)| guest.deadline).map(|(key, _)| key);
+        if let Some(key) = oldest {
+            self.list.remove(key);
+            self.refuse("no request", 1);
+        }
+    }
+}
+
+impl Core {
+    /// Clients wait at the listener.
+    pub(super) fn knock(&mut self) {
+        for _ in 0..CROWD {
+            match sys::accept(self.listener.as_fd()) {
+                Ok(control) => self.let_in(control),
+                Err(Errno::EMFILE | Errno::ENFILE) => {
+                    self.guests.reserve = None;
+                    drop(sys::accept(self.listener.as_fd()));
+                    self.guests.reserve = spare();
+                    self.guests.refuse("no descriptors", 1);
+                }
+                Err(Errno::EINTR | Errno::ECONNABORTED) => (),
+                Err(_) => return,
+            }
+        }
+    }
+
+    fn let_in(&mut self, control: OwnedFd) {
+        self.guests.make_room();
+        let place = self.guests.list.vacant_entry();
+        let key = place.key();
+        let guest = place.insert(Guest { control, deadline: Instant::now() + PATIENCE });
+        let event = EpollEvent::new(EpollFlags::EPOLLIN, Token::Guest(key).pack());
+        let watched = self.epoll.add(&guest.control, event);
+        if watched.is_err() {
+            self.guests.list.remove(key);
+            self.guests.refuse("no memory", 1);
+        }
+    }
+
+    /// A client says what it wants.
+    pub(super) fn guest_event(&mut self, key: usize) {
+        let Some(guest) = self.guests.list.get(key) else { return };
+        let mut bytes = [0; REQUEST_MAX];
+        let read = recv(guest.control.as_raw_fd(), &mut bytes, MsgFlags::MSG_DONTWAIT);
+        if matches!(read, Err(Errno::EAGAIN | Errno::EINTR)) {
+            return;
+        }
+        let guest = self.guests.list.remove(key);
+        let outcome = match read {
+            Ok(len @ 1..) => match Request::parse(&bytes[..len]) {
+                Ok(request) => self.plug(guest.control, &request),
+                Err(_) => Err("bad request"),
+            },
+            _ => Err("no request"),
+        };
+        // Its control socket is closed by now: clients of upstream would wait for ever for another answer.
+        if let Err(why) = outcome {
+            self.guests.refuse(why, 1);
+        }
+    }
+
+    /// Gives a client its port.
+    fn plug(&mut self, control: OwnedFd, request: &Request) -> Result<(), Refusal> {
+        let credentials = getsockopt(&control, sockopt::PeerCredentials).map_err(|_| "no credentials")?;
+        let peer = Peer { user: credentials.uid(), group: credentials.gid() };
+        let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
+        let data =
+            socket(AddressFamily::Unix, SockType::Datagram, flags, None).map_err(|_| "no descriptors")?;
+        let owner = call(&data, &request.address, peer)?;
+        let port = self.choose(request.port, peer)?;
+        let name = format!("{port:03}.{}", data.as_raw_fd());
+        let file =
+            SocketFile::bind(&data, self.dir.path().join(name)).map_err(|_| "no room for its socket")?;
+        self.open_to(file.path(), &request.address, peer);
+        for result in
+            [setsockopt(&data, sockopt::SndBuf, &BUFFER), setsockopt(&data, sockopt::RcvBuf, &BUFFER)]
+        {
+            // Less is slower, no more.
+            let _ = result;
+        }
+        let reply = answer(file.path());
+        let sent = send(control.as_raw_fd(), &reply, MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL);
+        if sent != Ok(reply.len()) {
+            return Err("it takes no answer");
+        }
+        let user = request.address.is_path().then_some(owner);
+        let socket = Plugged { _file: file, control, data, owner: user };
+        let key = self.add_endpoint(port, request.description.clone(), Some(socket));
+        self.ports.change(port).current = user;
+        let description = &self.endpoints[key].description;
+        if let Some(mirror) = &mut self.mirror {
+            mirror.name(port, description);
+        }
+        let Some(socket) = &self.endpoints[key].socket else { return Ok(()) };
+        // The control socket is watched already, as a guest's.
+        let watched = self
+            .epoll
+            .modify(&socket.control, &mut EpollEvent::new(EpollFlags::EPOLLIN, Token::Control(key).pack()))
+            .and_then(|()| self.watch(socket.data.as_fd(), Token::Data(key), data_flags()));
+        if watched.is_err() {
+            self.remove_endpoint(key);
+            return Err("no memory");
+        }
+        Ok(())
+    }
+
+    /// A port for a client: made when it is not there.
+    fn choose(&mut self, wanted: Wanted, peer: Peer) -> Result<u16, Refusal> {
+        let number = match wanted {
+            Wanted::Any => self.free_port().map(usize::from).ok_or("no free port")?,
+            Wanted::Number(number) => usize::try_from(number).map_err(|_| "no such port")?,
+        };
+        if number >= self.bridge.limit() {
+            return Err("no such port");
+        }
+        // Below the limit, which has 16 bits.
+        let port = number as u16;
+        let there = self.at.get(number).map_or(&[][..], Vec::as_slice);
+        if there.len() >= SHARERS_MAX || there.iter().any(|&key| self.endpoints[key].socket.is_none()) {
+            return Err("the port is taken");
+        }
+        let access = self.ports.of(port);
+        let closed = access.user.is_some() || access.group.is_some();
+        let admitted = access.user == Some(peer.user) || access.group == Some(peer.group);
+        if closed && !admitted && peer.user != 0 {
+            return Err("not admitted to the port");
+        }
+        if !self.bridge.exists(number) {
+            self.bridge.create(number).map_err(|_| "no such port")?;
+        }
+        Ok(port)
+    }
+
+    /// The lowest number that a client may have who names none: 0 is for those who do.
+    pub(super) fn free_port(&self) -> Option<u16> {
+        (1..self.bridge.limit())
+            .find(|&number| self.is_free(number))
+            .and_then(|number| number.try_into().ok())
+    }
+
+    fn is_free(&self, number: usize) -> bool {
+        if self.at.get(number).is_some_and(|there| !there.is_empty()) {
+            return false;
+        }
+        // Ports have 16 bits.
+        !self.bridge.exists(number) || self.ports.of(number as u16).allocatable
+    }
+
+    /// Lets the client, and nobody whom it would not let, write to the port's socket. (To whom it is connected, the
+    /// kernel sees to itself.)
+    fn open_to(&self, path: &Path, address: &Address, peer: Peer) {
+        let same = match address {
+            Address::Path(theirs) => theirs.metadata().ok(),
+            Address::Abstract(_) => None,
+        };
+        let owned = match &same {
+            Some(meta) => lchown(path, Some(meta.uid()), Some(meta.gid())).is_ok(),
+            None => geteuid().is_root() && lchown(path, Some(peer.user), Some(peer.group)).is_ok(),
+        };
+        let permit = match same {
+            Some(meta) if owned => Permit { mode: meta.mode() & 0o777, group: None },
+            _ => Permit { mode: self.config.mode, group: self.config.group },
+        };
+        // Where that fails the client cannot connect, and goes.
+        let _ = permit.apply(path);
+    }
+}
+
+impl Address {
+    fn is_path(&self) -> bool {
+        matches!(self, Address::Path(_))
+    }
+}
+
+/// Connects to a client's data socket: its user.
+///
+/// Clients name a path for us to write to: it has to be a socket of their own, under its own name.
+fn call(data: &OwnedFd, address: &Address, peer: Peer) -> Result<u32, Refusal> {
+    if let Address::Path(path) = address {
+        access(path, AccessFlags::R_OK | AccessFlags::W_OK)
+            .map_err(|_| "its socket may not be written to")?;
+        let meta = path.symlink_metadata().map_err(|_| "its socket may not be written to")?;
+        if meta.uid() != peer.user && peer.user != 0 {
+            return Err("its socket is another user's");
+        }
+    }
+    let there = address.to_unix().map_err(|_| "bad request")?;
+    connect(data.as_raw_fd(), &there).map_err(|_| "its socket cannot be reached")?;
+    // The path may lead elsewhere by now.
+    if let Address::Path(path) = address
+        && getpeername::<UnixAddr>(data.as_raw_fd()).ok().as_ref().and_then(UnixAddr::path) != Some(path)
+    {
+        return Err("its socket has another name");
+    }
+    Ok(peer.user)
+}
+
+fn spare() -> Option<OwnedFd> {
+    std::fs::File::open("/dev/null").ok().map(OwnedFd::from)
+}
