@@ -16,6 +16,7 @@
 //! | `switch:///path`, `hub:///path` | a switch that other processes plug into: [`node`] |
 //! | `vde://dir`, or just the path | a port of a VDE switch: [`vde`] |
 //! | `cmd://command line` | a command's standard input and output: [`cmd`] |
+//! | `tap://name` | the host's kernel: [`tap`] |
 //! | `udp://port->host:port` | a cable of UDP datagrams: [`udp`] |
 //! | `ptp://path` | a cable between two programs: [`ptp`] |
 //! | `seqpacket://N` | a socket that was inherited: [`seqpacket`] |
@@ -32,7 +33,7 @@
 //! # Ok::<_, ioth_vde::LinkError>(())
 //! ```
 //!
-//! What it does not do: nothing here knows IP.
+//! What it does not do: nothing here knows IP, but for the checksums and the segmentation that a sender left to its link.
 #![deny(unsafe_code)]
 
 pub mod bridge;
@@ -49,12 +50,14 @@ pub mod ptp;
 pub mod schemes;
 pub mod seqpacket;
 pub mod stream;
+pub mod tap;
 pub mod udp;
 pub mod vde;
 pub mod vnl;
 
 mod datagram;
 mod ether;
+mod offload;
 
 mod sys;
 mod tally;

@@ -150,6 +150,7 @@ const BUILTIN: &[(&str, Open)] = &[
     ("ptp", crate::ptp::open),
     ("seqpacket", crate::seqpacket::open),
     ("switch", crate::lan::open),
+    ("tap", crate::tap::open),
     ("udp", crate::udp::open),
     ("vde", crate::vde::open),
 ];

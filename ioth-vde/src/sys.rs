@@ -223,3 +223,64 @@ pub(crate) fn disconnect(fd: BorrowedFd<'_>) -> Result<(), Errno> {
     };
     Errno::result(done).map(drop)
 }
+
+mod ioctl {
+    //! Requests of linux/if_tun.h that libc does not name. (tun-rs and tun-tap make devices; neither hands over the
+    //! frames with their headers, so little would be left for them but these two calls.)
+
+    nix::ioctl_readwrite_bad!(
+        tun_set_iff,
+        nix::request_code_write!(b'T', 202, size_of::<libc::c_int>()),
+        libc::ifreq
+    );
+    nix::ioctl_write_int_bad!(
+        tun_set_offload,
+        nix::request_code_write!(b'T', 208, size_of::<libc::c_uint>())
+    );
+    nix::ioctl_readwrite_bad!(interface_mtu, libc::SIOCGIFMTU as libc::c_ulong, libc::ifreq);
+}
+
+/// A request about an interface. The name is one that fits, checked by the caller.
+fn request(name: &str) -> Result<libc::ifreq, Errno> {
+    // SAFETY: all zeros is a valid ifreq: bytes, numbers and a null pointer.
+    let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
+    if name.len() >= request.ifr_name.len() {
+        return Err(Errno::ENAMETOOLONG);
+    }
+    for (to, from) in request.ifr_name.iter_mut().zip(name.bytes()) {
+        *to = from as libc::c_char;
+    }
+    Ok(request)
+}
+
+/// Makes the descriptor a queue of an interface (`TUNSETIFF`); an empty name means a new one. The interface's name.
+pub(crate) fn tun_set_interface(fd: BorrowedFd<'_>, name: &str, kind: libc::c_int) -> Result<String, Errno> {
+    let mut request = request(name)?;
+    request.ifr_ifru.ifru_flags = kind as libc::c_short;
+    // There is no safe wrapper. The kernel writes the name back, whatever the request's number says of that.
+    // SAFETY: the pointer is that of an ifreq that lives during the call, and may be written to.
+    unsafe { ioctl::tun_set_iff(fd.as_raw_fd(), &raw mut request)? };
+    let name = request.ifr_name.iter().map(|&byte| byte as u8).take_while(|&byte| byte != 0);
+    Ok(String::from_utf8_lossy(&name.collect::<Vec<_>>()).into_owned())
+}
+
+/// Says what the kernel may leave undone in what it sends us (`TUNSETOFFLOAD`).
+pub(crate) fn tun_set_offload(fd: BorrowedFd<'_>, features: libc::c_uint) -> Result<(), Errno> {
+    // SAFETY: a number is passed.
+    unsafe { ioctl::tun_set_offload(fd.as_raw_fd(), features as libc::c_int) }.map(drop)
+}
+
+/// An interface's MTU, in bytes (`SIOCGIFMTU`).
+pub(crate) fn interface_mtu(name: &str) -> Result<usize, Errno> {
+    let mut request = request(name)?;
+    let socket = nix::sys::socket::socket(
+        nix::sys::socket::AddressFamily::Inet,
+        nix::sys::socket::SockType::Datagram,
+        nix::sys::socket::SockFlag::SOCK_CLOEXEC,
+        None,
+    )?;
+    // SAFETY: the pointer is that of an ifreq that lives during the call, and may be written to.
+    unsafe { ioctl::interface_mtu(socket.as_raw_fd(), &raw mut request)? };
+    // SAFETY: this request fills in this part of the union, a number.
+    Ok(usize::try_from(unsafe { request.ifr_ifru.ifru_mtu }).unwrap_or(0))
+}

@@ -4,6 +4,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 pub(crate) use crate::ether::HEADER;
 use crate::ether::{TAG, is_tagged};
+use crate::offload;
 use crate::{Batch, Checksum, Counters, Frame, Properties};
 
 /// [`Counters`] in the making.
@@ -66,22 +67,43 @@ impl Tally {
         self.rx_bad_length.fetch_add(frames, Relaxed);
     }
 
+    /// What came with a header that is not ours.
+    pub(crate) fn received_bad_header(&self, frames: u64) {
+        self.rx_bad_header.fetch_add(frames, Relaxed);
+    }
+
     /// Empties the batch of a link that has gone.
     pub(crate) fn down(&self, frames: &mut Batch) {
         self.tx_down.fetch_add(frames.len() as u64, Relaxed);
         frames.clear();
     }
 
-    /// Drops the frames that a link of these properties can never carry.
+    /// Does what the sender left to a link that cannot do it either, then drops the frames that a link of these properties
+    /// can never carry.
     pub(crate) fn admit(&self, frames: &mut Batch, properties: &Properties) {
+        let is_left = |frame: &Frame| frame.checksum == Checksum::Trusted && !properties.trusted;
+        let is_long = |frame: &Frame| frame.gso_size.is_some() && !fits(frame, properties);
+        if frames.iter().any(|frame| is_left(frame) || is_long(frame)) {
+            for mut frame in std::mem::take(frames) {
+                if is_long(&frame) {
+                    offload::segment(frame, frames);
+                } else {
+                    if is_left(&frame) {
+                        offload::fill(&mut frame);
+                    }
+                    frames.push_back(frame);
+                }
+            }
+            // What could not be cut, as nobody knows it, has its checksums.
+            frames
+                .iter_mut()
+                .filter(|frame| is_left(frame))
+                .for_each(|frame| frame.checksum = Checksum::Present);
+        }
         if !frames.iter().all(|frame| fits(frame, properties)) {
             let before = frames.len();
             frames.retain(|frame| fits(frame, properties));
             self.tx_bad_length.fetch_add((before - frames.len()) as u64, Relaxed);
-        }
-        if !properties.trusted {
-            // A sender that trusted too much is found out by its receiver.
-            frames.iter_mut().for_each(|frame| frame.checksum = Checksum::Present);
         }
     }
 

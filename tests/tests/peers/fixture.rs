@@ -35,10 +35,18 @@ pub(crate) const FAMILIES: [(IpAddr, IpAddr); 2] = [(NODE4, KERNEL4), (NODE6, KE
 /// # Panics
 /// When the test does, or a program or a right is missing.
 pub(crate) fn on_lan<F: FnOnce(&Lan)>(test: F) {
-    let function = std::any::type_name::<F>();
+    as_root(std::any::type_name::<F>(), || test(&Lan::new()));
+}
+
+/// Runs `test`, which is the whole of a test function, with a kernel's stack of its own. As [`on_lan`].
+pub(crate) fn with_kernel<F: FnOnce(&Kernel)>(test: F) {
+    as_root(std::any::type_name::<F>(), || test(&Kernel::alone()));
+}
+
+fn as_root(function: &str, test: impl FnOnce()) {
     if nix::unistd::geteuid().is_root() {
         let _watch = Watch::over(function, LONGEST);
-        return test(&Lan::new());
+        return test();
     }
     assert!(!again::is_inside(), "`unshare -Ur` did not make this process root");
     let name = function.trim_end_matches("::{{closure}}").split_once("::").map_or(function, |(_, name)| name);
@@ -112,17 +120,24 @@ impl Drop for Switch {
 /// It has no name, and is gone with the last thread, process or file of it.
 pub(crate) struct Kernel {
     namespace: File,
-    _plug: Process,
+    _plug: Option<Process>,
 }
 
 impl Kernel {
     fn plugged(switch: &Switch) -> Self {
+        let kernel = Kernel::alone();
         let vnl = switch.vnl();
-        thread::scope(|scope| scope.spawn(|| Kernel::in_new_namespace(&vnl)).join()).unwrap_or_else(rethrow)
+        let plug = kernel.run(|| Kernel::plug(&vnl));
+        Kernel { _plug: Some(plug), ..kernel }
+    }
+
+    /// One with nothing but its loopback interface.
+    pub(crate) fn alone() -> Self {
+        thread::scope(|scope| scope.spawn(Kernel::in_new_namespace).join()).unwrap_or_else(rethrow)
     }
 
     /// Takes the calling thread with it.
-    fn in_new_namespace(vnl: &str) -> Self {
+    fn in_new_namespace() -> Self {
         unshare(CloneFlags::CLONE_NEWNET).unwrap_or_else(|error| {
             panic!("a network namespace: {error}; needed: root, or run the tests under `unshare -Urn`")
         });
@@ -133,6 +148,11 @@ impl Kernel {
             )
         });
         ip("link set lo up");
+        Kernel { namespace, _plug: None }
+    }
+
+    /// Plugs a TAP interface into a network, in the calling thread's namespace, by Debian's plug.
+    pub(crate) fn plug(vnl: &str) -> Process {
         let plug = Process::start(
             // The TAP is opened last: once it is there, the plug is in both.
             Command::new("vde_plug").args([vnl, "tap://tap0"]).stdin(Stdio::null()),
@@ -141,10 +161,15 @@ impl Kernel {
         wait_until("tap0", || {
             std::fs::read_to_string("/proc/thread-self/net/dev").unwrap().contains("tap0:")
         });
-        ip(&format!("addr add {KERNEL4}/24 dev tap0"));
-        ip(&format!("addr add {KERNEL6}/64 dev tap0 nodad"));
-        ip("link set tap0 up");
-        Kernel { namespace, _plug: plug }
+        Kernel::address("tap0");
+        plug
+    }
+
+    /// Gives an interface in the calling thread's namespace the kernel's addresses.
+    pub(crate) fn address(interface: &str) {
+        ip(&format!("addr add {KERNEL4}/24 dev {interface}"));
+        ip(&format!("addr add {KERNEL6}/64 dev {interface} nodad"));
+        ip(&format!("link set {interface} up"));
     }
 
     /// Starts a thread there.
@@ -181,7 +206,7 @@ impl Kernel {
 }
 
 /// Runs ip(8) with these words.
-fn ip(words: &str) {
+pub(crate) fn ip(words: &str) {
     command("ip", words, "apt-get install iproute2");
 }
 

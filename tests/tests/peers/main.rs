@@ -10,6 +10,7 @@
 mod datagrams;
 mod failures;
 mod fixture;
+mod links;
 mod names;
 mod programs;
 mod reach;

@@ -1,0 +1,241 @@
+//! `tap://name`: the host's kernel is at the other end, as a TAP interface.
+//!
+//! ```text
+//!   tap://t0                      the interface t0; made if it is not there, which takes CAP_NET_ADMIN
+//!   tap://                        a new one, which the kernel names
+//!   tap://t0[gso=0]               no super-frames either way; gso=BYTES: of that size at most (65535)
+//!   tap://t0[checksum]            checksums are computed, rather than left to the kernel
+//! ```
+//! Without privileges, root makes the interface once: `ip tuntap add t0 mode tap user NAME`. Up and with addresses it is made as
+//! any other interface (`ip link set t0 up`); its MTU is the link's.
+//!
+//! Each frame has a header in front (`struct virtio_net_hdr`), by which both sides leave TCP's segmentation and the
+//! checksums undone: nobody needs them in the memory of one machine. Where the kernel is too old for that, we do without.
+//! One thread of ours reads, so it is one queue of an interface that has several.
+
+mod vnet;
+
+use std::fs::{File, OpenOptions};
+use std::io::{IoSlice, IoSliceMut};
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::OpenOptionsExt;
+use std::sync::Arc;
+
+use ioth_core::Errno;
+use nix::sys::uio::{readv, writev};
+
+use crate::offload::{self, Layout};
+use crate::schemes::Spec;
+use crate::tally::{HEADER, Tally};
+use crate::vnl::{IFNAME_MAX, Keys, syntax};
+use crate::wire::{Descriptor, Halt, Port, Trouble, Wire, send_trouble};
+use crate::{Batch, Checksum, Frame, Link, LinkError, Properties, sys};
+use vnet::{Gso, Header};
+
+const DEVICE: &str = "/dev/net/tun";
+const KEYS: Keys = &["gso", "checksum"];
+/// Largest super-frame's IP packet: what IP's length has room for.
+const GSO_MAX: usize = 65_535;
+/// A frame at most this long is copied out of the buffer that has room for the longest.
+const COPIED_MAX: usize = 1984;
+/// Ethernet with two VLAN tags.
+const OVERHEAD: usize = HEADER + 8;
+
+/// Opens `tap://...`.
+pub(crate) fn open(spec: &Spec<'_>) -> Result<Arc<dyn Link>, LinkError> {
+    let (name, params) = spec.bracket(KEYS)?;
+    if name.len() > IFNAME_MAX || name.contains(['/', ':', '%']) || name.contains(char::is_whitespace) {
+        return Err(syntax(format!(
+            "interface name \"{name}\" in \"{}\" (at most {IFNAME_MAX} bytes, no '/', ':', '%' or blank)",
+            spec.vnl
+        )));
+    }
+    let gso_max = params.number("gso", 0..=GSO_MAX as u64)?.map_or(GSO_MAX, |bytes| bytes as usize);
+    let offload = !params.flag("checksum")?;
+    let failed = |what: String, errno| LinkError::Os { what: format!("{}: {what}", spec.vnl), errno };
+    let device =
+        OpenOptions::new().read(true).write(true).custom_flags(libc::O_NONBLOCK).open(DEVICE).map_err(
+            |error| {
+                let errno = crate::errno(&error);
+                let remedy = match errno {
+                    Errno::ENOENT | Errno::ENODEV | Errno::ENXIO => {
+                        " (as root: modprobe tun; in a container: --device /dev/net/tun)"
+                    }
+                    Errno::EACCES | Errno::EPERM => " (as root: chmod 666 /dev/net/tun)",
+                    _ => "",
+                };
+                failed(format!("opening {DEVICE}{remedy}"), errno)
+            },
+        )?;
+    let tap = Tap::new(device, name, gso_max, offload).map_err(|(what, errno)| failed(what, errno))?;
+    Ok(Arc::new(Port::new(spec.vnl, tap)))
+}
+
+/// What the kernel refused, in words that say what to do about it.
+fn refusal(name: &str, errno: Errno) -> String {
+    let why = match errno {
+        Errno::EPERM => format!(
+            " (the interface is not there and may not be made by us, or is another user's; as root: \
+             ip tuntap add {name} mode tap user NAME)"
+        ),
+        Errno::EBUSY => {
+            " (another program has it, and it has one queue only: see multi_queue in ip-tuntap(8))".into()
+        }
+        Errno::EINVAL => " (there is an interface of that name that is no TAP)".into(),
+        _ => String::new(),
+    };
+    format!("getting the interface{why}")
+}
+
+/// A queue of a TAP interface.
+#[derive(Debug)]
+struct Tap {
+    fd: Arc<OwnedFd>,
+    properties: Properties,
+}
+
+impl Tap {
+    fn new(device: File, name: &str, gso_max: usize, offload: bool) -> Result<Self, (String, Errno)> {
+        let fd: OwnedFd = device.into();
+        let kind = libc::IFF_TAP | libc::IFF_NO_PI | libc::IFF_VNET_HDR;
+        let given = match sys::tun_set_interface(fd.as_fd(), name, kind) {
+            // One of several queues has to say so.
+            Err(Errno::EINVAL) => sys::tun_set_interface(fd.as_fd(), name, kind | libc::IFF_MULTI_QUEUE),
+            other => other,
+        };
+        let name =
+            given.map_err(|errno| (refusal(if name.is_empty() { "tap0" } else { name }, errno), errno))?;
+        let mtu =
+            sys::interface_mtu(&name).map_err(|errno| (format!("asking for the MTU of {name}"), errno))?;
+        // What the kernel may leave to us; the other way it always takes what we leave to it.
+        let super_frames = gso_max > 0 && offload;
+        let wanted: &[libc::c_uint] = match (offload, super_frames) {
+            (true, true) => &[vnet::CHECKSUM | vnet::TSO4 | vnet::TSO6, vnet::CHECKSUM, 0],
+            (true, false) => &[vnet::CHECKSUM, 0],
+            (false, _) => &[0],
+        };
+        for &features in wanted {
+            // An old kernel that knows none of it sends everything done.
+            if sys::tun_set_offload(fd.as_fd(), features).is_ok() {
+                break;
+            }
+        }
+        let gso_max = if super_frames { gso_max } else { 0 };
+        Ok(Tap { fd: Arc::new(fd), properties: Properties { mtu, gso_max, trusted: offload } })
+    }
+
+    /// Room for the longest frame that may come.
+    fn frame_max(&self) -> usize {
+        self.properties.mtu.max(self.properties.gso_max) + OVERHEAD
+    }
+}
+
+impl Wire for Tap {
+    fn properties(&self) -> Properties {
+        self.properties
+    }
+
+    fn descriptors(&self) -> Vec<Descriptor> {
+        vec![Descriptor { fd: self.fd.clone(), sends: true }]
+    }
+
+    fn send(&self, frames: &mut Batch, tally: &Tally) -> Result<(), Halt> {
+        while let Some(frame) = frames.front_mut() {
+            let header = outgoing(frame).to_bytes();
+            match writev(&self.fd, &[IoSlice::new(&header), IoSlice::new(frame)]) {
+                Ok(_) => {
+                    tally.sent(1, frame.len());
+                    frames.pop_front();
+                }
+                // The interface is down.
+                Err(Errno::EIO) => tally.unreachable(frames),
+                // The kernel does not like the header that we made of the frame's.
+                Err(Errno::EINVAL) => tally.bad_length(frames),
+                Err(errno) => match send_trouble(errno, frames, tally) {
+                    Trouble::Again | Trouble::Dropped => (),
+                    Trouble::Halt(halt) => return Err(halt),
+                },
+            }
+        }
+        Ok(())
+    }
+
+    fn receive(&self, _: usize, room: usize, batch: &mut Batch, tally: &Tally) -> Result<bool, Halt> {
+        let frame_max = self.frame_max().min(Frame::MAX);
+        let mut scratch = None;
+        for _ in 0..room {
+            let mut frame = scratch.take().unwrap_or_else(|| Frame::new(frame_max));
+            let mut header = [0; vnet::LEN];
+            match readv(&self.fd, &mut [IoSliceMut::new(&mut header), IoSliceMut::new(&mut frame)]) {
+                Ok(len) => {
+                    let len = len.saturating_sub(vnet::LEN);
+                    if len < HEADER {
+                        tally.received_bad_length(1);
+                        scratch = Some(frame);
+                        continue;
+                    }
+                    let mut frame = if len <= COPIED_MAX {
+                        let copy = Frame::copy_of(&frame[..len]);
+                        scratch = Some(frame);
+                        copy
+                    } else {
+                        frame.truncate(len);
+                        frame
+                    };
+                    match incoming(&mut frame, &Header::from_bytes(header)) {
+                        true => batch.push_back(frame),
+                        false => tally.received_bad_header(1),
+                    }
+                }
+                Err(Errno::EINTR) => scratch = Some(frame),
+                Err(Errno::EAGAIN) => return Err(Halt::Wait),
+                // EBADFD: the interface was deleted.
+                Err(_) => return Err(Halt::Gone),
+            }
+        }
+        Ok(true)
+    }
+}
+
+/// The header for a frame of ours; what the kernel does not do is done here.
+fn outgoing(frame: &mut Frame) -> Header {
+    let trusted = frame.checksum == Checksum::Trusted;
+    if !trusted && frame.gso_size.is_none() {
+        return Header::default();
+    }
+    let Some(layout) = Layout::of(frame) else { return Header::default() };
+    let super_frame = offload::super_frame(frame, &layout);
+    if !trusted && super_frame.is_none() {
+        return Header::default();
+    }
+    layout.fill_ip_checksum(frame);
+    layout.begin_checksum(frame);
+    Header {
+        checksum: Some((layout.transport as u16, layout.checksum_offset() as u16)),
+        valid: false,
+        gso: super_frame.map(|size| Gso { size, v6: layout.v6 }),
+        header_len: layout.payload as u16,
+    }
+}
+
+/// Notes on the frame what the kernel left to us; `false` for what it was not asked for.
+fn incoming(frame: &mut Frame, header: &Option<Header>) -> bool {
+    let Some(header) = header else { return false };
+    frame.gso_size = header.gso.map(|gso| gso.size);
+    if header.valid {
+        frame.checksum = Checksum::Trusted;
+    }
+    let Some((start, offset)) = header.checksum else { return true };
+    let (start, offset) = (usize::from(start), usize::from(offset));
+    match Layout::of(frame) {
+        Some(layout) if layout.transport == start && layout.checksum_offset() == offset => {
+            frame.checksum = Checksum::Trusted;
+            true
+        }
+        // The checksum of a packet within the packet: whoever takes that out would not know.
+        _ => frame.gso_size.is_none() && offload::complete(frame, start, offset, offset == 6),
+    }
+}
+
+#[cfg(test)]
+mod tests;

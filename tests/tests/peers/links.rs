@@ -1,0 +1,167 @@
+//! Each kind of link: a node of ours at one end, the kernel at the other, by Debian's plug or by its own device.
+
+use std::io::Read;
+use std::net as std_net;
+use std::process::{Command, Stdio};
+
+use ioth::Stack;
+use ioth::net::{TcpListener, TcpStream};
+
+use crate::fixture::{
+    FAMILIES, KERNEL4, KERNEL6, Kernel, NODE4, NODE6, PATIENCE, command, ip, rethrow, wait_until, with_kernel,
+};
+use crate::programs::{check, send};
+
+/// Bytes of a stream: enough for many super-frames.
+const LONG: usize = 5_000_000;
+
+/// A node on a link that is opened in the kernel's namespace.
+fn node(kernel: &Kernel, vnl: &str) -> Stack {
+    let config = format!("stack=smoltcp,vnl=\"{vnl}\",ip={NODE4}/24,ip={NODE6}/64");
+    kernel.run(|| Stack::new(&config)).unwrap_or_else(|error| panic!("{vnl}: {error}"))
+}
+
+/// The kernel pings the node, and streams go both ways, over either family.
+fn they_talk(kernel: &Kernel, node: &Stack) {
+    for (ours, theirs) in FAMILIES {
+        // The first may be lost while the two find each other.
+        wait_until("an answer to a ping", || {
+            let ping = format!("-n -q -c 1 -W 1 {ours}");
+            let run = kernel.run(|| {
+                Command::new("ping")
+                    .args(ping.split(' '))
+                    .stdout(Stdio::null())
+                    .stderr(Stdio::null())
+                    .status()
+            });
+            run.expect("ping (apt-get install iputils-ping)").success()
+        });
+        // Of a length that is not even, and of several pieces.
+        for size in [56, 1473, 4001] {
+            kernel.run(|| {
+                command(
+                    "ping",
+                    &format!("-n -q -c 2 -i 0.01 -W 5 -s {size} {ours}"),
+                    "apt-get install iputils-ping",
+                );
+            });
+        }
+        let listener = TcpListener::bind_on(node, (ours, 0)).unwrap();
+        let addr = listener.local_addr().unwrap();
+        let sender = kernel.spawn(move || {
+            let stream = std_net::TcpStream::connect_timeout(&addr, PATIENCE).unwrap();
+            stream.set_write_timeout(Some(PATIENCE)).unwrap();
+            send(&stream, LONG).unwrap();
+        });
+        let (stream, _) = listener.accept().unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        check(&stream, LONG).unwrap();
+        sender.join().unwrap_or_else(rethrow);
+
+        let listener = kernel.run(|| std_net::TcpListener::bind((theirs, 0)).unwrap());
+        let addr = listener.local_addr().unwrap();
+        let receiver = kernel.spawn(move || {
+            let (mut stream, _) = listener.accept().unwrap();
+            stream.set_read_timeout(Some(PATIENCE)).unwrap();
+            check(&stream, LONG).unwrap();
+            assert_eq!(stream.read(&mut [0]).unwrap(), 0);
+        });
+        let stream = TcpStream::connect_on(node, addr).unwrap();
+        stream.set_write_timeout(Some(PATIENCE)).unwrap();
+        send(&stream, LONG).unwrap();
+        drop(stream);
+        receiver.join().unwrap_or_else(rethrow);
+    }
+}
+
+/// The same over a link whose other end Debian's plug has.
+fn with_upstreams(kernel: &Kernel, ours: &str, theirs: &str) {
+    let node = node(kernel, ours);
+    let _plug = kernel.run(|| Kernel::plug(theirs));
+    they_talk(kernel, &node);
+}
+
+#[test]
+fn tap() {
+    with_kernel(|kernel| {
+        let node = node(kernel, "tap://tap7");
+        kernel.run(|| Kernel::address("tap7"));
+        they_talk(kernel, &node);
+    });
+}
+
+#[test]
+fn tap_without_offload() {
+    with_kernel(|kernel| {
+        let node = node(kernel, "tap://tap7[gso=0/checksum]");
+        kernel.run(|| Kernel::address("tap7"));
+        they_talk(kernel, &node);
+    });
+}
+
+#[test]
+fn tap_that_was_there_before() {
+    with_kernel(|kernel| {
+        for (kind, mtu) in [("", 1500), (" multi_queue", 9000)] {
+            kernel.run(|| {
+                ip(&format!("tuntap add tap8 mode tap{kind}"));
+                ip(&format!("link set tap8 mtu {mtu}"));
+                Kernel::address("tap8");
+            });
+            let node = node(kernel, "tap://tap8");
+            they_talk(kernel, &node);
+            drop(node);
+            kernel.run(|| ip("link del tap8"));
+        }
+    });
+}
+
+#[test]
+fn udp() {
+    with_kernel(|kernel| {
+        with_upstreams(
+            kernel,
+            "udp://127.0.0.1:6001->127.0.0.1:6002",
+            "udp://127.0.0.1:6002->127.0.0.1:6001",
+        );
+    });
+}
+
+#[test]
+fn cable() {
+    with_kernel(|kernel| {
+        let path = std::env::temp_dir().join(format!("ioth-cable-{}", std::process::id()));
+        let path = path.display();
+        with_upstreams(kernel, &format!("ptp://{path}[old]"), &format!("ptp://{path}"));
+    });
+}
+
+#[test]
+fn command_line() {
+    with_kernel(|kernel| {
+        let node = node(kernel, "cmd://vde_plug tap://tap0");
+        kernel.run(|| {
+            wait_until("tap0", || {
+                std::fs::read_to_string("/proc/thread-self/net/dev").unwrap().contains("tap0:")
+            });
+            Kernel::address("tap0");
+        });
+        they_talk(kernel, &node);
+    });
+}
+
+#[test]
+fn nested() {
+    with_kernel(|kernel| {
+        let trace = std::env::temp_dir().join(format!("ioth-trace-{}", std::process::id()));
+        let vnl = format!("pcap://{}{{fault://{{tap://tap7}}/delay=1ms}}", trace.display());
+        let node = node(kernel, &vnl);
+        kernel.run(|| Kernel::address("tap7"));
+        they_talk(kernel, &node);
+        drop(node);
+        let text = command("tcpdump", &format!("-nr {} icmp", trace.display()), "apt-get install tcpdump");
+        assert!(text.contains(&format!("{KERNEL4} > {NODE4}: ICMP echo request")), "{text}");
+        assert!(!KERNEL6.is_ipv4());
+        std::fs::remove_file(&trace).unwrap();
+    });
+}
