@@ -99,6 +99,36 @@ need_tun() {
     echo "/dev/net/tun can be opened"
 }
 
+# socat's own tests are in the source of its package only. Neither the system's list of sources nor what it knows of them is
+# touched, so this needs no root.
+fetch_socat_tests() {
+    local folder=$target/peers/socat version from uri suite component options
+    version=$(dpkg-query --show --showformat='${source:Version}' socat)
+    if [ -s "$folder/test.sh" ] && [ "$(cat "$folder/version")" = "$version" ]; then
+        echo "there already: $folder/test.sh"
+        return
+    fi
+    # Where the package comes from: "socat | VERSION | URI SUITE/COMPONENT ARCHITECTURE Packages".
+    from=$(apt-cache madison socat | awk -F'|' -v version="$version" '$2 ~ "^ *" version " *$" { print $3; exit }')
+    if [ -z "$from" ] && is_root; then
+        apt-get update
+        from=$(apt-cache madison socat | awk -F'|' '{ print $3; exit }')
+    fi
+    [ -n "$from" ] || fail "apt does not know where socat $version comes from: sudo apt-get update"
+    read -r uri suite _ <<<"$from"
+    component=${suite##*/} suite=${suite%/*}
+    rm -rf "$folder"
+    mkdir -p "$folder/lists/partial" "$folder/cache/archives/partial"
+    echo "deb-src $uri $suite $component" >"$folder/sources.list"
+    options=(-o "Dir::Etc::SourceList=$folder/sources.list" -o Dir::Etc::SourceParts=- -o "Dir::Cache=$folder/cache"
+        -o "Dir::State::Lists=$folder/lists" -o APT::Sandbox::User="$(id -un)")
+    apt-get "${options[@]}" update
+    (cd "$folder" && apt-get "${options[@]}" source --download-only "socat=$version")
+    tar -xf "$folder"/socat_*.orig.tar.* -C "$folder" --strip-components=1 --wildcards '*/test.sh'
+    rm -rf "$folder/lists" "$folder/cache" "$folder"/socat_*
+    echo "$version" >"$folder/version"
+}
+
 run_tests() {
     if cargo nextest --version >/dev/null 2>&1; then
         cargo nextest run --workspace --locked
@@ -136,6 +166,7 @@ step "Rust $RUST" need_rust
 step "Debian packages" need_packages
 step "namespaces" need_namespaces
 step "TAP devices" need_tun
+step "socat's tests" fetch_socat_tests
 step "format" cargo fmt --all --check
 step "clippy" cargo clippy --workspace --all-targets --locked -- -D warnings
 step "documentation" env RUSTDOCFLAGS=-Dwarnings cargo doc --workspace --no-deps --locked

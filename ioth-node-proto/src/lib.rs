@@ -43,7 +43,7 @@ pub use place::{ENV, Place};
 pub use row::{AddrInfo, InterfaceAddress, Item, Row, Wanted};
 
 /// Changes whenever a layout does.
-pub const VERSION: u16 = 1;
+pub const VERSION: u16 = 2;
 
 /// The longest address, in bytes: `struct sockaddr_in6` has 28.
 pub const ADDR_MAX: usize = 32;

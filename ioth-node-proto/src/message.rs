@@ -62,6 +62,8 @@ pub enum Op {
     /// A lease: the reply brings a file, of which a program maps a page when it begins, and closes the descriptor. The node
     /// lives while it is mapped: programs close descriptors that they do not know. No user's end comes with the request.
     Lease = 20,
+    /// recvmsg(2) with MSG_ERRQUEUE: the reply's payload is a [`Head`](crate::Head), ancillary data and data, as in a pair.
+    Errors = 21,
 }
 
 /// Which names getnameinfo(3) has room for.
@@ -89,7 +91,7 @@ impl Op {
         use Op::*;
         [
             Socket, Bind, Listen, Connect, LocalAddr, PeerAddr, GetOption, SetOption, Shutdown, Send, Ioctl,
-            Lookup, Interfaces, Waiting, HostByName, HostByAddr, NameInfo, Resolve, Exchange, Lease,
+            Lookup, Interfaces, Waiting, HostByName, HostByAddr, NameInfo, Resolve, Exchange, Lease, Errors,
         ]
         .into_iter()
         .find(|op| *op as u16 == raw)

@@ -334,6 +334,7 @@ impl Conversation {
                 let mut argument = payload.to_vec();
                 Outcome::with(session.socket.ioctl(request, &mut argument).map(|result| (result, argument)))
             }
+            Op::Errors => Outcome::with(session.kept_error().map(|message| (0, message))),
             Op::Waiting => {
                 let mut count = 0i32.to_ne_bytes();
                 let request = if args[0] == 0 { libc::FIONREAD } else { libc::TIOCOUTQ };

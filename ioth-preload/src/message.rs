@@ -88,7 +88,7 @@ pub(crate) fn receive<const N: usize>(
     flags: c_int,
 ) -> Result<Got> {
     if flags & libc::MSG_ERRQUEUE != 0 {
-        return Err(Errno::AGAIN);
+        return kept_error::<N>(fd, incoming, flags);
     }
     // Datagram sockets do not look at MSG_OOB; the whole length is always of interest.
     let pair_flags = flags & (libc::MSG_DONTWAIT | libc::MSG_PEEK) | libc::MSG_TRUNC;
@@ -127,6 +127,53 @@ pub(crate) fn check_error(fd: c_int, _: &EndName) -> Result<()> {
         Ok(0) | Err(_) => Ok(()),
         Ok(errno) => Err(Errno(errno)),
     }
+}
+
+/// What the node keeps for MSG_ERRQUEUE: the beginning of a packet, and what was said about it.
+fn kept_error<const N: usize>(fd: c_int, incoming: &Incoming, flags: c_int) -> Result<Got> {
+    let mut head = [0; Head::LEN];
+    let mut spare = [0; CONTROL_MAX];
+    let mut pieces = Pieces::<Inward, N>::new();
+    pieces.own(&mut head)?;
+    let room = incoming.data.add(&mut pieces)?;
+    pieces.own(&mut spare)?;
+    let question = Question::about(fd, Op::Errors, [0; 4]);
+    let answer = control::ask_with(&question, &mut Pieces::<Outward>::new(), &mut pieces)?;
+    let mut head = [0; Head::LEN];
+    pieces.copy_out(0, &mut head);
+    let parsed = Head::parse(&head[..answer.len.min(Head::LEN)]).ok_or(Errno::AGAIN)?;
+    let body = answer.len - Head::LEN;
+    finish(&mut pieces, &parsed, Head::LEN, body, room, incoming, flags)
+}
+
+/// Parts what lies from `at` on into ancillary data and data, `body` bytes in all, of which the data has its place there.
+fn finish<const N: usize>(
+    pieces: &mut Pieces<'_, Inward, N>,
+    head: &Head,
+    at: usize,
+    body: usize,
+    room: usize,
+    incoming: &Incoming,
+    flags: c_int,
+) -> Result<Got> {
+    let control_len = (head.control_len as usize).min(body);
+    let mut got = got(body - control_len, room, flags);
+    got.flags |= head.flags as c_int;
+    got.name[..head.addr().len()].copy_from_slice(head.addr());
+    got.name_len = head.addr().len();
+    if control_len > 0 {
+        let mut control = [0; CONTROL_MAX];
+        let copied = control_len.min(CONTROL_MAX);
+        let copied = pieces.copy_out(at, &mut control[..copied]);
+        pieces.shift(at + control_len, at, (body - control_len).min(room));
+        let (used, lost) = ancillary::cut(&mut control[..copied], incoming.control_room);
+        incoming.control.write_bytes(&control[..used])?;
+        got.control_len = used;
+        if lost || copied < control_len {
+            got.flags |= libc::MSG_CTRUNC;
+        }
+    }
+    Ok(got)
 }
 
 /// What the call says of a message of `len` bytes.
@@ -168,25 +215,7 @@ fn headed<const N: usize>(fd: c_int, incoming: &Incoming, flags: c_int, pair_fla
         }
         HeadKind::Connection => return Err(Errno::OPNOTSUPP),
     }
-    let body = received.len - Head::LEN;
-    let control_len = (parsed.control_len as usize).min(body);
-    let mut got = got(body - control_len, room, flags);
-    got.flags |= parsed.flags as c_int;
-    got.name[..parsed.addr().len()].copy_from_slice(parsed.addr());
-    got.name_len = parsed.addr().len();
-    if control_len > 0 {
-        let mut control = [0; CONTROL_MAX];
-        let copied = control_len.min(CONTROL_MAX);
-        let copied = pieces.copy_out(0, &mut control[..copied]);
-        pieces.shift(control_len, 0, (body - control_len).min(room));
-        let (used, lost) = ancillary::cut(&mut control[..copied], incoming.control_room);
-        incoming.control.write_bytes(&control[..used])?;
-        got.control_len = used;
-        if lost || copied < control_len {
-            got.flags |= libc::MSG_CTRUNC;
-        }
-    }
-    Ok(got)
+    finish(&mut pieces, &parsed, 0, received.len - Head::LEN, room, incoming, flags)
 }
 
 /// FIONREAD: the length of the next message, 0 for none.

@@ -1,5 +1,6 @@
 //! Sockets that carry messages: UDP, raw, packet, ICMP and netlink.
 
+use std::collections::VecDeque;
 use std::io::{IoSlice, IoSliceMut};
 use std::os::fd::BorrowedFd;
 
@@ -23,11 +24,13 @@ pub(super) struct Messages {
     down: Option<Vec<u8>>,
     /// A message that the stack did not take yet.
     up: Option<(Option<SockAddr>, Vec<u8>)>,
+    /// What the stack's queue of errors had, with heads. They would be told of for ever there.
+    errors: VecDeque<Vec<u8>>,
 }
 
 impl Default for Messages {
     fn default() -> Self {
-        Messages { state: State::Fresh, ancillary: false, down: None, up: None }
+        Messages { state: State::Fresh, ancillary: false, down: None, up: None, errors: VecDeque::new() }
     }
 }
 
@@ -147,6 +150,7 @@ impl Messages {
         });
         match received {
             Ok(step) => step,
+            Err(Errno::EAGAIN) if self.keep_errors(socket) => Step::Moved,
             Err(Errno::EAGAIN) => Step::SocketWaits,
             // Shut down for reading: told already.
             Err(Errno::ENOTCONN | Errno::EBADF | Errno::ENODEV) => Step::Over,
@@ -154,6 +158,28 @@ impl Messages {
                 self.tell(why, end, error);
                 Step::Moved
             }
+        }
+    }
+
+    /// Takes over what the stack's queue of errors has (IP_RECVERR). False when there is nothing.
+    fn keep_errors(&mut self, socket: &dyn Socket) -> bool {
+        let mut any = false;
+        while socket.events().contains(Events::ERR)
+            && let Ok(message) = queued_error(socket)
+        {
+            any = true;
+            if self.errors.len() < MOST_ERRORS {
+                self.errors.push_back(message);
+            }
+        }
+        any
+    }
+
+    /// The next of the errors that the program wants to read for itself.
+    pub(super) fn kept_error(&mut self, socket: &dyn Socket) -> Result<Vec<u8>, Errno> {
+        match self.errors.pop_front() {
+            Some(message) => Ok(message),
+            None => queued_error(socket),
         }
     }
 
@@ -214,6 +240,8 @@ impl Messages {
     }
 }
 
+/// Errors that are kept until the program asks for them; more are lost, as where a socket has no room for them.
+const MOST_ERRORS: usize = 64;
 /// More messages than a pair holds.
 const MOST_WAITING: usize = 4096;
 
@@ -250,6 +278,22 @@ fn send(socket: &dyn Socket, addr: Option<&SockAddr>, data: &[u8]) -> Result<(),
     socket.send(&message, MsgFlags::DONTWAIT | MsgFlags::NOSIGNAL).map(|_| ())
 }
 
+/// The next message of the stack's queue of errors, behind a head.
+fn queued_error(socket: &dyn Socket) -> Result<Vec<u8>, Errno> {
+    // RFC 4443 §2.4(c): no ICMP message quotes more than fits into IPv6's least MTU.
+    let (mut data, mut control) = ([0; 1280], [0; CONTROL_ROOM]);
+    let mut slices = [IoSliceMut::new(&mut data)];
+    let mut message = RecvMsg::new(&mut slices);
+    message.control = &mut control;
+    let len = socket.recv(&mut message, MsgFlags::ERRQUEUE | MsgFlags::DONTWAIT)?;
+    let addr = message.addr.as_ref().map(SockAddr::to_raw);
+    let mut head = Head::new(HeadKind::Message, addr.as_deref().unwrap_or_default());
+    head.flags = message.flags.bits() as u32;
+    head.control_len = message.control_len as u32;
+    let control_len = message.control_len;
+    Ok([&head.emit()[..], &control[..control_len], &data[..len]].concat())
+}
+
 /// Whether an option makes messages come with ancillary data (cmsg(3)).
 pub(super) fn brings_ancillary_data(level: i32, name: i32) -> bool {
     const SO_TIMESTAMP_NEW: i32 = 63;
@@ -271,7 +315,6 @@ pub(super) fn brings_ancillary_data(level: i32, name: i32) -> bool {
             libc::IP_RECVOPTS,
             libc::IP_RETOPTS,
             libc::IP_RECVORIGDSTADDR,
-            libc::IP_RECVERR,
         ]
         .contains(&name),
         libc::IPPROTO_IPV6 => [
@@ -280,7 +323,6 @@ pub(super) fn brings_ancillary_data(level: i32, name: i32) -> bool {
             libc::IPV6_RECVHOPLIMIT,
             libc::IPV6_2292HOPLIMIT,
             libc::IPV6_RECVTCLASS,
-            libc::IPV6_RECVERR,
             libc::IPV6_RECVORIGDSTADDR,
             libc::IPV6_RECVHOPOPTS,
             libc::IPV6_RECVDSTOPTS,

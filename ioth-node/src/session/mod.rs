@@ -339,6 +339,14 @@ impl Session {
         self.socket.send(message, flags | MsgFlags::DONTWAIT)
     }
 
+    /// recvmsg(2) with MSG_ERRQUEUE: a message as in the pair.
+    pub(crate) fn kept_error(&self) -> Result<Vec<u8>> {
+        match &mut self.inner.lock().role {
+            Role::Messages(messages) => messages.kept_error(&*self.socket),
+            _ => Err(Errno::EAGAIN),
+        }
+    }
+
     /// Calls `told` once, when the socket may take another message.
     pub(crate) fn is_writable(&self, waker: &Waker) -> bool {
         matches!(self.socket.poll_ready(Events::OUT, waker), Poll::Ready(_))

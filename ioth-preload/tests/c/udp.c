@@ -1,6 +1,8 @@
 /* Datagrams. */
 #include "check.h"
 
+#include <linux/errqueue.h>
+
 static int bound(void)
 {
 	int fd = OK(socket(AF_INET, SOCK_DGRAM, 0));
@@ -114,6 +116,34 @@ static void ancillary(void)
 	}
 }
 
+/* Nobody is there: the error comes, and what was sent. */
+static void refused(void)
+{
+	int gone = bound(), on = 1;
+	struct sockaddr_in to = loopback(port_of(gone)), from;
+	OK(close(gone));
+	int a = bound();
+	OK(setsockopt(a, IPPROTO_IP, IP_RECVERR, &on, sizeof(on)));
+	char text[2] = "", control[128];
+	struct iovec part = {text, sizeof(text)};
+	struct msghdr message = {.msg_iov = &part, .msg_iovlen = 1, .msg_name = &from, .msg_namelen = sizeof(from),
+				 .msg_control = control, .msg_controllen = sizeof(control)};
+	FAILS(EAGAIN, recvmsg(a, &message, MSG_ERRQUEUE));
+	CHECK(OK(sendto(a, "lost", 4, 0, (struct sockaddr *)&to, sizeof(to))) == 4);
+	FAILS(ECONNREFUSED, recv(a, text, sizeof(text), 0));
+	CHECK(OK(recvmsg(a, &message, MSG_ERRQUEUE)) == 2);
+	CHECK(memcmp(text, "lo", 2) == 0);
+	CHECK(message.msg_flags == (MSG_ERRQUEUE | MSG_TRUNC));
+	CHECK(message.msg_namelen == sizeof(from) && from.sin_port == to.sin_port);
+	struct cmsghdr *header = CMSG_FIRSTHDR(&message);
+	CHECK(header && header->cmsg_level == IPPROTO_IP && header->cmsg_type == IP_RECVERR);
+	struct sock_extended_err *error = (struct sock_extended_err *)CMSG_DATA(header);
+	CHECK(error->ee_errno == ECONNREFUSED && error->ee_origin == SO_EE_ORIGIN_ICMP);
+	struct sockaddr_in *offender = (struct sockaddr_in *)SO_EE_OFFENDER(error);
+	CHECK(offender->sin_addr.s_addr == htonl(INADDR_LOOPBACK));
+	FAILS(EAGAIN, recvmsg(a, &message, MSG_ERRQUEUE));
+}
+
 static void many(void)
 {
 	int a = bound(), b = bound();
@@ -148,6 +178,6 @@ static void many(void)
 int main(int argc, char **argv)
 {
 	static const struct test tests[] = {
-		{"talk", talk}, {"connected", connected}, {"ancillary", ancillary}, {"many", many}, {NULL, NULL}};
+		{"talk", talk}, {"connected", connected}, {"ancillary", ancillary}, {"refused", refused}, {"many", many}, {NULL, NULL}};
 	return run_test(tests, argc > 1 ? argv[1] : NULL);
 }

@@ -90,6 +90,11 @@ fn ancillary_data() {
 }
 
 #[test]
+fn refused_datagrams() {
+    case("udp", "refused");
+}
+
+#[test]
 fn many_messages_at_once() {
     case("udp", "many");
 }

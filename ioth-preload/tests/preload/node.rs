@@ -219,6 +219,13 @@ impl Node {
                 let result = sys::sendto(kernel, data, args[0], addr)? as i32;
                 return Ok((Reply { result, ..ok.0 }, ok.1, None));
             }
+            Op::Errors => {
+                let error = sys::queued_error(kernel)?;
+                let head = Head::new(HeadKind::Message, &error.addr);
+                let (flags, control_len) = (error.flags as u32, error.control.len() as u32);
+                let head = Head { flags, control_len, ..head }.emit();
+                return Ok((ok.0, [&head[..], &error.control, &error.data].concat(), None));
+            }
             Op::Ioctl => {
                 let mut argument = payload.to_vec();
                 let result = sys::ioctl(kernel, args[0] as u32 as u64, &mut argument)?;

@@ -86,6 +86,36 @@ pub(crate) fn recvfrom(fd: BorrowedFd<'_>, room: &mut [u8]) -> Result<(usize, Ve
     Ok((result as usize, addr))
 }
 
+/// A message of the queue of errors.
+pub(crate) struct QueuedError {
+    pub(crate) data: Vec<u8>,
+    pub(crate) addr: Vec<u8>,
+    pub(crate) control: Vec<u8>,
+    pub(crate) flags: i32,
+}
+
+/// recvmsg(2) with MSG_ERRQUEUE.
+pub(crate) fn queued_error(fd: BorrowedFd<'_>) -> Result<QueuedError, Errno> {
+    let (mut data, mut addr, mut control) = (vec![0u8; 1280], vec![0u8; 128], vec![0u8; 512]);
+    let mut part = libc::iovec { iov_base: data.as_mut_ptr().cast(), iov_len: data.len() };
+    // nix parses the ancillary data, which is passed on here.
+    // SAFETY: a struct of numbers and pointers may be zero; the kernel writes at most as many bytes as it says.
+    let (result, message) = unsafe {
+        let mut message: libc::msghdr = std::mem::zeroed();
+        message.msg_iov = &raw mut part;
+        message.msg_iovlen = 1;
+        message.msg_name = addr.as_mut_ptr().cast();
+        message.msg_namelen = addr.len() as libc::socklen_t;
+        message.msg_control = control.as_mut_ptr().cast();
+        message.msg_controllen = control.len();
+        (libc::recvmsg(fd.as_raw_fd(), &raw mut message, libc::MSG_ERRQUEUE | libc::MSG_DONTWAIT), message)
+    };
+    data.truncate(Errno::result(result)? as usize);
+    addr.truncate(message.msg_namelen as usize);
+    control.truncate(message.msg_controllen);
+    Ok(QueuedError { data, addr, control, flags: message.msg_flags })
+}
+
 /// ioctl(2) over a structure.
 pub(crate) fn ioctl(fd: BorrowedFd<'_>, request: u64, argument: &mut [u8]) -> Result<i32, Errno> {
     // nix makes a function of each request.

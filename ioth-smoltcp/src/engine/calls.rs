@@ -5,6 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use ioth_core::{Domain, Errno, Events, MsgFlags, RecvMsg, Result, SendMsg, Shutdown, SockAddr, SocketType};
 
 use super::addr::is_link_local;
+use super::datagram::Notice;
 use super::netlink_socket::Netlink;
 use super::packet::Packets;
 use super::ping::Ping;
@@ -179,9 +180,8 @@ impl Engine {
                 Kind::Datagrams(_) => {}
             }
         }
-        // The queue of errors is always empty: IP_RECVERR is not among the options. A netlink socket has none.
         if flags.contains(MsgFlags::ERRQUEUE) && !matches!(kind, Kind::Netlink(_)) {
-            return Err(Errno::EAGAIN);
+            return self.error_recv(id, message);
         }
         match kind {
             Kind::Stream(_) => self.tcp_recv(id, message.data, flags),
@@ -190,6 +190,25 @@ impl Engine {
             Kind::Packets(_) => self.packet_recv(id, message, flags),
             Kind::Raw(_) | Kind::Ping(_) => self.endpoint_recv(id, message, flags),
         }
+    }
+
+    /// recvmsg(2) with MSG_ERRQUEUE. An error that was read is pending no more, and the next one is.
+    fn error_recv(&mut self, id: SocketId, message: &mut RecvMsg<'_, '_>) -> Result<usize> {
+        let sock = &mut self.sockets[id.0];
+        let len = sock.errors.receive(sock.domain, &sock.options, message).ok_or(Errno::EAGAIN)?;
+        sock.error = sock.errors.next();
+        self.touch(id);
+        Ok(len)
+    }
+
+    /// An ICMP error for a socket that wants to hear of all; `payload` is what is left of the packet that it is about.
+    pub(super) fn error_push(&mut self, id: SocketId, notice: &Notice, to: SocketAddr, payload: &[u8]) {
+        let sock = &mut self.sockets[id.0];
+        if !sock.errors.push(notice, to, payload, &sock.options) {
+            self.net.drops.receive_buffer += 1;
+        }
+        self.sockets[id.0].error = Some(notice.errno);
+        self.touch(id);
     }
 
     /// getsockname(2).

@@ -8,6 +8,7 @@ use smoltcp::phy::ChecksumCapabilities;
 use smoltcp::wire::{Icmpv6Message, Icmpv6Packet, Icmpv6Repr, IpProtocol};
 
 use super::Engine;
+use super::datagram::{IpArrival, Notice};
 use super::groups::{MLD_QUERY, MLDV1_REPORT};
 use super::sockets::DEFAULT_HOPS;
 use super::wire::{self, IpAttrs, IpHeader, ip_header_len};
@@ -86,11 +87,20 @@ impl Engine {
             UNREACHABLE | TIME_EXCEEDED | PARAMETER_PROBLEM => {
                 let (errno, fatal) = errno_v4(kind, code);
                 let quoted = &packet[at + ICMP_HEADER..];
+                let notice = Notice {
+                    errno,
+                    fatal,
+                    kind,
+                    code,
+                    mtu: 0,
+                    offender: header.src,
+                    arrival: Some(IpArrival::new(ifindex, header, header.dst)),
+                };
                 if (kind, code) == (UNREACHABLE, 4) {
                     let mtu = u16::from_be_bytes([packet[at + 6], packet[at + 7]]);
-                    return self.too_big(quoted, mtu.into());
+                    return self.too_big(quoted, Notice { mtu: mtu.into(), ..notice });
                 }
-                self.icmp_error_input(quoted, errno, fatal);
+                self.icmp_error_input(quoted, &notice);
             }
             _ => {}
         }
@@ -128,11 +138,20 @@ impl Engine {
             _ if (V6_UNREACHABLE..=V6_PARAMETER_PROBLEM).contains(&kind) => {
                 let (errno, fatal) = errno_v6(kind, code);
                 let quoted = &packet[at + ICMP_HEADER..];
+                let notice = Notice {
+                    errno,
+                    fatal,
+                    kind,
+                    code,
+                    mtu: 0,
+                    offender: header.src,
+                    arrival: Some(IpArrival::new(ifindex, header, header.dst)),
+                };
                 if kind == V6_PACKET_TOO_BIG {
                     let [a, b, c, d] = [4, 5, 6, 7].map(|i| packet[at + i]);
-                    return self.too_big(quoted, u32::from_be_bytes([a, b, c, d]) as usize);
+                    return self.too_big(quoted, Notice { mtu: u32::from_be_bytes([a, b, c, d]), ..notice });
                 }
-                self.icmp_error_input(quoted, errno, fatal);
+                self.icmp_error_input(quoted, &notice);
             }
             _ => {}
         }
@@ -218,32 +237,35 @@ impl Engine {
     }
 
     /// Somebody could not deliver a packet of ours, of which the beginning is quoted.
-    fn icmp_error_input(&mut self, quoted: &[u8], errno: Errno, fatal: bool) {
+    fn icmp_error_input(&mut self, quoted: &[u8], notice: &Notice) {
         let Some((protocol, local, remote, sequence)) = ends_of(quoted) else { return };
         if self.net.tables.is_local(local.ip(), None).is_none() {
             return;
         }
         if !self.raws.is_empty() {
-            self.raw_error(protocol, local.ip(), remote.ip(), errno, fatal);
+            self.raw_error(protocol, local.ip(), remote.ip(), notice, quoted);
         }
         match protocol {
             // RFC 5927 §4.1: who cannot tell what was sent has not seen it.
             IpProtocol::Tcp => {
                 if let Some(sequence) = sequence {
-                    self.tcp_error(local, remote, sequence, errno);
+                    self.tcp_error(local, remote, sequence, notice.errno);
                 }
             }
-            IpProtocol::Icmp | IpProtocol::Icmpv6 => self.ping_error(quoted, local.ip(), errno, fatal),
-            IpProtocol::Udp if fatal => self.udp_error(local, remote, errno),
+            IpProtocol::Icmp | IpProtocol::Icmpv6 => {
+                self.ping_error(quoted, local.ip(), remote.ip(), notice);
+            }
+            IpProtocol::Udp => self.udp_error(local, remote, notice, quoted),
             _ => {}
         }
     }
 
-    /// A packet of ours was longer than what follows carries, `mtu` bytes (RFC 1191 §3, RFC 8201 §4).
+    /// A packet of ours was longer than what follows carries, the notice's MTU (RFC 1191 §3, RFC 8201 §4).
     ///
     /// Anybody can say so. RFC 5927 §7.2, RFC 8201 §4: what is quoted has to be ours, as far as that can be seen, and longer
     /// than what is said to pass.
-    fn too_big(&mut self, quoted: &[u8], mtu: usize) {
+    fn too_big(&mut self, quoted: &[u8], notice: Notice) {
+        let mtu = notice.mtu as usize;
         let Some((protocol, local, remote, sequence)) = ends_of(quoted) else { return };
         let sent = match quoted[0] >> 4 {
             4 => usize::from(u16::from_be_bytes([quoted[2], quoted[3]])),
@@ -268,14 +290,19 @@ impl Engine {
             self.net.tables.learn_mtu(self.net.now, path.ifindex, remote.ip(), mtu);
         }
         if protocol == IpProtocol::Udp {
-            self.udp_error(local, remote, Errno::EMSGSIZE);
+            // Linux: an error for good, for whom it is one at all.
+            self.udp_error(local, remote, &Notice { fatal: true, ..notice }, quoted);
         }
     }
 
     /// Packets of ours for which no neighbour answered: like a "host unreachable" from ourselves.
     pub(super) fn neighbours_failed(&mut self) {
         while let Some(packet) = self.net.failed.pop() {
-            self.icmp_error_input(&packet, Errno::EHOSTUNREACH, false);
+            let Some((_, local, ..)) = ends_of(&packet) else { continue };
+            let (kind, code) = if local.is_ipv4() { (UNREACHABLE, 1) } else { (V6_UNREACHABLE, 3) };
+            let (errno, fatal) = (Errno::EHOSTUNREACH, false);
+            let notice = Notice { errno, fatal, kind, code, mtu: 0, offender: local.ip(), arrival: None };
+            self.icmp_error_input(&packet, &notice);
         }
     }
 }
@@ -300,6 +327,12 @@ fn upper_layer(quoted: &[u8]) -> Option<(IpProtocol, usize)> {
 
 /// The two ends of a packet of ours whose beginning somebody quotes, and what follows the ports: TCP's sequence number.
 /// It may be cut after eight bytes.
+/// What a quoted packet carries behind the header of its protocol, of that many bytes.
+pub(super) fn carried(quoted: &[u8], header: usize) -> &[u8] {
+    let at = upper_layer(quoted).map_or(quoted.len(), |(_, at)| at + header);
+    quoted.get(at..).unwrap_or_default()
+}
+
 fn ends_of(quoted: &[u8]) -> Option<(IpProtocol, SocketAddr, SocketAddr, Option<u32>)> {
     let (protocol, at) = upper_layer(quoted)?;
     let (src, dst): (IpAddr, IpAddr) = if quoted[0] >> 4 == 4 {

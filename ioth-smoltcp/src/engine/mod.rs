@@ -68,6 +68,7 @@ pub(crate) use neigh::RESOLUTION_TIME;
 pub use net::Drops;
 pub use smoltcp::time::Instant;
 
+use datagram::Errors;
 use net::{ETHERNET_HEADER, ETHERTYPE_ARP, ETHERTYPE_IPV4, ETHERTYPE_IPV6, Looped, Net};
 use ports::Ports;
 use random::Random;
@@ -359,6 +360,7 @@ impl Engine {
             memberships: Vec::new(),
             attached: bpf::Attached::default(),
             error: None,
+            errors: Errors::default(),
             stamp: self.stamps,
             touched: false,
             arrived: false,

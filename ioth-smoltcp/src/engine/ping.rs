@@ -11,6 +11,7 @@ use ioth_vde::Frame;
 use smoltcp::wire::IpProtocol;
 
 use super::calls::is_scoped;
+use super::datagram::Notice;
 use super::raw::Endpoint;
 use super::sockets::Kind;
 use super::wire::{self, IpHeader, ip_header_len};
@@ -186,18 +187,15 @@ impl Engine {
     }
 
     /// An ICMP error about an ICMP message of ours, which is quoted from its IP header on.
-    pub(super) fn ping_error(&mut self, quoted: &[u8], local: IpAddr, errno: Errno, fatal: bool) {
+    pub(super) fn ping_error(&mut self, quoted: &[u8], local: IpAddr, remote: IpAddr, notice: &Notice) {
         let at = if local.is_ipv4() { usize::from(quoted[0] & 0x0f) * 4 } else { wire::IPV6_HEADER };
         let Some(&[kind, 0, _, _, high, low]) = quoted.get(at..at + 6) else { return };
         let requests = if local.is_ipv4() { REQUESTS_V4 } else { REQUESTS_V6 };
         if !requests.contains(&kind) {
             return;
         }
-        if let Some(id) = self.ping_receiver(u16::from_be_bytes([high, low]), local, None)
-            && self.endpoint_hears_error(id, errno, fatal)
-        {
-            self.sockets[id.0].error = Some(errno);
-            self.touch(id);
+        if let Some(id) = self.ping_receiver(u16::from_be_bytes([high, low]), local, None) {
+            self.endpoint_error(id, notice, SocketAddr::new(remote, 0), &quoted[at..]);
         }
     }
 

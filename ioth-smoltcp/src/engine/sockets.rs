@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use ioth_core::{Domain, Errno, Events};
 
 use super::bpf::Attached;
-use super::datagram::{Discover, Group, Report, TimeStamp};
+use super::datagram::{Discover, Errors, Group, Report, TimeStamp};
 use super::multicast::Membership;
 use super::netlink_socket::Netlink;
 use super::packet::Packets;
@@ -26,6 +26,8 @@ pub(crate) struct Sock {
     pub(crate) attached: Attached,
     /// SO_ERROR: reported once.
     pub(crate) error: Option<Errno>,
+    /// IP_RECVERR: what MSG_ERRQUEUE finds.
+    pub(crate) errors: Errors,
     /// Tells this socket from an earlier one with the same id.
     pub(crate) stamp: u64,
     /// In the list of sockets whose poll bits have to be looked at.
@@ -65,7 +67,7 @@ impl Sock {
         if self.stalled && !matches!(self.kind, Kind::Stream(_)) {
             events -= Events::OUT;
         }
-        if self.error.is_some() {
+        if self.error.is_some() || !self.errors.is_empty() {
             events |= Events::ERR;
         }
         events
@@ -115,6 +117,9 @@ pub(crate) struct Options {
     pub(crate) report: Report,
     /// IP_FREEBIND, IPV6_FREEBIND: bind(2) takes addresses that the node does not have.
     pub(crate) free_bind: bool,
+    /// IP_RECVERR, IPV6_RECVERR: hear of all errors, and keep them.
+    pub(crate) hear_errors: bool,
+    pub(crate) v6_hear_errors: bool,
     /// IP_MTU_DISCOVER
     pub(crate) discover: Discover,
     /// IPV6_MTU_DISCOVER
@@ -163,6 +168,8 @@ impl Default for Options {
             time_stamp: TimeStamp::default(),
             report: Report::default(),
             free_bind: false,
+            hear_errors: false,
+            v6_hear_errors: false,
             discover: Discover::default(),
             v6_discover: Discover::default(),
             v6_dont_fragment: false,
@@ -179,6 +186,11 @@ impl Default for Options {
 }
 
 impl Options {
+    /// IP_RECVERR or IPV6_RECVERR, by the packets that the errors are about.
+    pub(crate) fn hears_errors(&self, ipv4: bool) -> bool {
+        if ipv4 { self.hear_errors } else { self.v6_hear_errors }
+    }
+
     /// TTL or hop limit of packets, by the family of their addresses.
     pub(crate) fn hop_limit(&self, ipv4: bool) -> u8 {
         let chosen = if ipv4 { self.ttl } else { self.unicast_hops };

@@ -10,6 +10,7 @@ mod cork;
 mod datagram;
 mod descriptor;
 mod device;
+mod errors;
 mod filter;
 mod fixture;
 mod ioctl;
@@ -100,6 +101,7 @@ on_every_pair! {
         no_destination would_block receive_timeout names address_in_use dissolved_names connected_sends_elsewhere shut_down
         errors_in_order broadcast families
     }
+    errors { kept pending }
     control {
         nothing_unasked header_fields time_stamps truncated said_for_one_datagram source_and_interface bad_values bad_lengths
         dual_stack

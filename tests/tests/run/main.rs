@@ -11,6 +11,7 @@ mod command;
 mod nginx;
 mod programs;
 mod python;
+mod socat;
 mod sshd;
 mod tokio;
 mod world;

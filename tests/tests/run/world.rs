@@ -268,6 +268,12 @@ impl Run<'_> {
         self
     }
 
+    /// Where it runs, if not in the test's directory.
+    pub(crate) fn at(mut self, dir: &Path) -> Self {
+        self.command.current_dir(dir);
+        self
+    }
+
     /// A file for standard input.
     pub(crate) fn input(mut self, path: &Path) -> Self {
         self.input = Some(path.to_owned());

@@ -8,6 +8,7 @@
 //! Read first: recvmsg(2), cmsg(3), ip(7), ipv6(7), RFC 3542 §4 to §6.
 
 mod control;
+mod errors;
 mod inbox;
 mod options;
 mod send;
@@ -15,6 +16,7 @@ mod send;
 mod tests;
 
 pub(crate) use control::{Report, SO_TIMESTAMP_NEW, SO_TIMESTAMPNS_NEW, SendControl, TimeStamp};
+pub(crate) use errors::{Errors, Notice};
 pub(crate) use inbox::{Datagram, Inbox, IpArrival, LinkArrival};
 pub(crate) use options::{Discover, Group};
 pub(crate) use send::Way;

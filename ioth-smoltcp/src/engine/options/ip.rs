@@ -64,6 +64,13 @@ impl Engine {
             (libc::IP_RECVTTL, _) => options.report.ttl = number != 0,
             (libc::IP_RECVTOS, _) => options.report.tos = number != 0,
             (libc::IP_FREEBIND, _) => options.free_bind = number != 0,
+            (libc::IP_RECVERR, _) => {
+                options.hear_errors = number != 0;
+                if number == 0 {
+                    sock.errors.clear();
+                    self.touch(id);
+                }
+            }
             (libc::IP_MTU_DISCOVER, _) => {
                 options.discover = Discover::from_raw(number).ok_or(Errno::EINVAL)?;
             }
@@ -87,6 +94,7 @@ impl Engine {
             libc::IP_RECVTTL => i32::from(options.report.ttl),
             libc::IP_RECVTOS => i32::from(options.report.tos),
             libc::IP_FREEBIND => i32::from(options.free_bind),
+            libc::IP_RECVERR => i32::from(options.hear_errors),
             libc::IP_MTU_DISCOVER => options.discover.as_raw(),
             libc::IP_MTU => self.path_mtu(id)? as i32,
             libc::IP_MULTICAST_TTL => i32::from(options.v4_group.hops),

@@ -71,6 +71,13 @@ impl Engine {
             (libc::IPV6_RECVHOPLIMIT, _) => options.report.v6_hop_limit = number != 0,
             (libc::IPV6_RECVTCLASS, _) => options.report.v6_traffic_class = number != 0,
             (libc::IPV6_FREEBIND, _) => options.free_bind = number != 0,
+            (libc::IPV6_RECVERR, _) => {
+                options.v6_hear_errors = number != 0;
+                if number == 0 {
+                    sock.errors.clear();
+                    self.touch(id);
+                }
+            }
             (libc::IPV6_DONTFRAG, _) => options.v6_dont_fragment = number != 0,
             (libc::IPV6_MTU_DISCOVER, _) => {
                 options.v6_discover = Discover::from_raw(number).ok_or(Errno::EINVAL)?;
@@ -104,6 +111,7 @@ impl Engine {
             libc::IPV6_RECVHOPLIMIT => i32::from(options.report.v6_hop_limit),
             libc::IPV6_RECVTCLASS => i32::from(options.report.v6_traffic_class),
             libc::IPV6_FREEBIND => i32::from(options.free_bind),
+            libc::IPV6_RECVERR => i32::from(options.v6_hear_errors),
             libc::IPV6_DONTFRAG => i32::from(options.v6_dont_fragment),
             libc::IPV6_MTU_DISCOVER => options.v6_discover.as_raw(),
             libc::IPV6_MTU => self.path_mtu(id)? as i32,

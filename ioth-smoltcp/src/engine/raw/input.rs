@@ -1,13 +1,14 @@
 //! Packets and errors for raw sockets.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use ioth_core::Errno;
 use ioth_vde::{Checksum, Frame};
 use smoltcp::wire::IpProtocol;
 
 use super::Raw;
-use crate::engine::datagram::Discover;
+use crate::engine::datagram::{Discover, Notice};
+use crate::engine::icmp::carried;
 use crate::engine::sockets::Kind;
 use crate::engine::wire::{self, IpHeader};
 use crate::engine::{Engine, SocketId, offload};
@@ -42,35 +43,41 @@ impl Engine {
         true
     }
 
-    /// An ICMP error about a packet of ours. Only connected sockets hear of it, and only what is for good.
+    /// An ICMP error about a packet of ours, which is quoted. Connected sockets hear of what is for good, others of all if they
+    /// want to.
     pub(in crate::engine) fn raw_error(
         &mut self,
         protocol: IpProtocol,
         local: IpAddr,
         remote: IpAddr,
-        errno: Errno,
-        fatal: bool,
+        notice: &Notice,
+        quoted: &[u8],
     ) {
         for id in self.raw_receivers(protocol, local, remote, None) {
-            if self.endpoint_hears_error(id, errno, fatal) {
-                self.sockets[id.0].error = Some(errno);
-                self.touch(id);
-            }
+            self.endpoint_error(id, notice, SocketAddr::new(remote, 0), carried(quoted, 0));
         }
     }
 
-    /// Whether a raw or ping socket is told of an error: it has to be connected, the error for good, or over IPv4 that a
-    /// packet was too long for a socket that looks for the path's MTU (`raw_err`, `ping_err`).
-    pub(in crate::engine) fn endpoint_hears_error(
+    /// Tells a raw or ping socket of an error, if it wants to hear of all; else it has to be connected, the error for good, or over
+    /// IPv4 that a packet was too long for a socket that looks for the path's MTU (`raw_err`, `ping_err`).
+    pub(in crate::engine) fn endpoint_error(
         &mut self,
         id: SocketId,
-        errno: Errno,
-        fatal: bool,
-    ) -> bool {
-        let Ok(endpoint) = self.endpoint_mut(id) else { return false };
-        let Some(peer) = endpoint.peer else { return false };
-        let discovers = self.sockets[id.0].options.discover(true) != Discover::Dont;
-        fatal || (errno == Errno::EMSGSIZE && peer.is_ipv4() && discovers)
+        notice: &Notice,
+        to: SocketAddr,
+        payload: &[u8],
+    ) {
+        if self.sockets[id.0].options.hears_errors(to.is_ipv4()) {
+            return self.error_push(id, notice, to, payload);
+        }
+        let Ok(endpoint) = self.endpoint_mut(id) else { return };
+        let Some(peer) = endpoint.peer else { return };
+        let sock = &mut self.sockets[id.0];
+        let discovers = sock.options.discover(true) != Discover::Dont;
+        if notice.fatal || (notice.errno == Errno::EMSGSIZE && peer.is_ipv4() && discovers) {
+            sock.error = Some(notice.errno);
+            self.touch(id);
+        }
     }
 
     fn raw_receivers(

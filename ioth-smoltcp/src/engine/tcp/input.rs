@@ -116,6 +116,10 @@ impl Engine {
         if conn.state() == State::SynSent {
             self.sockets[id.0].error = Some(errno);
             self.detach(id);
+        } else if self.sockets[id.0].options.hears_errors(local.is_ipv4()) {
+            // ip(7): "no error queue", but the error is told at once.
+            self.sockets[id.0].error = Some(errno);
+            self.touch(id);
         }
     }
 

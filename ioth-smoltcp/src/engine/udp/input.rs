@@ -6,8 +6,8 @@ use ioth_core::{Errno, SockAddr};
 use ioth_vde::Frame;
 use smoltcp::wire::UdpPacket;
 
-use crate::engine::datagram::{Datagram, Discover, IpArrival};
-use crate::engine::icmp::Unreachable;
+use crate::engine::datagram::{Datagram, Discover, IpArrival, Notice};
+use crate::engine::icmp::{Unreachable, carried};
 use crate::engine::ports::{Ends, Space};
 use crate::engine::sockets::Kind;
 use crate::engine::wire::{IpHeader, UDP_HEADER};
@@ -58,16 +58,27 @@ impl Engine {
         self.udp_deliver(id, Datagram { source, payload: packet, time, ip, link: None });
     }
 
-    /// An ICMP error about a datagram of ours: its socket hears of it if it is connected and the error is for good.
-    pub(in crate::engine) fn udp_error(&mut self, local: SocketAddr, remote: SocketAddr, errno: Errno) {
+    /// An ICMP error about a datagram of ours, which is quoted: its socket hears of it if it is connected and the error is for
+    /// good, or if it wants to hear of all.
+    pub(in crate::engine) fn udp_error(
+        &mut self,
+        local: SocketAddr,
+        remote: SocketAddr,
+        notice: &Notice,
+        quoted: &[u8],
+    ) {
         let ends = Ends { ifindex: self.arrived_by, source: remote, destination: local };
         let Some(id) = self.udp_receiver(ends) else { return };
         let sock = &mut self.sockets[id.0];
         let Kind::Datagrams(datagrams) = &sock.kind else { return };
         // RFC 1122 §4.1.3.3. Linux: who wants no path MTU discovery does not hear of it.
-        let wanted = errno != Errno::EMSGSIZE || sock.options.discover(remote.is_ipv4()) != Discover::Dont;
-        if datagrams.peer.is_some() && wanted {
-            sock.error = Some(errno);
+        if notice.errno == Errno::EMSGSIZE && sock.options.discover(remote.is_ipv4()) == Discover::Dont {
+            return;
+        }
+        if sock.options.hears_errors(remote.is_ipv4()) {
+            self.error_push(id, notice, remote, carried(quoted, UDP_HEADER));
+        } else if datagrams.peer.is_some() && notice.fatal {
+            sock.error = Some(notice.errno);
             self.touch(id);
         }
     }

@@ -72,6 +72,7 @@ pub(super) fn ip() -> Vec<Row> {
         IP_RECVTTL BOTH, SWITCH;
         IP_RECVTOS BOTH, SWITCH;
         IP_FREEBIND BOTH, SWITCH;
+        IP_RECVERR BOTH, SWITCH;
         IP_MTU_DISCOVER BOTH, &[0, 1, 2, 3, 4, 5, 6, -1];
         IP_MTU BOTH, &[1500];
         IP_MULTICAST_TTL BOTH, &[0, 255, 256, -1, -2];
@@ -91,6 +92,7 @@ pub(super) fn ipv6() -> Vec<Row> {
         IPV6_RECVTCLASS BOTH, SWITCH;
         IPV6_UNICAST_HOPS BOTH, &[255, 0, 256, -1, -2];
         IPV6_FREEBIND BOTH, SWITCH;
+        IPV6_RECVERR BOTH, SWITCH;
         IPV6_DONTFRAG BOTH, SWITCH;
         IPV6_MTU_DISCOVER BOTH, &[0, 1, 2, 3, 4, 5, 6, -1];
         IPV6_MTU BOTH, &[1280, 1279, 0, -1];
