@@ -17,6 +17,8 @@
 //! | `vde://dir`, or just the path | a port of a VDE switch: [`vde`] |
 //! | `cmd://command line` | a command's standard input and output: [`cmd`] |
 //! | `tap://name` | the host's kernel: [`tap`] |
+//! | `vxvde://[group]` | a switch made of a multicast group: [`vxvde`] |
+//! | `vxlan://[group]` | VXLAN, with the kernel's devices: [`vxlan`] |
 //! | `udp://port->host:port` | a cable of UDP datagrams: [`udp`] |
 //! | `ptp://path` | a cable between two programs: [`ptp`] |
 //! | `seqpacket://N` | a socket that was inherited: [`seqpacket`] |
@@ -54,10 +56,13 @@ pub mod tap;
 pub mod udp;
 pub mod vde;
 pub mod vnl;
+pub mod vxlan;
+pub mod vxvde;
 
 mod datagram;
 mod ether;
 mod offload;
+mod overlay;
 
 mod sys;
 mod tally;
@@ -66,6 +71,10 @@ mod wire;
 pub use frame::{Batch, Checksum, Frame};
 pub use lan::Lan;
 pub use link::{Counters, Filter, Link, LinkError, Properties, Receiver};
+#[doc(hidden)]
+pub use offload::finish as finish_offload;
+#[doc(hidden)]
+pub use overlay::read as read_overlay;
 pub use schemes::{Schemes, open};
 
 /// The number in an error of the operating system.

@@ -153,6 +153,8 @@ const BUILTIN: &[(&str, Open)] = &[
     ("tap", crate::tap::open),
     ("udp", crate::udp::open),
     ("vde", crate::vde::open),
+    ("vxlan", crate::vxlan::open),
+    ("vxvde", crate::vxvde::open),
 ];
 
 #[cfg(test)]

@@ -2,6 +2,7 @@
 #![allow(unsafe_code)]
 
 use std::io::IoSlice;
+use std::net::{SocketAddr, SocketAddrV4, SocketAddrV6};
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
 use ioth_core::Errno;
@@ -172,6 +173,57 @@ pub(crate) fn send_pieces(fd: BorrowedFd<'_>, datagrams: &[Pieces<'_>]) -> Resul
     Errno::result(sent).map(|sent| sent as usize)
 }
 
+/// As [`receive`]; `senders` tells where the datagrams came from, `None` for an address of another family than IP's.
+pub(crate) fn receive_from(
+    fd: BorrowedFd<'_>,
+    frames: &mut [Frame],
+    lengths: &mut [usize; BATCH],
+    senders: &mut [Option<SocketAddr>; BATCH],
+) -> Result<usize, Errno> {
+    let mut vectors = [const { libc::iovec { iov_base: std::ptr::null_mut(), iov_len: 0 } }; BATCH];
+    // SAFETY: all zeros is a valid sockaddr_in6: numbers only.
+    let mut names: [libc::sockaddr_in6; BATCH] = unsafe { std::mem::zeroed() };
+    let count = frames.len().min(BATCH);
+    for (vector, frame) in vectors.iter_mut().zip(frames) {
+        *vector = libc::iovec { iov_base: frame.as_mut_ptr().cast(), iov_len: frame.len() };
+    }
+    let mut messages = messages(&mut vectors[..count]);
+    for (message, name) in messages[..count].iter_mut().zip(&mut names) {
+        message.msg_hdr.msg_name = (&raw mut *name).cast();
+        message.msg_hdr.msg_namelen = size_of::<libc::sockaddr_in6>() as libc::socklen_t;
+    }
+    let flags = libc::MSG_DONTWAIT | libc::MSG_TRUNC;
+    // SAFETY: as in `receive`; beside it each message points to a name of its own, of the length that it says.
+    let received = unsafe {
+        libc::recvmmsg(
+            fd.as_raw_fd(),
+            messages.as_mut_ptr(),
+            count as libc::c_uint,
+            flags as _,
+            std::ptr::null_mut(),
+        )
+    };
+    let received = Errno::result(received)? as usize;
+    for (at, (message, name)) in messages[..received].iter().zip(&names).enumerate() {
+        lengths[at] = message.msg_len as usize;
+        senders[at] = match i32::from(name.sin6_family) {
+            libc::AF_INET6 => Some(SocketAddr::V6(SocketAddrV6::new(
+                name.sin6_addr.s6_addr.into(),
+                u16::from_be(name.sin6_port),
+                0,
+                name.sin6_scope_id,
+            ))),
+            libc::AF_INET => {
+                // An address of IPv4 has its port where IPv6 has it, and itself where IPv6 has the flow.
+                let octets = name.sin6_flowinfo.to_ne_bytes();
+                Some(SocketAddr::V4(SocketAddrV4::new(octets.into(), u16::from_be(name.sin6_port))))
+            }
+            _ => None,
+        };
+    }
+    Ok(received)
+}
+
 /// Takes a descriptor that the program inherited, by its number: a new one in its place, which is closed on exec.
 pub(crate) fn take_inherited(number: RawFd) -> Result<OwnedFd, Errno> {
     // There is no safe way to name a descriptor by its number; whoever writes the VNL vouches for it.
@@ -283,4 +335,25 @@ pub(crate) fn interface_mtu(name: &str) -> Result<usize, Errno> {
     unsafe { ioctl::interface_mtu(socket.as_raw_fd(), &raw mut request)? };
     // SAFETY: this request fills in this part of the union, a number.
     Ok(usize::try_from(unsafe { request.ifr_ifru.ifru_mtu }).unwrap_or(0))
+}
+
+/// Sets a socket's option, whose value is a plain C type.
+pub(crate) fn set_option<T: Copy>(
+    fd: BorrowedFd<'_>,
+    level: libc::c_int,
+    name: libc::c_int,
+    value: &T,
+) -> Result<(), Errno> {
+    // nix has no types for these with an interface's index.
+    // SAFETY: the kernel reads as many bytes as `value` has, and keeps no pointer to it.
+    let done = unsafe {
+        libc::setsockopt(
+            fd.as_raw_fd(),
+            level,
+            name,
+            (&raw const *value).cast(),
+            size_of::<T>() as libc::socklen_t,
+        )
+    };
+    Errno::result(done).map(drop)
 }

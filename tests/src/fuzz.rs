@@ -8,6 +8,7 @@ mod frames;
 mod ingress;
 mod names;
 mod netlink;
+mod overlay;
 mod stream;
 mod switch;
 mod text;
@@ -18,6 +19,7 @@ pub use frames::{dialogue, frames};
 pub use ingress::{Tally, ingress, ingress_tally};
 pub use names::{dns, names};
 pub use netlink::{diag, netlink_reply, netlink_request};
+pub use overlay::{offload, overlay};
 pub use stream::stream;
 pub use switch::vde_reply;
 pub use text::{address, config, fault, sockaddr, vnl};
@@ -40,6 +42,8 @@ pub const ENTRIES: &[(&str, Entry)] = &[
     ("names", names),
     ("netlink_reply", netlink_reply),
     ("netlink_request", netlink_request),
+    ("offload", offload),
+    ("overlay", overlay),
     ("sockaddr", sockaddr),
     ("stream", stream),
     ("vde_reply", vde_reply),

@@ -2,5 +2,6 @@
 
 mod cmd;
 mod datagram;
+mod overlay;
 mod plug;
 mod ptp;

@@ -151,17 +151,22 @@ impl Kernel {
         Kernel { namespace, _plug: None }
     }
 
-    /// Plugs a TAP interface into a network, in the calling thread's namespace, by Debian's plug.
+    /// Plugs an interface tap0 with the kernel's addresses into a network, in the calling thread's namespace, by Debian's plug.
     pub(crate) fn plug(vnl: &str) -> Process {
+        let plug = Kernel::tap(vnl, "tap0");
+        Kernel::address("tap0");
+        plug
+    }
+
+    fn tap(vnl: &str, interface: &str) -> Process {
         let plug = Process::start(
             // The TAP is opened last: once it is there, the plug is in both.
-            Command::new("vde_plug").args([vnl, "tap://tap0"]).stdin(Stdio::null()),
+            Command::new("vde_plug").args([vnl, &format!("tap://{interface}")]).stdin(Stdio::null()),
             "apt-get install vdeplug",
         );
-        wait_until("tap0", || {
-            std::fs::read_to_string("/proc/thread-self/net/dev").unwrap().contains("tap0:")
+        wait_until("the plug's interface", || {
+            std::fs::read_to_string("/proc/thread-self/net/dev").unwrap().contains(&format!("{interface}:"))
         });
-        Kernel::address("tap0");
         plug
     }
 
@@ -170,6 +175,18 @@ impl Kernel {
         ip(&format!("addr add {KERNEL4}/24 dev {interface}"));
         ip(&format!("addr add {KERNEL6}/64 dev {interface} nodad"));
         ip(&format!("link set {interface} up"));
+    }
+
+    /// Plugs an interface "wire" with this address into a switch. (A veth pair would leave the checksums of packets within packets undone,
+    /// trusting that a kernel takes them out.)
+    pub(crate) fn wire(&self, switch: &Switch, address: &str) -> Process {
+        self.run(|| {
+            let plug = Kernel::tap(&switch.vnl(), "wire");
+            ip(&format!("addr add {address} dev wire"));
+            ip("link set wire up");
+            ip("route add 224.0.0.0/4 dev wire");
+            plug
+        })
     }
 
     /// Starts a thread there.

@@ -8,7 +8,8 @@ use ioth::Stack;
 use ioth::net::{TcpListener, TcpStream};
 
 use crate::fixture::{
-    FAMILIES, KERNEL4, KERNEL6, Kernel, NODE4, NODE6, PATIENCE, command, ip, rethrow, wait_until, with_kernel,
+    FAMILIES, KERNEL4, KERNEL6, Kernel, NODE4, NODE6, PATIENCE, Switch, command, ip, rethrow, wait_until,
+    with_kernel,
 };
 use crate::programs::{check, send};
 
@@ -163,5 +164,92 @@ fn nested() {
         assert!(text.contains(&format!("{KERNEL4} > {NODE4}: ICMP echo request")), "{text}");
         assert!(!KERNEL6.is_ipv4());
         std::fs::remove_file(&trace).unwrap();
+    });
+}
+
+/// Three namespaces on one wire, with the addresses 10.77.0.1 to 3.
+fn wired(test: impl FnOnce([&Kernel; 3])) {
+    with_kernel(|one| {
+        let switch = Switch::start();
+        let (two, three) = (Kernel::alone(), Kernel::alone());
+        let kernels = [one, &two, &three];
+        let plugs = ["10.77.0.1/24", "10.77.0.2/24", "10.77.0.3/24"].into_iter().zip(kernels);
+        let _plugs: Vec<_> = plugs.map(|(address, kernel)| kernel.wire(&switch, address)).collect();
+        test(kernels);
+    });
+}
+
+#[test]
+fn vxvde() {
+    wired(|[here, there, _]| {
+        for (ours, theirs) in [
+            ("vxvde:///if=wire/vni=7", "vxvde:///if=wire/vni=7"),
+            ("vxvde://239.9.9.9/port=5000/if=wire/bind=10.77.0.1", "vxvde://239.9.9.9/port=5000"),
+            ("vxvde:///v6/if=wire/grp=4660", "vxvde:///v6/if=wire/grp=4660"),
+        ] {
+            let node = node(here, ours);
+            let _plug = there.run(|| Kernel::plug(theirs));
+            they_talk(there, &node);
+        }
+    });
+}
+
+#[test]
+fn vxlan_with_the_kernels_device() {
+    wired(|[here, there, _]| {
+        for (ours, device) in [
+            ("vxlan://239.1.1.1/vni=42/if=wire", "id 42 group 239.1.1.1 dev wire dstport 4789"),
+            ("vxlan://ff05::1:1/vni=16777215/if=wire", "id 16777215 group ff05::1:1 dev wire dstport 4789"),
+            ("vxlan://10.77.0.2/port=8472", "id 1 remote 10.77.0.1 dev wire dstport 8472"),
+        ] {
+            let node = node(here, ours);
+            there.run(|| {
+                ip(&format!("link add vx0 type vxlan {device}"));
+                Kernel::address("vx0");
+            });
+            they_talk(there, &node);
+            drop(node);
+            there.run(|| ip("link del vx0"));
+        }
+    });
+}
+
+#[test]
+fn two_nodes_of_one_host_and_two_vxlan_devices() {
+    wired(|[here, there, third]| {
+        here.run(|| ip("addr add 10.77.0.11/24 dev wire"));
+        let vnl = |bind: &str| format!("vxlan://239.1.1.1/vni=42/if=wire/bind={bind}");
+        let one = node(here, &vnl("10.77.0.1"));
+        let config = format!("stack=smoltcp,vnl={},ip=10.0.0.3/24", vnl("10.77.0.11"));
+        let two = here.run(|| Stack::new(&config)).unwrap();
+        // A third one without an address of its own would take the others' datagrams.
+        let error = here.run(|| ioth_vde::open("vxlan://239.1.1.1/if=wire")).unwrap_err();
+        assert!(error.to_string().contains("bind="), "{error}");
+        for kernel in [there, third] {
+            kernel.run(|| ip("link add vx0 type vxlan id 42 group 239.1.1.1 dev wire dstport 4789"));
+        }
+        there.run(|| Kernel::address("vx0"));
+        third.run(|| {
+            ip("addr add 10.0.0.4/24 dev vx0");
+            ip("link set vx0 up");
+        });
+        they_talk(there, &one);
+        for kernel in [there, third] {
+            kernel.run(|| {
+                for node in [NODE4.to_string(), "10.0.0.3".to_owned()] {
+                    command(
+                        "ping",
+                        &format!("-n -q -c 3 -i 0.1 -W 5 {node}"),
+                        "apt-get install iputils-ping",
+                    );
+                }
+            });
+        }
+        // The two of ours, of one host, hear each other.
+        let listener = TcpListener::bind_on(&two, ("10.0.0.3", 0)).unwrap();
+        let stream = TcpStream::connect_on(&one, listener.local_addr().unwrap()).unwrap();
+        let sender = std::thread::spawn(move || send(&stream, 100_000).unwrap());
+        check(&listener.accept().unwrap().0, 100_000).unwrap();
+        sender.join().unwrap_or_else(rethrow);
     });
 }
