@@ -12,7 +12,7 @@ RUST=1.95
 PACKAGES=(gcc libc6-dev binutils make pkg-config vde2 vdeplug vdens libvdeplug-dev libvdestack-dev
     dnsmasq-base iproute2 iputils-ping procps socat tcpdump util-linux
     python3 libpython3.11-testsuite nginx-light curl wget openssh-server openssh-client
-    redis-server redis-tools iperf3 git nodejs)
+    redis-server redis-tools iperf3 git nodejs postgresql-15 postgresql-client-15)
 BENCH_SECONDS=180
 
 fail() {

@@ -1,8 +1,11 @@
 //! Servers and their clients, each on a node of its own, over a switch.
 
-use nix::sys::signal::Signal;
+use std::path::PathBuf;
 
-use crate::world::{Daemon, Run, Started, World, in_world, wait_until};
+use nix::sys::signal::Signal;
+use nix::unistd::{User, chown, geteuid};
+
+use crate::world::{Daemon, Run, Started, World, built, in_world, wait_until};
 
 const SERVER: &str = "10.0.0.1";
 const SERVER6: &str = "fd00::1";
@@ -189,5 +192,125 @@ fn node_js() {
         let said = network.client("node").arg(client).args([SERVER, SERVER6]).finish().succeeded().text();
         assert_eq!(said, "Set(1) { '::ffff:10.0.0.2' }\nSet(1) { 'fd00::2' }\n");
         network.end(server, Signal::SIGTERM);
+    });
+}
+
+#[test]
+fn iproute2() {
+    in_world(|world| {
+        let network = Network::new(world);
+        let config = format!("stack=smoltcp,vnl={},ip=10.0.0.2/24", network.vnl);
+        world.ioth(["node", "here", "--stack", &config]).finish().succeeded();
+        let ip =
+            |words: &str| world.ioth(["run", "--node", "here", "--", "ip"]).args(words.split(' ')).finish();
+        let shown = |words: &str| ip(words).succeeded().text();
+        let links = shown("-o link show");
+        assert!(links.starts_with("1: lo: <LOOPBACK,UP,LOWER_UP> mtu 65536"), "{links}");
+        assert!(links.contains("2: vde0: <BROADCAST,MULTICAST,UP,LOWER_UP> mtu 1500"), "{links}");
+
+        ip("addr add 10.1.0.2/24 dev vde0").succeeded();
+        ip("addr add fd01::2/64 dev vde0 nodad").succeeded();
+        let addrs = shown("-br addr show dev vde0");
+        assert!(addrs.contains(" 10.0.0.2/24 10.1.0.2/24 fd01::2/64 "), "{addrs}");
+        let again = ip("addr add 10.1.0.2/24 dev vde0");
+        assert!(again.status.code() == Some(2) && again.stderr.contains("assigned"), "{again:?}");
+
+        ip("route add 192.0.2.0/24 via 10.1.0.1").succeeded();
+        ip("route add default via fd01::1").succeeded();
+        let routes = shown("route show 192.0.2.0/24");
+        assert_eq!(routes.trim_end(), "192.0.2.0/24 via 10.1.0.1 dev vde0");
+        let route = shown("route get 192.0.2.7");
+        assert!(route.starts_with("192.0.2.7 via 10.1.0.1 dev vde0 src 10.1.0.2"), "{route}");
+        assert!(shown("-6 route show").contains("default via fd01::1 dev vde0"));
+        ip("route del 192.0.2.0/24").succeeded();
+        assert_eq!(shown("route show 192.0.2.0/24"), "");
+        assert_eq!(ip("route del 192.0.2.0/24").status.code(), Some(2));
+
+        // What was added is there for the others on the switch, until it is taken away.
+        let server =
+            world.ioth(["run", "--node", "here", "--", "/usr/bin/python3", "-u", "-m", "http.server", "80"]);
+        let server = server.start();
+        wait_until("server", || server.output().contains("Serving HTTP"));
+        let config = format!("stack=smoltcp,vnl={},ip=10.1.0.9/24,ip=fd01::9/64", network.vnl);
+        let fetch = |at: &str| {
+            let words = ["-sS", "--fail", "--max-time", "20", "-o", "/dev/null", at];
+            world.run_on(&config, "curl").args(words).finish()
+        };
+        fetch("http://10.1.0.2/").succeeded();
+        ip("addr del 10.1.0.2/24 dev vde0").succeeded();
+        assert!(!shown("-br addr show dev vde0").contains("10.1.0.2"));
+        ip("link set vde0 down").succeeded();
+        assert!(shown("-br link show vde0").contains("DOWN"));
+        assert!(!fetch("http://10.1.0.2/").status.success());
+        ip("link set vde0 up").succeeded();
+        // Linux forgets IPv6 addresses when an interface goes down.
+        assert!(!shown("-br addr show dev vde0").contains("fd01::2"));
+        server.signal(Signal::SIGTERM);
+        server.finish();
+        world.ioth(["node", "--stop", "here"]).finish().succeeded();
+        world.wait_for_nodes(0);
+    });
+}
+
+/// Debian's folder of PostgreSQL's programs, which are in no path.
+fn postgresql() -> PathBuf {
+    let versions = std::fs::read_dir("/usr/lib/postgresql").into_iter().flatten().flatten();
+    let bins = versions.map(|version| version.path().join("bin")).filter(|bin| bin.join("initdb").exists());
+    bins.max().expect("PostgreSQL; needed: ./test.sh installs the tests' programs")
+}
+
+#[test]
+fn psql() {
+    in_world(|world| {
+        let network = Network::new(world);
+        let bin = postgresql();
+        let program = |name: &str| bin.join(name).display().to_string();
+        let data = world.path("data");
+        std::fs::create_dir(&data).unwrap();
+        // The server does not run as root: where root runs the tests, it runs as Debian's user for it, who may not be able to
+        // read what cargo built.
+        let library = world.path("preload.so");
+        std::fs::copy(&built().preload, &library).unwrap();
+        let as_user: &[&str] = match geteuid().is_root() {
+            true => &["setpriv", "--reuid=postgres", "--regid=postgres", "--clear-groups"],
+            false => &["env"],
+        };
+        if geteuid().is_root() {
+            let user = User::from_name("postgres").unwrap().expect("Debian's postgresql made it");
+            chown(&data, Some(user.uid), Some(user.gid)).unwrap();
+        }
+        let words = ["-U", "tester", "-A", "trust", "--no-sync", "-D"];
+        let init = world.plain(as_user[0]).args(&as_user[1..]).arg(program("initdb")).args(words).arg(&data);
+        init.finish().succeeded();
+        let access = "host all all 10.0.0.0/24 trust\nhost all all fd00::/64 trust\n";
+        std::fs::write(data.join("pg_hba.conf"), access).unwrap();
+
+        let server =
+            network.on(1, as_user[0]).args(&as_user[1..]).arg(program("postgres")).arg("-D").arg(&data);
+        let settings = ["listen_addresses=*", "unix_socket_directories=", "fsync=off"];
+        let server = server.args(settings.iter().flat_map(|setting| ["-c", setting]));
+        let server = server.env("IOTH_PRELOAD", &library).start();
+        wait_until("server", || server.said().contains("ready to accept connections"));
+        for (at, table) in [(SERVER, "one"), (SERVER6, "two")] {
+            let ask = |statements: &str| {
+                let words = ["-h", at, "-U", "tester", "-d", "postgres", "-AtX", "-c", statements];
+                network.client("psql").args(words).finish().succeeded().text()
+            };
+            ask(&format!(
+                "create table {table} as select n, repeat(n::text, 20) as t from generate_series(1, 20000) as n"
+            ));
+            assert_eq!(ask(&format!("select count(*), sum(n) from {table}")), "20000|200010000\n");
+            let all = ask(&format!("select t from {table} order by n"));
+            assert_eq!(all.lines().count(), 20000);
+            assert_eq!(all.lines().last(), Some("20000".repeat(20).as_str()));
+        }
+        let bench = |words: &[&str]| {
+            let pgbench = network.client(&program("pgbench")).args(["-h", SERVER, "-U", "tester"]);
+            pgbench.args(words).arg("postgres").finish().succeeded().text()
+        };
+        bench(&["-i", "-q"]);
+        let said = bench(&["-c", "4", "-t", "50"]);
+        assert!(said.contains("number of transactions actually processed: 200/200"), "{said}");
+        network.end(server, Signal::SIGINT);
     });
 }

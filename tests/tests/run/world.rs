@@ -339,6 +339,11 @@ impl Started {
         kill(self.pid(), signal).unwrap();
     }
 
+    /// What it wrote up to now, to standard output and then to standard error.
+    pub(crate) fn said(&self) -> String {
+        self.output() + &String::from_utf8_lossy(&std::fs::read(&self.told[1]).unwrap())
+    }
+
     /// What it wrote to standard output up to now.
     pub(crate) fn output(&self) -> String {
         String::from_utf8_lossy(&std::fs::read(&self.told[0]).unwrap()).into_owned()
