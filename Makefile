@@ -51,6 +51,9 @@ install: built
 	$(INSTALL) -m 755 "$(built)/ioth" "$(DESTDIR)$(BINDIR)/ioth"
 	$(INSTALL) -m 644 "$(built)/libioth_preload.so" "$(DESTDIR)$(LIBDIR)/ioth/libioth_preload.so"
 	$(INSTALL) -m 644 ioth-cli/man/ioth-run.1 "$(DESTDIR)$(MANDIR)/man1/ioth-run.1"
+	$(INSTALL) -m 644 ioth-cli/man/ioth-switch.1 "$(DESTDIR)$(MANDIR)/man1/ioth-switch.1"
+	for name in ioth-plug ioth-cap; do echo ".so man1/ioth-switch.1" >"$(DESTDIR)$(MANDIR)/man1/$$name.1" || exit; done
+	chmod 644 "$(DESTDIR)$(MANDIR)/man1/ioth-plug.1" "$(DESTDIR)$(MANDIR)/man1/ioth-cap.1"
 	for name in ioth ioth-node; do echo ".so man1/ioth-run.1" >"$(DESTDIR)$(MANDIR)/man1/$$name.1" || exit; done
 	chmod 644 "$(DESTDIR)$(MANDIR)/man1/ioth.1" "$(DESTDIR)$(MANDIR)/man1/ioth-node.1"
 	$(INSTALL) -m 755 "$(built)/libioth_c.so" "$(DESTDIR)$(LIBDIR)/libioth.so.0"
@@ -83,7 +86,7 @@ install: built
 uninstall:
 	rm -f "$(DESTDIR)$(BINDIR)/ioth" "$(DESTDIR)$(LIBDIR)/ioth/libioth_preload.so"
 	[ ! -d "$(DESTDIR)$(LIBDIR)/ioth" ] || rmdir "$(DESTDIR)$(LIBDIR)/ioth"
-	for name in ioth ioth-run ioth-node; do rm -f "$(DESTDIR)$(MANDIR)/man1/$$name.1" || exit; done
+	for name in ioth ioth-run ioth-node ioth-switch ioth-plug ioth-cap; do rm -f "$(DESTDIR)$(MANDIR)/man1/$$name.1" || exit; done
 	for name in $(names); do \
 		rm -f "$(DESTDIR)$(LIBDIR)/lib$$name.so" "$(DESTDIR)$(LIBDIR)/lib$$name.so.0" \
 			"$(DESTDIR)$(LIBDIR)/lib$$name.a" "$(DESTDIR)$(PKGCONFIGDIR)/lib$$name.pc" || exit; \

@@ -1,13 +1,19 @@
 //! The command line.
 
 use std::ffi::OsString;
+use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
+use ioth::core::MacAddr;
 
 use crate::named::Name;
 
 #[derive(Debug, Parser)]
-#[command(name = "ioth", version, about = "Runs unmodified programs as Internet nodes of their own")]
+#[command(
+    name = "ioth",
+    version,
+    about = "Runs unmodified programs as Internet nodes of their own, and the networks between them"
+)]
 pub(crate) struct Cli {
     #[command(subcommand)]
     pub(crate) command: Command,
@@ -17,6 +23,9 @@ pub(crate) struct Cli {
 pub(crate) enum Command {
     Run(Run),
     Node(Node),
+    Switch(Switch),
+    Plug(Plug),
+    Cap(Cap),
     #[command(hide = true)]
     Serve(Serve),
 }
@@ -73,6 +82,130 @@ pub(crate) struct Node {
     /// The node's name: letters, digits, and "-", "_" and "." between them
     #[arg(required_unless_present = "list")]
     pub(crate) name: Option<Name>,
+}
+
+/// Serve a switch, or a hub, to which VDE's programs and vde:// connect
+///
+/// PATH is a directory, which is made and removed. Without it, it is /var/run/vde.ctl for root and /tmp/vde.ctl for others.
+/// It has a management socket, PATH/mgmt.
+#[derive(Debug, Args)]
+#[command(
+    override_usage = "ioth switch [OPTIONS] [PATH]\n       ioth switch --status [--json] [PATH]",
+    after_help = "Exit status: 0 after SIGTERM, SIGINT, SIGHUP or a manager's \"shutdown\", 1 it failed, 2 wrong usage."
+)]
+pub(crate) struct Switch {
+    /// The switch's directory
+    #[arg(conflicts_with = "sock")]
+    pub(crate) path: Option<PathBuf>,
+    /// The same, as vde_switch has it
+    #[arg(short, long, visible_aliases = ["vdesock", "unix"], value_name = "PATH")]
+    pub(crate) sock: Option<PathBuf>,
+    /// Permissions of the control socket, in octal
+    #[arg(short, long, value_parser = octal, default_value = "0600")]
+    pub(crate) mode: u32,
+    /// Permissions of the directory, in octal [default: 02700, or what goes with --mode]
+    #[arg(long, value_parser = octal, value_name = "MODE")]
+    pub(crate) dirmode: Option<u32>,
+    /// Group of the directory and the control socket
+    #[arg(short, long)]
+    pub(crate) group: Option<String>,
+    /// Make it a hub
+    #[arg(short = 'x', long)]
+    pub(crate) hub: bool,
+    /// How many ports there are: 0 for who asks for it, the others for anybody
+    #[arg(short, long, default_value_t = 32, value_name = "N", value_parser = clap::value_parser!(u32).range(2..=65536))]
+    pub(crate) numports: u32,
+    /// Stations that the switch knows at most, if that is more than 100000
+    #[arg(long, default_value_t = 128, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1 << 30))]
+    pub(crate) hashsize: u32,
+    /// Seconds for which a station is known after its last frame
+    #[arg(long, default_value_t = 100, value_name = "SECONDS")]
+    pub(crate) expire: u32,
+    /// The switch's address, which is shown [default: a random one]
+    #[arg(long, value_name = "MAC")]
+    pub(crate) macaddr: Option<MacAddr>,
+    /// A further management socket
+    #[arg(short = 'M', long, value_name = "PATH")]
+    pub(crate) mgmt: Option<PathBuf>,
+    /// Permissions of the management sockets, in octal
+    #[arg(long, value_parser = octal, default_value = "0600", value_name = "MODE")]
+    pub(crate) mgmtmode: u32,
+    /// Group of the management sockets
+    #[arg(long, value_name = "GROUP")]
+    pub(crate) mgmtgroup: Option<String>,
+    /// Run the management commands of this file first
+    #[arg(short = 'f', long, value_name = "FILE")]
+    pub(crate) rcfile: Option<PathBuf>,
+    /// Record each frame that arrives in this file, in pcapng
+    #[arg(long, value_name = "FILE")]
+    pub(crate) mirror: Option<PathBuf>,
+    /// Go into the background once it serves
+    #[arg(short, long)]
+    pub(crate) daemon: bool,
+    /// Write the process's number to this file
+    #[arg(short, long, value_name = "FILE")]
+    pub(crate) pidfile: Option<PathBuf>,
+    /// Show the state of the switch that is there
+    #[arg(long, conflicts_with_all = ["daemon", "mirror", "rcfile", "mgmt", "pidfile", "hub"])]
+    pub(crate) status: bool,
+    /// With --status, as JSON
+    #[arg(long, requires = "status")]
+    pub(crate) json: bool,
+    /// Tell on standard error what happens
+    #[arg(short, long)]
+    pub(crate) verbose: bool,
+}
+
+/// Plug into a network: by standard input and output, by a second network, or by a command
+///
+/// With one network, frames go over standard input and output, each behind its length, as vde_plug has them:
+/// "dpipe ioth plug A = ssh host ioth plug B" joins networks of two hosts. Without any network it is the default one.
+#[derive(Debug, Args)]
+#[command(
+    override_usage = "ioth plug [-v] [NETWORK [NETWORK]]\n       ioth plug [-v] [NETWORK] = COMMAND [ARGS]...",
+    after_help = "Exit status: 0 after SIGTERM, SIGINT, SIGHUP or the end of standard input or output, 1 it failed or a \
+                  network ended, 2 wrong usage."
+)]
+pub(crate) struct Plug {
+    /// Tell on standard error what happens
+    #[arg(short, long)]
+    pub(crate) verbose: bool,
+    /// One or two networks, or one, "=" and a command with its arguments
+    #[arg(trailing_var_arg = true, allow_hyphen_values = false, value_name = "NETWORK")]
+    pub(crate) words: Vec<String>,
+}
+
+/// Record what goes through networks
+///
+/// Each network is an interface of the capture, with the name before it (lan:switch:///tmp/lan) or the network's own.
+/// A port of a switch sees what is for all, not what is for others: a hub, or ioth switch --mirror, shows all.
+#[derive(Debug, Args)]
+#[command(
+    override_usage = "ioth cap [OPTIONS] -w FILE NETWORK...",
+    after_help = "Exit status: 0 after SIGTERM, SIGINT, SIGHUP or --count frames, 1 it failed or a network ended, 2 wrong \
+                  usage."
+)]
+pub(crate) struct Cap {
+    /// The file, in pcapng; "-" for standard output
+    #[arg(short, long, value_name = "FILE")]
+    pub(crate) write: PathBuf,
+    /// End after so many frames
+    #[arg(short, long, value_name = "N")]
+    pub(crate) count: Option<u64>,
+    /// Tell on standard error what happens
+    #[arg(short, long)]
+    pub(crate) verbose: bool,
+    /// What to listen to: [NAME:]NETWORK
+    #[arg(required = true, value_name = "NETWORK")]
+    pub(crate) networks: Vec<String>,
+}
+
+/// Permissions.
+fn octal(text: &str) -> Result<u32, String> {
+    match u32::from_str_radix(text, 8) {
+        Ok(mode) if mode <= 0o7777 => Ok(mode),
+        _ => Err("permissions are octal, such as 0660".to_owned()),
+    }
 }
 
 /// The node process, which the others start.

@@ -19,6 +19,11 @@ impl Failure {
         Failure { message: message.into(), status: 1 }
     }
 
+    /// The command is used wrongly.
+    pub(crate) fn usage(message: impl Into<String>) -> Self {
+        Failure { message: message.into(), status: 2 }
+    }
+
     /// The program cannot be executed.
     pub(crate) fn not_executable(message: impl Into<String>) -> Self {
         Failure { message: message.into(), status: 126 }

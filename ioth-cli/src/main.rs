@@ -1,4 +1,4 @@
-//! The command `ioth`: unmodified programs as nodes of their own.
+//! The command `ioth`: unmodified programs as nodes of their own, and the networks between them.
 //!
 //! ```text
 //!   ioth run ── checks the program, starts or joins a node ──▶ execve(2): it *is* the program from here on
@@ -8,21 +8,28 @@
 //! ```
 //!
 //! Nothing of the command is left in between: signals, exit status, job control and the process id are the program's own.
+//! `ioth switch`, `ioth plug` and `ioth cap` are networks' switch, cable and ear; they stay in the foreground.
+//!
 //! The node process ends when the last program has gone, which the *lease* tells: the end of a pipe that programs inherit.
 #![deny(unsafe_code)]
 
 mod announce;
 mod args;
+mod cap;
+mod daemon;
 mod desk;
 mod failure;
 mod named;
 mod node;
+mod plug;
 mod preload;
 mod program;
 mod run;
 mod serve;
 mod start;
+mod switch;
 mod sys;
+mod wires;
 
 use std::process::ExitCode;
 
@@ -34,6 +41,9 @@ fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Run(run) => run::run(&run),
         Command::Node(node) => node::node(&node),
+        Command::Switch(switch) => switch::switch(&switch),
+        Command::Plug(plug) => plug::plug(&plug),
+        Command::Cap(cap) => cap::cap(&cap),
         Command::Serve(serve) => serve::detached(&serve),
     };
     match result {

@@ -57,7 +57,14 @@ pub(crate) fn detached(args: &Serve) -> Result<()> {
 /// # Errors
 /// Why there can be no such node; `ready`'s own.
 pub(crate) fn serve(begin: Begin<'_>, ready: impl FnOnce() -> Result<()>) -> Result<()> {
-    let signals = take_signals()?;
+    let signals = take_signals(&[
+        Signal::SIGTERM,
+        Signal::SIGINT,
+        Signal::SIGHUP,
+        Signal::SIGUSR1,
+        Signal::SIGUSR2,
+        Signal::SIGALRM,
+    ])?;
     let _ = nix::sys::prctl::set_name(c"ioth-node");
     raise_descriptors()?;
     let failed = |error: ioth::Error| Failure::new(format!("--stack: {error}"));
@@ -116,25 +123,20 @@ fn ready() -> Result<()> {
     dup2_stderr(null()?).context("standard error")
 }
 
-fn null() -> Result<std::fs::File> {
+pub(crate) fn null() -> Result<std::fs::File> {
     std::fs::File::options().read(true).write(true).open("/dev/null").context("/dev/null")
 }
 
-/// Signals neither end the node nor wait for it: programs may still need their sockets. To be called before there are
-/// threads, which inherit that the signals are blocked.
-fn take_signals() -> Result<SignalFd> {
-    let mut signals = SigSet::empty();
-    for signal in
-        [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP, Signal::SIGUSR1, Signal::SIGUSR2, Signal::SIGALRM]
-    {
-        signals.add(signal);
-    }
+/// Signals neither end the process nor wait for it: they are read like data. To be called before there are threads, which
+/// inherit that the signals are blocked.
+pub(crate) fn take_signals(which: &[Signal]) -> Result<SignalFd> {
+    let signals: SigSet = which.iter().copied().collect();
     signals.thread_block().context("signals")?;
     SignalFd::with_flags(&signals, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK).context("signals")
 }
 
 /// Two descriptors for each of all programs' sockets are more than a program's share.
-fn raise_descriptors() -> Result<()> {
+pub(crate) fn raise_descriptors() -> Result<()> {
     let (_, most) = getrlimit(Resource::RLIMIT_NOFILE).context("the limit of descriptors")?;
     setrlimit(Resource::RLIMIT_NOFILE, most, most).context("the limit of descriptors")
 }

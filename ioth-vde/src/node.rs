@@ -32,8 +32,8 @@ use self::dir::Permit;
 use self::mirror::Mirror;
 use crate::{LinkError, bridge};
 
-pub use link::Host;
 pub(crate) use link::open;
+pub use link::{Host, directory_mode};
 #[doc(hidden)]
 pub use request::{Address, Request, RequestError, Wanted};
 

@@ -21,7 +21,7 @@ pub use names::{dns, names};
 pub use netlink::{diag, netlink_reply, netlink_request};
 pub use overlay::{offload, overlay};
 pub use stream::stream;
-pub use switch::vde_reply;
+pub use switch::{vde_reply, vde_request};
 pub use text::{address, config, fault, sockaddr, vnl};
 
 /// What a fuzzer calls with its bytes.
@@ -47,6 +47,7 @@ pub const ENTRIES: &[(&str, Entry)] = &[
     ("sockaddr", sockaddr),
     ("stream", stream),
     ("vde_reply", vde_reply),
+    ("vde_request", vde_request),
     ("vnl", vnl),
 ];
 

@@ -315,8 +315,8 @@ fn config(path: PathBuf, params: &Params, hub: bool) -> Result<Config, LinkError
     })
 }
 
-/// Whoever may use the sockets may enter their directory.
-pub(crate) fn directory_mode(mode: u32) -> u32 {
+/// A directory's permissions for sockets of that mode: whoever may use the sockets may enter. (Upstream's rule.)
+pub fn directory_mode(mode: u32) -> u32 {
     let enter = [0o100, 0o010, 0o001].into_iter().filter(|x| mode & (x << 2 | x << 1) != 0);
     0o2000 | mode | enter.fold(0, |all, x| all | x)
 }

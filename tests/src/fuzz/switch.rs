@@ -1,5 +1,6 @@
-//! What a VDE switch, or whoever listens in its place, says on the control socket.
+//! What a VDE switch, or whoever listens in its place, says on the control socket; and its clients to ours.
 
+use ioth_vde::node::{Address, Request, Wanted};
 use ioth_vde::vde;
 
 /// The address of a port's data socket. One that can be read names what the bytes name, and nothing else.
@@ -15,5 +16,25 @@ pub fn vde_reply(data: &[u8]) {
             assert!(path[0] != 0 || path.len() == name.len(), "{path:?} of {name:?}");
         }
         Err(wrong) => assert!(!wrong.is_empty()),
+    }
+}
+
+/// A client's request. One that can be read asks for what its bytes ask for, and has nothing for a terminal to obey.
+pub fn vde_request(data: &[u8]) {
+    match Request::parse(data) {
+        Ok(request) => {
+            assert!(data.len() >= 122, "a request has its fixed part");
+            assert!(!request.description.chars().any(char::is_control), "{:?}", request.description);
+            assert!(
+                !matches!(request.port, Wanted::Number(number) if number > u32::MAX >> 8),
+                "{:?}",
+                request.port
+            );
+            match request.address {
+                Address::Path(path) => assert!(!path.as_os_str().is_empty() && path.as_os_str().len() <= 108),
+                Address::Abstract(name) => assert!(name.iter().any(|&byte| byte != 0)),
+            }
+        }
+        Err(wrong) => assert!(!wrong.to_string().is_empty()),
     }
 }
