@@ -64,9 +64,10 @@ pub(crate) fn in_world<F: FnOnce(&World) + Send>(test: F) {
     );
 }
 
-/// Takes the calling thread to a network whose lo is down, and a /run that nobody else sees: daemons write there.
+/// Takes the calling thread to a network whose lo is down, a /run that nobody else sees, for daemons write there, and a name of
+/// the machine that may be changed, as one of CPython's tests does.
 fn leave_namespaces() {
-    unshare(CloneFlags::CLONE_NEWNET | CloneFlags::CLONE_NEWNS)
+    unshare(CloneFlags::CLONE_NEWNET | CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWUTS)
         .unwrap_or_else(|error| panic!("namespaces: {error}; a container needs: docker run --privileged"));
     let none = None::<&str>;
     mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none).expect("mounts of our own");
