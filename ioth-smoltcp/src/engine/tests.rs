@@ -8,6 +8,7 @@ mod martians;
 mod peer;
 mod pieces;
 mod portless;
+mod space;
 mod tcp;
 mod tcp_time;
 mod udp;

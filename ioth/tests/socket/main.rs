@@ -5,6 +5,7 @@
 
 #[cfg(feature = "smoltcp")]
 mod bpf;
+mod buffers;
 mod control;
 mod cork;
 mod datagram;
@@ -122,6 +123,10 @@ on_every_pair! {
     }
     filter { of_datagrams attached_and_locked }
     options { types levels reuse buffers unknown }
+    buffers {
+        unset grow_with_their_use low_water_makes_room a_window_follows_its_buffer a_small_window_becomes_larger
+        what_may_be_sent_ahead
+    }
     tcp_options {
         congestion_control info_by_state segment_size cork more_to_come low_water receive_buffer_bounds_the_window
         inherited deferred_accept close_waits_for_delivery

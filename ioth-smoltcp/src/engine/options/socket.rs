@@ -91,12 +91,15 @@ impl Engine {
                 flag(options.time_stamp.answers(name))
             }
             libc::SO_RCVBUF => {
-                let default = if stream.is_some() { tcp::receive_buffer() } else { DEFAULT_BUFFER };
-                options.receive_buffer.unwrap_or(default) as i32
+                // Linux's tcp_set_rcvlowat() makes room for what is waited for.
+                let least = 2 * options.receive_low;
+                let automatic =
+                    stream.map_or(DEFAULT_BUFFER, |stream| stream.automatic_buffers().0.max(least));
+                options.receive_buffer.unwrap_or(automatic) as i32
             }
             libc::SO_SNDBUF => {
-                let default = if stream.is_some() { tcp::send_buffer() } else { DEFAULT_BUFFER };
-                options.send_buffer.unwrap_or(default) as i32
+                let automatic = stream.map_or(DEFAULT_BUFFER, |stream| stream.automatic_buffers().1);
+                options.send_buffer.unwrap_or(automatic) as i32
             }
             libc::SO_RCVLOWAT => options.receive_low as i32,
             // socket(7): fixed at one byte.
@@ -145,7 +148,7 @@ fn doubled(bytes: i32, least: usize) -> usize {
 
 /// Linux's tcp_set_rcvlowat(): more than half of the buffer would never come.
 fn low_water(number: i32, buffer: Option<usize>) -> usize {
-    let most = buffer.unwrap_or(tcp::receive_buffer()) / 2;
+    let most = buffer.map_or(tcp::max_low_water(), |buffer| buffer / 2);
     // A negative number stands for the largest one.
     usize::try_from(number).unwrap_or(usize::MAX).clamp(1, most)
 }

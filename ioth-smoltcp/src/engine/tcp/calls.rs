@@ -72,6 +72,7 @@ impl Engine {
         data: &mut [std::io::IoSliceMut<'_>],
         flags: MsgFlags,
     ) -> Result<usize> {
+        let now = self.net.now;
         let (peek, discard) = (flags.contains(MsgFlags::PEEK), flags.contains(MsgFlags::TRUNC));
         let sock = &mut self.sockets[id.0];
         let Kind::Stream(stream) = &mut sock.kind else { return Err(Errno::EINVAL) };
@@ -99,6 +100,7 @@ impl Engine {
         };
         if received > 0 {
             if !peek {
+                conn.note_read(now, received);
                 self.mark_dirty(id);
             }
             return Ok(received);

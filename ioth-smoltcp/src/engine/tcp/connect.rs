@@ -64,7 +64,7 @@ impl Engine {
         }
         let sequence = self.initial_sequence(&tuple);
         let options = self.sockets[id.0].options;
-        let setup = Setup { tuple, path, sequence, options: &options };
+        let setup = Setup { tuple, path, sequence, options: &options, pool: &self.tcp.pool };
         let Some(mut conn) = Conn::connect(&self.net, &mut self.tcp.contexts, setup) else {
             if let Some(port) = chosen {
                 self.ports.release(port);

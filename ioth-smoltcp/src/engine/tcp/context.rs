@@ -260,7 +260,7 @@ mod tests {
         for sequence in [0, 1, 0x7fff_ffff, 0x8000_0000, u32::MAX, 0x1234_5678] {
             let now = Instant::from_millis(1);
             let mut interface = with_sequence(1500, now, sequence);
-            let mut cell = TcpCell::new(crate::sys::RECEIVE_BUFFER).unwrap();
+            let mut cell = TcpCell::new(crate::sys::Size::Near, 1 << 20).unwrap();
             cell.socket_mut(|socket| {
                 let remote = (IpAddress::v4(10, 0, 0, 2), 80);
                 socket.connect(interface.context(), remote, (IpAddress::v4(10, 0, 0, 1), 4000)).unwrap();

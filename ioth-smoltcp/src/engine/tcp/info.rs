@@ -79,12 +79,12 @@ fn connection(conn: &Conn, now: Instant) -> [u8; LEN] {
         last_data_recv: facts.last_received,
         last_ack_recv: facts.last_heard,
         pmtu: facts.path_mtu,
-        rcv_ssthresh: facts.receive_window,
+        rcv_ssthresh: facts.receive_limit,
         rtt: facts.rtt,
         rttvar: facts.rttvar,
         advmss: count(facts.announced_mss),
         snd_cwnd: facts.window_segments.max(INITIAL_WINDOW),
-        rcv_space: facts.receive_window,
+        rcv_space: facts.receive_space,
         total_retrans: facts.retransmits,
         ..Words::default()
     };

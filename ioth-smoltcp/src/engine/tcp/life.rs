@@ -51,9 +51,16 @@ impl Engine {
                 conn.transmit(&mut self.net, packet);
             }
             if !more {
-                return false;
+                break;
             }
         }
+        if conn.owes_window() {
+            conn.state_position(contexts, now, out);
+            for packet in out.drain(..) {
+                conn.transmit(&mut self.net, packet);
+            }
+        }
+        false
     }
 
     /// Bookkeeping after anything that may have changed a connection's state.

@@ -143,7 +143,7 @@ impl Engine {
         let mut out = std::mem::take(&mut self.tcp.out);
         // Linux's tcp_v6_init_req(): "So that link locals have meaning".
         let options = Options { device: scope, ..self.sockets[listener.0].options };
-        let setup = Setup { tuple, path, sequence, options: &options };
+        let setup = Setup { tuple, path, sequence, options: &options, pool: &self.tcp.pool };
         let conn = Conn::answer(&self.net, &mut self.tcp.contexts, setup, listener, &mut syn, &mut out);
         if let Some(mut conn) = conn {
             conn.scope = scope;

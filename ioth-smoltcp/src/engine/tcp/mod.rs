@@ -28,8 +28,8 @@ use smoltcp::time::{Duration, Instant};
 use super::ports::Held;
 use super::sockets::{Kind, Options};
 use super::{Census, Engine, SocketId};
-use conn::{Conn, KeepAlive, Stage, Tuple};
-pub(crate) use conn::{receive_buffer, send_buffer};
+use conn::{Conn, KeepAlive, Pool, Stage, Tuple};
+pub(crate) use conn::{first_buffers, max_low_water};
 use context::Contexts;
 use listen::Listener;
 pub(crate) use options::{Congestion, TcpOptions};
@@ -41,6 +41,8 @@ pub(crate) struct Tcp {
     connections: HashMap<Tuple, SocketId, FixedState>,
     time_wait: TimeWait,
     contexts: Contexts,
+    /// What connections may have grown by.
+    pool: Pool,
     out: Vec<Frame>,
 }
 
@@ -50,6 +52,7 @@ impl Tcp {
             connections: HashMap::with_hasher(FixedState::with_seed(seed)),
             time_wait: TimeWait::new(seed),
             contexts: Contexts::default(),
+            pool: Pool::default(),
             out: Vec::new(),
         }
     }
@@ -183,6 +186,11 @@ impl Stream {
         self.conn().map_or(0, Conn::outstanding)
     }
 
+    /// SO_RCVBUF and SO_SNDBUF where they were not set.
+    pub(crate) fn automatic_buffers(&self) -> (usize, usize) {
+        self.conn().map_or(first_buffers(), Conn::automatic_buffers)
+    }
+
     /// TCP_MAXSEG: a connection's segment size, else what was set, else Linux's default.
     pub(crate) fn max_segment(&self, options: &TcpOptions) -> usize {
         match self.conn() {
@@ -203,7 +211,7 @@ impl Stream {
     pub(crate) fn apply(&mut self, options: &Options) {
         self.receive_low = options.receive_low;
         if let Some(conn) = self.conn_mut() {
-            conn.send_limit = options.send_buffer;
+            conn.set_space(options.receive_buffer, options.send_buffer, options.receive_low);
             conn.configure(&options.tcp);
             let seconds = |seconds: u32| Duration::from_secs(u64::from(seconds));
             conn.set_keep_alive(options.keep_alive.then_some(KeepAlive {
@@ -226,6 +234,12 @@ impl Engine {
             self.dirty.push(id);
         }
         self.touch(id);
+    }
+
+    /// Bytes of a connection's rings that are in memory.
+    #[cfg(test)]
+    pub(super) fn resident(&mut self, id: SocketId) -> usize {
+        self.stream_mut(id).ok().and_then(|stream| stream.conn()).map_or(0, Conn::resident)
     }
 
     pub(super) fn stream_mut(&mut self, id: SocketId) -> Result<&mut Stream> {

@@ -1,8 +1,10 @@
 //! The virtual LAN: what one engine sends reaches the others when a closure says so.
 
+use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::io::{IoSlice, IoSliceMut};
 use std::net::SocketAddr;
+use std::rc::Rc;
 
 use ioth_core::{Cidr, Domain, Errno, MacAddr, MsgFlags, RecvMsg, Result, SendMsg, SockAddr, SocketType};
 use ioth_vde::{Batch, Frame, Properties};
@@ -21,6 +23,8 @@ pub(crate) type Fate = Box<dyn FnMut(&Frame) -> Vec<Duration>>;
 pub(crate) struct Lan {
     pub(crate) nodes: Vec<Engine>,
     pub(crate) now: Instant,
+    /// The time, for a [`Fate`].
+    pub(crate) clock: Rc<Cell<Instant>>,
     pub(crate) fate: Fate,
     pub(crate) frames: u64,
     /// By time of arrival, then in the order sent: the sender and the frame.
@@ -38,6 +42,7 @@ impl Lan {
         Lan {
             nodes,
             now: Instant::ZERO,
+            clock: Rc::new(Cell::new(Instant::ZERO)),
             fate: Box::new(|_| vec![Duration::from_micros(50)]),
             frames: 0,
             flying: BTreeMap::new(),
@@ -63,6 +68,7 @@ impl Lan {
             self.deadlines[i] = node.poll();
             node.take_egress(ETH, &mut batch);
         }
+        self.clock.set(self.now);
         for frame in batch {
             for delay in (self.fate)(&frame) {
                 self.frames += 1;

@@ -3,8 +3,6 @@
 use ioth_core::{Domain, Errno, Events, Shutdown, SockAddr};
 use smoltcp::time::Duration;
 
-use crate::sys::{RECEIVE_BUFFER, SEND_BUFFER};
-
 use super::lan::{Dice, Lan, WIRE, addr, recv, send};
 
 /// The byte at a position of the test stream.
@@ -122,7 +120,8 @@ fn what_the_window_held_back_follows_at_once_after_close() {
         let (client, server) = lan.connection(v6);
         lan.nodes[0].shutdown(client, Shutdown::Write).unwrap();
         // The reader's buffer is full, and data is left, when the writer goes.
-        const LEN: usize = RECEIVE_BUFFER + SEND_BUFFER / 2;
+        const WINDOW: usize = 65_536;
+        const LEN: usize = WINDOW + 60_000;
         let amount = |lan: &mut Lan, node: usize, id, request| {
             let mut bytes = [0; 4];
             lan.nodes[node].ioctl(id, request, &mut bytes).unwrap();
@@ -135,13 +134,13 @@ fn what_the_window_held_back_follows_at_once_after_close() {
             {
                 sent += n;
             }
-            sent == LEN && amount(lan, 0, client, libc::FIONREAD) > RECEIVE_BUFFER - 2_000
+            sent == LEN && amount(lan, 0, client, libc::FIONREAD) > WINDOW - 2_000
         }));
         lan.nodes[1].close(server);
         assert!(lan.run_until(Duration::from_millis(500), |lan| {
             let received = amount(lan, 0, client, libc::FIONREAD);
-            // All that fits: the window is told in units of 32 bytes.
-            received > RECEIVE_BUFFER - 64 && received + amount(lan, 1, server, libc::TIOCOUTQ) == LEN
+            // All that fits: the window is told in units of 128 bytes.
+            received > WINDOW - 256 && received + amount(lan, 1, server, libc::TIOCOUTQ) == LEN
         }));
         let start = lan.now;
         let mut buffer = [0; 50_001];
@@ -237,7 +236,7 @@ fn unread_data_makes_close_a_reset() {
 fn data_sent_before_close_arrives() {
     let mut lan = Lan::new(2, WIRE);
     let (client, server) = lan.connection(false);
-    let data = vec![7; 200_000];
+    let data = vec![7; 80_000];
     assert_eq!(send(&mut lan.nodes[0], client, &data), Ok(data.len()));
     lan.nodes[0].close(client);
     let mut received = 0;

@@ -252,11 +252,11 @@ fn ten_segments_to_begin_with() {
         });
         let (client, server) = lan.connection(v6);
         counting.set(true);
-        give(&mut lan, 0, client, &vec![7; 100_000]).unwrap();
+        give(&mut lan, 0, client, &vec![7; 80_000]).unwrap();
         lan.run_for(Duration::from_millis(90));
         assert_eq!(flown.get(), 10 * mss);
         counting.set(false);
-        wait_for(&mut lan, 1, server, 100_000);
+        wait_for(&mut lan, 1, server, 80_000);
     }
 }
 

@@ -4,7 +4,6 @@ use smoltcp::socket::tcp::State;
 use smoltcp::time::{Duration, Instant};
 
 use super::{Conn, Stage};
-use crate::sys::{RECEIVE_BUFFER, SEND_BUFFER};
 
 /// tcp(7), TCP_CORK: "there is a 200 millisecond ceiling on the time for which output is corked".
 const CORK_TIME: Duration = Duration::from_millis(200);
@@ -114,7 +113,11 @@ impl Conn {
     /// Whether so much was received that a reader is told. Linux tells as well when the peer may send hardly more.
     pub(super) fn is_readable(&self, low: usize) -> bool {
         let received = self.received();
-        received >= low || (received > 0 && received + self.mss() > self.receive_size)
+        let room = match self.space.offered {
+            Some(edge) => self.until(edge),
+            None => self.window().saturating_sub(received),
+        };
+        received >= low || (received > 0 && room <= self.mss() && !self.owes_window())
     }
 
     /// Bytes received and not read.
@@ -151,14 +154,12 @@ impl Conn {
 
     /// Linux's `sk_stream_is_writeable`: at least a third of the buffer is free.
     pub(super) fn writable(&self) -> bool {
-        let size = self.send_limit.unwrap_or(SEND_BUFFER).min(SEND_BUFFER);
-        self.send_room() >= size / 3
+        self.send_room() >= self.send_limit() / 3
     }
 
     /// How much data still fits.
     pub(crate) fn send_room(&self) -> usize {
-        let size = self.send_limit.unwrap_or(SEND_BUFFER).min(SEND_BUFFER);
-        size.saturating_sub(self.unacknowledged())
+        self.send_limit().saturating_sub(self.unacknowledged())
     }
 }
 
@@ -170,14 +171,4 @@ fn copy(to: &mut [u8], from: &[u8]) {
     for (to, from) in to.chunks_mut(2048).zip(from.chunks(2048)) {
         to.copy_from_slice(from);
     }
-}
-
-/// The window that a connection can offer at most, in bytes: SO_RCVBUF.
-pub(crate) const fn receive_buffer() -> usize {
-    RECEIVE_BUFFER
-}
-
-/// SO_SNDBUF in bytes.
-pub(crate) const fn send_buffer() -> usize {
-    SEND_BUFFER
 }

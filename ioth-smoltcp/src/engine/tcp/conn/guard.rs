@@ -12,16 +12,22 @@ use super::{Conn, Stage};
 use crate::engine::tcp::context::Contexts;
 use crate::engine::tcp::recovery::is_newer;
 use crate::engine::wire::{self, IpAttrs, TCP_HEADER, ip_header_len};
-use crate::sys::{RECEIVE_BUFFER, SEND_BUFFER};
 
 /// Linux's tcp_invalid_ratelimit: time between two answers to what is not acceptable.
 const CHALLENGE_INTERVAL: Duration = Duration::from_millis(500);
+
+/// No segment is older than this many bytes: the largest window of all (RFC 7323 §2.3).
+const OLDEST: i64 = 1 << 30;
 
 /// What a connection knows of its sequence numbers beside smoltcp, which does not tell.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Guard {
     /// RCV.NXT
-    expected: u32,
+    pub(super) expected: u32,
+    /// IRS: of the peer's SYN.
+    pub(super) peer_initial: u32,
+    /// Behind the last byte that was taken, in order or not.
+    pub(super) reaches: u32,
     /// SND.MAX: behind what was sent, but for a window probe's byte.
     sent: u32,
     /// Where the peer's FIN is that overtook data before it.
@@ -65,10 +71,10 @@ impl Conn {
         let sequence = tcp.seq_number().0 as u32;
         let Some(una) = self.known_acknowledgement() else {
             return match state {
-                // A handshake under way ends by the exact number as well.
-                State::SynReceived if tcp.rst() && sequence != expected => Verdict::Drop,
-                State::SynReceived => self.fit(packet, tcp_at),
-                _ => Verdict::Take,
+                State::SynSent => Verdict::Take,
+                // A handshake under way ends by the exact number as well, also one that was closed meanwhile.
+                _ if tcp.rst() && sequence != expected => Verdict::Drop,
+                _ => self.fit(packet, tcp_at),
             };
         };
         let ack = tcp.ack_number().0 as u32;
@@ -83,7 +89,7 @@ impl Conn {
             }
             return match beyond {
                 0 => Verdict::Take,
-                _ if (beyond as usize) < RECEIVE_BUFFER => self.challenge(now),
+                _ if (beyond as usize) < self.receive_room() => self.challenge(now),
                 _ => Verdict::Drop,
             };
         }
@@ -96,7 +102,7 @@ impl Conn {
         }
         // RFC 5961 §5.2: "SND.UNA - MAX.SND.WND <= SEG.ACK <= SND.NXT". smoltcp would take an acknowledgement of what was
         // given and not sent yet.
-        if is_newer(ack, self.sent.0) || is_newer(una.wrapping_sub(SEND_BUFFER as u32), ack) {
+        if is_newer(ack, self.sent.0) || is_newer(una.wrapping_sub(self.cell.size().send() as u32), ack) {
             return self.challenge(now);
         }
         let payload = tcp.payload_mut().len();
@@ -111,7 +117,7 @@ impl Conn {
         }
         // RFC 9293 §3.10.7.4: "This should not occur since a FIN has been received from the remote side. Ignore the segment
         // text."
-        if finished && (beyond as usize) < RECEIVE_BUFFER && (payload > 0 || tcp.fin()) {
+        if finished && (beyond as usize) < self.cell.socket().recv_capacity() && (payload > 0 || tcp.fin()) {
             tcp.set_fin(false);
             let data_at = tcp_at + usize::from(tcp.header_len());
             shorten(packet, data_at);
@@ -124,12 +130,16 @@ impl Conn {
     ///
     /// smoltcp thinks of the first window as scaled, and would take more than its buffer holds.
     fn fit(&mut self, packet: &mut Frame, tcp_at: usize) -> Verdict {
-        let room = self.cell.socket().recv_capacity() - self.received();
+        let room = self.receive_room();
         let mut tcp = TcpPacket::new_unchecked(&mut packet[tcp_at..]);
         let data_at = tcp_at + usize::from(tcp.header_len());
         let sequence = tcp.seq_number().0 as u32;
         // Negative where it begins with what is here already (RFC 9293 §3.4).
         let beyond = i64::from(sequence.wrapping_sub(self.guard.expected) as i32);
+        // Half of all numbers away old and new are the same to smoltcp, whose arithmetic fails.
+        if beyond < -OLDEST {
+            return Verdict::Challenge;
+        }
         let payload = tcp.payload_mut().len();
         let room = room as i64;
         if payload > 0 && beyond + payload as i64 > room {
@@ -144,9 +154,22 @@ impl Conn {
         Verdict::Take
     }
 
+    /// Bytes from what is expected on that there is room for and that the peer may send.
+    fn receive_room(&self) -> usize {
+        let room = self.cell.socket().recv_capacity() - self.received();
+        room.min(self.space.offered.map_or(self.space.first_offer, |edge| self.until(edge)))
+    }
+
+    /// Bytes behind what is expected among which there may be some that came out of order.
+    pub(super) fn overtaken(&self) -> usize {
+        (self.guard.reaches.wrapping_sub(self.guard.expected) as i32).max(0) as usize
+    }
+
     /// A SYN with this sequence number was taken.
     pub(super) fn expect_after(&mut self, syn: u32) {
+        self.guard.peer_initial = syn;
         self.guard.expected = syn.wrapping_add(1);
+        self.guard.reaches = self.guard.expected;
     }
 
     /// What has to be known of a connection before it is fed, to be [noted](Self::note) afterwards.
@@ -154,7 +177,8 @@ impl Conn {
         Mark {
             received: self.received(),
             finished: is_finished(self.state()),
-            opening: self.stage == Stage::Opening,
+            // A SYN that comes later is none of the connection's.
+            opening: self.state() == State::SynSent,
             closed: self.is_window_closed(),
         }
     }
@@ -165,8 +189,16 @@ impl Conn {
         let more = self.received().saturating_sub(before.received) as u32;
         self.guard.expected = self.guard.expected.wrapping_add(more + fin);
         let tcp = TcpPacket::new_unchecked(&packet[tcp_at..]);
+        let payload = packet.len() - tcp_at - usize::from(tcp.header_len());
         if before.opening && tcp.syn() {
             self.expect_after(tcp.seq_number().0 as u32);
+        } else if payload > 0 {
+            let end = (tcp.seq_number().0 as u32).wrapping_add(payload as u32);
+            // What is old, by half of all numbers even, is not there.
+            let ahead = end.wrapping_sub(self.guard.expected) as usize;
+            if ahead <= self.cell.socket().recv_capacity() && ahead > self.overtaken() {
+                self.guard.reaches = end;
+            }
         }
         // From now on there is progress to wait for.
         if before.closed && !self.is_window_closed() {

@@ -1,17 +1,6 @@
-//! What is changed in the headers of segments: the window, the MSS option, options that make no sense.
+//! What is changed in the headers of segments: the options of a SYN, options that make no sense.
 
 use crate::engine::wire::{IPV6_HEADER, TCP_HEADER};
-
-/// Offers the peer one unit less of window than smoltcp has.
-///
-/// RFC 9293 §3.8.6: "a receiver SHOULD NOT shrink the window". smoltcp 0.14 rounds it down to whole units of the window
-/// scale, so that its end moves back by up to one unit less a byte when an odd number of bytes is acknowledged, and
-/// takes only what is below that end: the last bytes that an earlier window let in would be cut off.
-pub(super) fn lower_window(packet: &mut [u8], tcp_at: usize) {
-    let Some(window) = packet.get_mut(tcp_at + 14..tcp_at + 16) else { return };
-    let lower = u16::from_be_bytes([window[0], window[1]]).saturating_sub(1);
-    window.copy_from_slice(&lower.to_be_bytes());
-}
 
 /// Where the value of a segment's option is, by its kind and whole length (RFC 9293 §3.2).
 fn option_at(packet: &[u8], tcp_at: usize, wanted: u8, wanted_len: usize) -> Option<usize> {
@@ -96,6 +85,13 @@ pub(super) fn syn_options(packet: &[u8], tcp_at: usize) -> SynOptions {
 pub(super) fn set_mss(packet: &mut [u8], tcp_at: usize, mss: usize) {
     if let Some(at) = option_at(packet, tcp_at, 2, 4) {
         packet[at..at + 2].copy_from_slice(&(mss.min(usize::from(u16::MAX)) as u16).to_be_bytes());
+    }
+}
+
+/// Changes a SYN's window scale, where it has one.
+pub(super) fn set_scale(packet: &mut [u8], tcp_at: usize, scale: u8) {
+    if let Some(at) = option_at(packet, tcp_at, 3, 3) {
+        packet[at] = scale;
     }
 }
 

@@ -7,6 +7,7 @@ mod guard;
 mod header;
 mod retransmit;
 mod rtt;
+mod space;
 mod timers;
 mod transmit;
 
@@ -18,10 +19,10 @@ use smoltcp::socket::tcp::State;
 use smoltcp::time::{Duration, Instant};
 use smoltcp::wire::{IpEndpoint, IpListenEndpoint, TcpPacket};
 
-pub(crate) use data::{receive_buffer, send_buffer};
 use guard::Guard;
 pub(crate) use guard::Verdict;
 pub(crate) use header::mend_options;
+pub(crate) use space::{Pool, first_buffers, max_low_water};
 
 use super::context::{Contexts, Wire, with_sequence};
 use super::options::{Congestion, TcpOptions};
@@ -32,9 +33,10 @@ use crate::engine::route::Path;
 use crate::engine::sockets::Options;
 use crate::engine::timer::Reminders;
 use crate::engine::wire::TCP_HEADER;
-use crate::sys::{RECEIVE_BUFFER, TcpCell};
+use crate::sys::{Size, TcpCell};
 use retransmit::Flight;
 use rtt::Rtt;
+use space::Space;
 
 /// tcp(7), tcp_synack_retries = 5: "31 seconds" and the wait after the last.
 const ACCEPT_TIMEOUT: Duration = Duration::from_secs(63);
@@ -108,9 +110,14 @@ pub(crate) struct Conn {
     peer_mss: usize,
     /// TCP_MAXSEG as it was when the connection began: what we announce, and use.
     mss_limit: Option<u16>,
-    /// Of our own receive buffer, in bytes.
-    receive_size: usize,
-    /// Window scales, ours and the peer's, where both use them (RFC 7323 §2), and SACK (RFC 2018).
+    /// The same as smoltcp was told it.
+    told_mss: Option<u16>,
+    /// How much may be received and sent ahead.
+    space: Space,
+    /// The number of our SYN.
+    initial_sequence: u32,
+    /// Window scales, ours and the peer's, used where both have one (RFC 7323 §2), and SACK (RFC 2018).
+    own_scale: u8,
     scale_offered: bool,
     peer_scale: Option<u8>,
     peer_sack: bool,
@@ -127,8 +134,6 @@ pub(crate) struct Conn {
     /// The end of what was given, less than a segment, which TCP_CORK or MSG_MORE keeps from leaving; and until when.
     held: Vec<u8>,
     held_until: Option<Instant>,
-    /// SO_SNDBUF, where it was set.
-    pub(crate) send_limit: Option<usize>,
     /// What the network said of a way that does not lead there.
     pub(crate) soft_error: Option<Errno>,
     guard: Guard,
@@ -156,6 +161,8 @@ pub(crate) struct Setup<'a> {
     /// The initial sequence number.
     pub(crate) sequence: u32,
     pub(crate) options: &'a Options,
+    /// What connections share.
+    pub(crate) pool: &'a Pool,
 }
 
 /// Where a connection stands beside smoltcp's state.
@@ -236,8 +243,8 @@ impl Conn {
 
     fn new(net: &Net, contexts: &mut Contexts, setup: Setup<'_>, parent: Option<SocketId>) -> Option<Conn> {
         let Setup { tuple, path, options, .. } = setup;
-        let receive_size = receive_size(options);
-        let mut cell = TcpCell::new(receive_size)?;
+        let window = window_set(options);
+        let mut cell = TcpCell::new(Size::Near, Size::Near.receive())?;
         cell.socket_mut(|socket| {
             socket.set_ack_delay(None);
             socket.set_congestion_control(options.tcp.congestion.control());
@@ -258,7 +265,10 @@ impl Conn {
             // assume a default send MSS of 536 (576 - 40) for IPv4 or 1220 (1280 - 60) for IPv6".
             peer_mss: if tuple.remote_ip.is_ipv4() { 536 } else { 1220 },
             mss_limit: options.tcp.max_segment,
-            receive_size,
+            told_mss: None,
+            space: Space::new(setup.pool, net.now, window),
+            initial_sequence: setup.sequence,
+            own_scale: space::scale_for(if window.is_some() { Size::Near } else { Size::Far }.receive()),
             scale_offered: parent.is_none(),
             peer_scale: None,
             peer_sack: false,
@@ -269,7 +279,6 @@ impl Conn {
             cork: false,
             held: Vec::new(),
             held_until: None,
-            send_limit: None,
             soft_error: None,
             guard: Guard::default(),
             recovery: Recovery::default(),
@@ -305,6 +314,7 @@ impl Conn {
         out: &mut Vec<Frame>,
     ) -> Fed {
         let before = self.state();
+        let closed = self.is_window_closed() && self.flight.knows_window();
         let (syn, rst, payload, ack, within) = {
             let tcp = TcpPacket::new_unchecked(&packet[tcp_at..]);
             let payload = packet.len() - tcp_at - usize::from(tcp.header_len());
@@ -320,6 +330,9 @@ impl Conn {
         }
         if syn {
             self.hear_syn(packet);
+        }
+        if self.stage == Stage::Opening && !rst && ack == Ack::New && self.is_far() {
+            self.take_larger_rings(contexts, now);
         }
         self.cell.moved += payload;
         self.hear(now);
@@ -338,7 +351,9 @@ impl Conn {
             Ack::Duplicate(n) if n + 1 >= self.segments_in_flight() => FAST_RETRANSMIT.saturating_sub(n),
             _ => 0,
         };
-        if missing > 0 && self.unacknowledged() > 0 {
+        if closed && !self.is_window_closed() {
+            self.resume_flight(contexts, now, out);
+        } else if missing > 0 && self.unacknowledged() > 0 {
             self.recovery.begin(self.sent.0);
             self.repeat_ack(contexts, now, missing, out);
         }
@@ -359,6 +374,7 @@ impl Conn {
             (State::SynSent | State::SynReceived, State::Established | State::CloseWait) => {
                 self.stage = Stage::Open;
                 self.give_up_at = None;
+                self.open_space();
                 Fed::Established
             }
             _ => Fed::Nothing,
@@ -392,9 +408,16 @@ impl Conn {
             self.uncork();
         }
         self.retransmit_due(contexts, now, out);
+        self.trim(now);
         let (mtu, now) = (self.route.context_mtu, self.flight.clock(now));
-        let context = contexts.get(mtu, now);
         let until = out.len() + room;
+        let cautious = self.cautious_mtu();
+        if cautious < mtu {
+            let context = contexts.get(cautious, now);
+            let mut wire = Wire { mtu: cautious, rx: None, tx: out };
+            self.cell.with(|set, _| context.poll_egress(now, &mut wire, set));
+        }
+        let context = contexts.get(mtu, now);
         self.cell.with(|set, _| {
             let mut wire = Wire { mtu, rx: None, tx: out };
             let mut sent = wire.tx.len();
@@ -494,16 +517,19 @@ impl Conn {
     }
 }
 
-/// The receive buffer in bytes. SO_RCVBUF is twice the window that it stands for (tcp(7), tcp_adv_win_scale).
-fn receive_size(options: &Options) -> usize {
-    let size = options.receive_buffer.map_or(RECEIVE_BUFFER, |buffer| buffer / 2);
+/// The window in bytes, where the user has decided about it. SO_RCVBUF is twice what it stands for (tcp(7),
+/// tcp_adv_win_scale).
+fn window_set(options: &Options) -> Option<usize> {
+    let window = options.receive_buffer.map(|buffer| buffer / 2);
     match options.tcp.window_clamp() {
-        0 => size,
-        clamp => size.min(clamp as usize),
+        0 => window,
+        clamp => Some(window.unwrap_or(usize::MAX).min(clamp as usize).min(Size::Near.receive() / 2)),
     }
 }
 
 /// RFC 6928 §2: "min (10*MSS, max (2*MSS, 14600))", which Linux rounds to 10 segments.
+const FIRST_FLIGHT: usize = 10;
+
 fn initial_window(mss: usize) -> usize {
-    10 * mss
+    FIRST_FLIGHT * mss
 }

@@ -17,7 +17,7 @@ use smoltcp::wire::TcpPacket;
 use super::{Conn, Stage};
 use crate::engine::tcp::context::{Contexts, Wire};
 use crate::engine::tcp::recovery::{Ack, FAST_RETRANSMIT};
-use crate::engine::wire::ip_header_len;
+use crate::engine::wire::{TCP_HEADER, ip_header_len};
 
 /// Linux's TCP_RTO_MAX.
 const MAX_TIMEOUT: Duration = Duration::from_secs(120);
@@ -69,6 +69,11 @@ impl Flight {
             window_from: None,
             edge: 0,
         }
+    }
+
+    /// Whether the peer has told a window since the handshake.
+    pub(super) fn knows_window(&self) -> bool {
+        self.window_from.is_some()
     }
 
     /// smoltcp's time.
@@ -157,7 +162,7 @@ impl Conn {
     /// RFC 9293 §3.10.7.4 is smoltcp's to keep; this is about what is looked at before smoltcp does.
     pub(super) fn is_within_window(&self, tcp: &TcpPacket<&[u8]>) -> bool {
         let before_edge = self.flight.edge.wrapping_sub(tcp.seq_number().0 as u32) as usize;
-        self.stage == Stage::Opening || before_edge <= self.receive_size + 1
+        self.stage == Stage::Opening || before_edge <= self.cell.socket().recv_capacity() + 1
     }
 
     /// When data is sent again if nothing arrives until then.
@@ -191,7 +196,12 @@ impl Conn {
         if self.timeout_at().is_some_and(|at| now >= at) {
             self.flight.timeouts += 1;
             self.flight.waiting_since = now;
-            self.put_clock_forward(contexts, now, out);
+            // smoltcp forgets its time-out when the window closes, and does not take it up again when it opens. Its window
+            // probes have nothing in them when all was sent, of which the peer has dropped what it had no room for.
+            if !self.put_clock_forward(contexts, now, out) {
+                self.recovery.begin(self.sent.0);
+                self.play_ack(contexts, now, self.flight.window.max(1), FAST_RETRANSMIT, out);
+            }
         } else if self.probe_flight_at().is_some_and(|at| now >= at) {
             self.flight.probed = true;
             self.recovery.begin(self.sent.0);
@@ -199,13 +209,23 @@ impl Conn {
         }
     }
 
-    /// smoltcp's next timer is due now. Its time-out may have others in front of it.
-    fn put_clock_forward(&mut self, contexts: &mut Contexts, now: Instant, out: &mut Vec<Frame>) {
+    /// The window has opened: what was sent while it was closed, or beyond its end, was for nothing.
+    pub(super) fn resume_flight(&mut self, contexts: &mut Contexts, now: Instant, out: &mut Vec<Frame>) {
+        if self.recovery.in_flight(self.sent.0) == 0 || self.unacknowledged() == 0 {
+            return;
+        }
+        (self.flight.timeouts, self.flight.waiting_since) = (0, now);
+        self.recovery.begin(self.sent.0);
+        self.repeat_ack(contexts, now, FAST_RETRANSMIT, out);
+    }
+
+    /// smoltcp's next timer is due now. Its time-out may have others in front of it. Whether something was sent again.
+    fn put_clock_forward(&mut self, contexts: &mut Contexts, now: Instant, out: &mut Vec<Frame>) -> bool {
         let mtu = self.route.context_mtu;
         for _ in 0..MAX_STEPS {
             let clock = self.flight.clock(now);
             let context = contexts.get(mtu, clock);
-            let Some(at) = self.cell.with(|set, _| context.poll_at(clock, set)) else { return };
+            let Some(at) = self.cell.with(|set, _| context.poll_at(clock, set)) else { return false };
             if at > clock {
                 self.flight.skew += at - clock;
             }
@@ -218,9 +238,24 @@ impl Conn {
                 Some(tcp.seq_number().0 as u32) == una && tcp.segment_len() > 0
             });
             if again {
-                return;
+                return true;
             }
         }
+        false
+    }
+
+    /// The size of packets in which smoltcp may send again what is missing.
+    ///
+    /// For a fast retransmission it takes as much as a segment holds and looks at no window. With super-frames that can be
+    /// far beyond it: the peer drops what is too much, and smoltcp takes it for sent.
+    pub(super) fn cautious_mtu(&self) -> usize {
+        let mtu = self.route.context_mtu;
+        let headers = ip_header_len(self.tuple.remote_ip) + TCP_HEADER;
+        let window = usize::from(self.flight.window) << self.peer_scale.map_or(0, |scale| scale.min(14));
+        if !self.recovery.is_under_way() || window >= self.unacknowledged().min(mtu - headers) {
+            return mtu;
+        }
+        headers + window.clamp(1, self.wire_mss(TCP_HEADER))
     }
 
     /// The peer's last acknowledgement comes once more, `count` times.
@@ -234,11 +269,20 @@ impl Conn {
         count: usize,
         out: &mut Vec<Frame>,
     ) {
-        let Some(ack) = self.recovery.acknowledged() else { return };
-        let window = self.flight.window;
-        if window == 0 {
-            return;
+        if self.flight.window != 0 {
+            self.play_ack(contexts, now, self.flight.window, count, out);
         }
+    }
+
+    fn play_ack(
+        &mut self,
+        contexts: &mut Contexts,
+        now: Instant,
+        window: u16,
+        count: usize,
+        out: &mut Vec<Frame>,
+    ) {
+        let Some(ack) = self.recovery.acknowledged() else { return };
         if count >= FAST_RETRANSMIT {
             let other = if window > 1 { window - 1 } else { window + 1 };
             let packet = self.peer_ack(ack, other);

@@ -24,10 +24,8 @@ impl Conn {
         let clock = self.flight.clock(now);
         let context = contexts.get(self.route.context_mtu, clock);
         let timer = self.cell.with(|set, _| context.poll_at(clock, set)).map(|at| self.flight.real(at));
-        [timer, self.give_up_at, self.stuck_at(), self.probe_at(), self.retransmit_at(), self.held_until]
-            .into_iter()
-            .flatten()
-            .min()
+        let ours = [self.stuck_at(), self.probe_at(), self.retransmit_at(), self.trim_at()];
+        [timer, self.give_up_at, self.held_until].into_iter().chain(ours).flatten().min()
     }
 
     /// When it has to be looked at though its link takes nothing: what runs out meanwhile.

@@ -6,7 +6,7 @@ use ioth_vde::{Checksum, Frame};
 use smoltcp::time::Instant;
 use smoltcp::wire::TcpPacket;
 
-use super::header::{self, lower_window, set_mss};
+use super::header::{self, set_mss};
 use super::{Conn, Route};
 use crate::engine::iface::{LOOPBACK, MIN_MTU};
 use crate::engine::neigh::Resolution;
@@ -38,8 +38,9 @@ pub(crate) struct Facts {
     pub(crate) last_heard: u32,
     pub(crate) path_mtu: u32,
     pub(crate) announced_mss: usize,
-    /// Bytes that we offer.
-    pub(crate) receive_window: u32,
+    /// Bytes that we let wait at most, and that were read within a round trip at most.
+    pub(crate) receive_limit: u32,
+    pub(crate) receive_space: u32,
     /// The peer's window scale and ours, where both have one.
     pub(crate) scales: Option<(u8, u8)>,
     pub(crate) sack: bool,
@@ -70,17 +71,17 @@ impl Conn {
             self.sent.0 = end;
             self.data_sent = net.now;
             self.flight.most = self.flight.most.max(self.segments_in_flight() as u32);
+            self.note_flight(self.recovery.in_flight(end));
         } else if segment_len > 0 && (in_flight > 0 || syn) {
             self.recovery.on_retransmit(sequence);
             self.rtt.on_retransmit();
             self.flight.retransmits = self.flight.retransmits.saturating_add(1);
         }
-        let scale = if syn { 0 } else { self.scale() };
+        let scale = if syn { 0 } else { self.ring_scale() };
         if syn {
             self.given = end;
-        } else if scale > 0 {
-            lower_window(&mut packet, ip);
         }
+        self.put_window(&mut packet, ip);
         if !rst {
             self.note_sent(&mut packet, ip);
         }
@@ -163,6 +164,7 @@ impl Conn {
         if self.route.context_mtu > self.route.path.mtu && coalesces {
             set_mss(packet, ip, self.route.context_mtu - ip_header_len(self.tuple.remote_ip) - TCP_HEADER);
         }
+        self.told_mss = header::syn_options(packet, ip).mss;
     }
 
     /// The segment size that our SYN tells.
@@ -170,14 +172,6 @@ impl Conn {
         let path = self.route.path.mtu.min(usize::from(u16::MAX));
         let mss = path.saturating_sub(ip_header_len(self.tuple.remote_ip) + TCP_HEADER);
         self.mss_limit.map_or(mss, |limit| mss.min(usize::from(limit)))
-    }
-
-    /// By how many bits our window is shifted (RFC 7323 §2.3): smoltcp takes as many as its buffer needs.
-    fn scale(&self) -> u8 {
-        match self.peer_scale {
-            Some(_) => (usize::BITS - self.receive_size.leading_zeros()).saturating_sub(16) as u8,
-            None => 0,
-        }
     }
 
     /// What TCP_INFO tells.
@@ -198,8 +192,9 @@ impl Conn {
             last_heard: millis(self.heard),
             path_mtu: self.route.path.mtu as u32,
             announced_mss: self.announced_mss(),
-            receive_window: self.receive_size.saturating_sub(self.received()) as u32,
-            scales: self.peer_scale.map(|peer| (peer.min(14), self.scale())),
+            receive_limit: self.window() as u32,
+            receive_space: self.read_at_once() as u32,
+            scales: self.peer_scale.map(|peer| (peer.min(14), self.wire_scale())),
             sack: self.peer_sack,
         }
     }

@@ -9,7 +9,9 @@ use smoltcp::time::Duration;
 use crate::engine::SocketId;
 use crate::engine::tests::lan::{Dice, ETH, send};
 use crate::engine::tests::peer::{A, F, P, Peer, R, S, U};
-use crate::sys::RECEIVE_BUFFER;
+use crate::sys::Size;
+
+const RECEIVE_BUFFER: usize = Size::Near.receive();
 
 const NOTHING: [&str; 0] = [];
 const HERE: [&str; 1] = ["A seq 1 ack 1 len 0"];
