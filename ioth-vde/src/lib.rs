@@ -23,6 +23,7 @@
 //! | `ptp://path` | a cable between two programs: [`ptp`] |
 //! | `seqpacket://N` | a socket that was inherited: [`seqpacket`] |
 //! | `null://` | nothing: [`null`] |
+//! | `restart://{inner}` | any link, opened again when its network has gone: [`restart`] |
 //! | `pcap://file{inner}` | any link, recorded: [`pcap`] |
 //! | `fault://{inner}/loss=5%` | any link, made worse: [`fault`] |
 //!
@@ -49,6 +50,7 @@ pub mod null;
 pub mod pcap;
 pub mod pcapng;
 pub mod ptp;
+pub mod restart;
 pub mod schemes;
 pub mod seqpacket;
 pub mod stream;

@@ -35,7 +35,7 @@ impl Schemes {
         Schemes::default()
     }
 
-    /// The schemes of this crate: cmd, fault, hub, null, pcap, switch, vde.
+    /// The schemes of this crate.
     pub fn builtin() -> Self {
         let mut schemes = Schemes::new();
         for (name, opener) in BUILTIN {
@@ -122,6 +122,12 @@ impl<'a> Spec<'a> {
         vnl::nested(self.rest, self.vnl)
     }
 
+    /// Opens the link under a wrapper as often as it is called, by the table as it is now.
+    pub fn reopener(&self, vnl: &str) -> crate::restart::Opener {
+        let (schemes, vnl, depth) = (self.schemes.clone(), vnl.to_owned(), self.depth + 1);
+        Box::new(move || schemes.open_at(&vnl, depth))
+    }
+
     /// Opens the link under a wrapper, by the same table.
     ///
     /// # Errors
@@ -148,6 +154,7 @@ const BUILTIN: &[(&str, Open)] = &[
     ("null", crate::null::open),
     ("pcap", crate::pcap::open),
     ("ptp", crate::ptp::open),
+    ("restart", crate::restart::open),
     ("seqpacket", crate::seqpacket::open),
     ("switch", crate::lan::open),
     ("tap", crate::tap::open),

@@ -4,6 +4,8 @@
 //!   vde:///tmp/sw                     vde://               /var/run/vde.ctl, else /tmp/vde.ctl
 //!   vde:///tmp/sw[3]                  port=, portgroup=    a port by number, or by its own socket's name
 //!   vde:///tmp/sw[data=path]          group=, mode=        permissions of the data socket's file
+//!   vde:///tmp/sw[mtu=9000]                                a switch of ours, or upstream's switch://: up to 9216
+//!   vde:///tmp/sw[heal]               heal=SECONDS         asks again, every 20 seconds at least, when the switch has gone
 //! ```
 //! The data socket is abstract unless permissions are named, and has a file if the switch refuses that;
 //! `data=path` and `data=abstract` choose.
@@ -14,13 +16,15 @@ use std::fmt;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::Path;
 use std::sync::{Arc, OnceLock, Weak};
+use std::time::Duration;
 
 use ioth_core::reactor::{Reactor, Registration, Source};
 use ioth_core::{Errno, Events};
 use nix::sys::socket::{MsgFlags, Shutdown, recv, shutdown};
 use parking_lot::Mutex;
 
-use crate::ether::HEADER;
+use crate::ether::{HEADER, MTU_MAX, TAG};
+use crate::restart::{self, Restart};
 use crate::schemes::Spec;
 use crate::tally::Tally;
 use crate::vnl::{Keys, Params};
@@ -32,9 +36,7 @@ pub(crate) use connect::group;
 pub use connect::reply_path;
 
 /// What vde_switch carries: it cuts longer frames without a word.
-const PROPERTIES: Properties = Properties { mtu: 1500, gso_max: 0, trusted: false };
-/// Longest frame: Ethernet, one VLAN tag, the MTU.
-const FRAME_MAX: usize = 1518;
+const MTU: usize = 1500;
 /// Size of the data socket's queues, in bytes.
 const BUFFER: usize = 1 << 20;
 /// Batches that one call of the reactor delivers: a busy link must not keep it from the others.
@@ -42,7 +44,7 @@ const ROUNDS: usize = 4;
 /// Frames that the first of them has room for.
 const FIRST_BATCH: usize = 4;
 
-const KEYS: Keys = &["", "port", "portgroup", "group", "mode", "data"];
+const KEYS: Keys = &["", "port", "portgroup", "group", "mode", "data", "mtu", "heal"];
 const DEFAULT_DIRS: [&str; 2] = ["/var/run/vde.ctl", "/tmp/vde.ctl"];
 
 /// A port of a VDE switch.
@@ -53,6 +55,7 @@ pub struct Vde {
 
 struct Inner {
     name: String,
+    mtu: usize,
     // Before the descriptors: registrations end first.
     state: Mutex<State>,
     control: OwnedFd,
@@ -90,15 +93,31 @@ struct Attached {
 pub(crate) fn open(spec: &Spec<'_>) -> Result<Arc<dyn Link>, LinkError> {
     let (dir, params) = spec.bracket(KEYS)?;
     let options = options(&params)?;
-    let connection = match dir {
+    let mtu = params.number("mtu", 68..=MTU_MAX as u64)?.map_or(MTU, |mtu| mtu as usize);
+    let heal = match params.get("heal") {
+        Some("") => Some(restart::LONGEST),
+        _ => params.number("heal", restart::SECONDS)?,
+    };
+    let (dir, name) = (dir.to_owned(), spec.vnl.to_owned());
+    let opener = move || -> Result<Arc<dyn Link>, LinkError> {
+        Ok(Arc::new(Vde::new(&name, mtu, plug(&dir, &options)?)))
+    };
+    match heal {
+        None => opener(),
+        Some(seconds) => Ok(Arc::new(Restart::new(Box::new(opener), Duration::from_secs(seconds))?)),
+    }
+}
+
+/// Gets a port of the switch there; of the first that has one, where none is named.
+fn plug(dir: &str, options: &Options) -> Result<Connection, LinkError> {
+    match dir {
         "" => DEFAULT_DIRS
             .iter()
-            .map(|dir| connect::plug(Path::new(dir), &options))
+            .map(|dir| connect::plug(Path::new(dir), options))
             .reduce(|first, second| first.or(second))
             .unwrap_or(Err(LinkError::Detached)),
-        dir => connect::plug(Path::new(dir), &options),
-    };
-    Ok(Arc::new(Vde::new(spec.vnl, connection?)))
+        dir => connect::plug(Path::new(dir), options),
+    }
 }
 
 fn options(params: &Params) -> Result<Options, LinkError> {
@@ -130,10 +149,11 @@ fn options(params: &Params) -> Result<Options, LinkError> {
 }
 
 impl Vde {
-    fn new(name: &str, connection: Connection) -> Self {
+    fn new(name: &str, mtu: usize, connection: Connection) -> Self {
         Vde {
             inner: Arc::new(Inner {
                 name: name.to_owned(),
+                mtu,
                 state: Mutex::new(State { phase: Phase::Fresh, blocked: false }),
                 control: connection.control,
                 data: connection.data,
@@ -147,7 +167,7 @@ impl Vde {
 
 impl Link for Vde {
     fn properties(&self) -> Properties {
-        PROPERTIES
+        self.inner.properties()
     }
 
     fn attach(&self, receiver: Arc<dyn Receiver>) -> Result<(), LinkError> {
@@ -177,7 +197,7 @@ impl Link for Vde {
 
     fn send(&self, frames: &mut Batch) -> Result<(), LinkError> {
         let inner = &self.inner;
-        inner.tally.admit(frames, &PROPERTIES);
+        inner.tally.admit(frames, &inner.properties());
         if let Some(cause) = inner.gone.get() {
             inner.tally.down(frames);
             return Err(cause.clone());
@@ -236,6 +256,10 @@ impl Drop for Vde {
 }
 
 impl Inner {
+    fn properties(&self) -> Properties {
+        Properties { mtu: self.mtu, gso_max: 0, trusted: false }
+    }
+
     /// Reads what has come and delivers it. Callable from any thread: the first one does it.
     fn pump(&self) {
         let Some(_reading) = self.reading.try_lock() else { return };
@@ -263,11 +287,13 @@ impl Inner {
 
     /// Reads up to `room` frames into the batch; how many datagrams there were. `frames` is kept between calls.
     fn read(&self, frames: &mut Vec<Frame>, room: usize, batch: &mut Batch) -> Result<usize, Errno> {
-        frames.resize_with(room, || Frame::new(FRAME_MAX));
+        // Ethernet, one VLAN tag, the MTU.
+        let longest = HEADER + TAG + self.mtu;
+        frames.resize_with(room, || Frame::new(longest));
         let mut lengths = [0; sys::BATCH];
         let count = sys::receive(self.data.as_fd(), frames, &mut lengths)?;
         for (mut frame, len) in frames.drain(..count).zip(lengths) {
-            if (HEADER..=FRAME_MAX).contains(&len) {
+            if (HEADER..=longest).contains(&len) {
                 frame.truncate(len);
                 batch.push_back(frame);
             } else {

@@ -462,6 +462,38 @@ fn our_links_and_the_directorys_owner() {
 }
 
 #[test]
+fn links_heal_when_the_switch_is_back() {
+    let dir = scratch();
+    let path = dir.join("sw");
+    let vnl = |options: &str| format!("vde://{}{options}", path.display());
+    assert!(matches!(open(&vnl("[heal=0]")), Err(LinkError::Syntax(_))));
+    assert_eq!(open(&vnl("[heal]")).unwrap_err().errno(), Errno::ENOENT);
+    let host = || Plug::new(open(&format!("switch://{}[mtu=9216]", path.display())).unwrap());
+    let first = host();
+    let healing = Plug::new(open(&vnl("[heal=1/mtu=9216]")).unwrap());
+    let jumbo = frame(0xff, 1, 9230, 1);
+    healing.send([jumbo.clone()]);
+    assert_eq!(first.seen.frames(1), [jumbo]);
+    drop(first);
+    wait_until("a loss", || {
+        healing.send([frame(0xff, 1, 60, 2)]);
+        healing.link.counters().tx_down > 0
+    });
+    let second = host();
+    let mut tries = 2;
+    wait_until("the switch to be found", || {
+        tries += 1;
+        healing.send([frame(0xff, 1, 60, tries)]);
+        !second.seen.state.lock().unwrap().frames.is_empty()
+    });
+    second.send([frame(1, 9, 60, 7)]);
+    assert_eq!(healing.seen.frames(1), [frame(1, 9, 60, 7)]);
+    assert_eq!(healing.seen.state.lock().unwrap().down, None);
+    drop((second, healing));
+    std::fs::remove_dir_all(&dir).unwrap();
+}
+
+#[test]
 fn a_hub_tells_everybody_everything() {
     let dir = scratch();
     let path = dir.join("hub");
