@@ -47,11 +47,12 @@ built:
 
 install: built
 	$(INSTALL) -d "$(DESTDIR)$(LIBDIR)" "$(DESTDIR)$(PKGCONFIGDIR)" "$(DESTDIR)$(INCLUDEDIR)" "$(DESTDIR)$(MANDIR)/man3"
-	$(INSTALL) -d "$(DESTDIR)$(BINDIR)" "$(DESTDIR)$(LIBDIR)/ioth" "$(DESTDIR)$(MANDIR)/man1"
+	$(INSTALL) -d "$(DESTDIR)$(BINDIR)" "$(DESTDIR)$(LIBDIR)/ioth" "$(DESTDIR)$(MANDIR)/man1" "$(DESTDIR)$(MANDIR)/man7"
 	$(INSTALL) -m 755 "$(built)/ioth" "$(DESTDIR)$(BINDIR)/ioth"
 	$(INSTALL) -m 644 "$(built)/libioth_preload.so" "$(DESTDIR)$(LIBDIR)/ioth/libioth_preload.so"
 	$(INSTALL) -m 644 ioth-cli/man/ioth-run.1 "$(DESTDIR)$(MANDIR)/man1/ioth-run.1"
 	$(INSTALL) -m 644 ioth-cli/man/ioth-switch.1 "$(DESTDIR)$(MANDIR)/man1/ioth-switch.1"
+	$(INSTALL) -m 644 ioth-cli/man/ioth-vnl.7 "$(DESTDIR)$(MANDIR)/man7/ioth-vnl.7"
 	for name in ioth-plug ioth-cap; do echo ".so man1/ioth-switch.1" >"$(DESTDIR)$(MANDIR)/man1/$$name.1" || exit; done
 	chmod 644 "$(DESTDIR)$(MANDIR)/man1/ioth-plug.1" "$(DESTDIR)$(MANDIR)/man1/ioth-cap.1"
 	for name in ioth ioth-node; do echo ".so man1/ioth-run.1" >"$(DESTDIR)$(MANDIR)/man1/$$name.1" || exit; done
@@ -86,6 +87,7 @@ install: built
 uninstall:
 	rm -f "$(DESTDIR)$(BINDIR)/ioth" "$(DESTDIR)$(LIBDIR)/ioth/libioth_preload.so"
 	[ ! -d "$(DESTDIR)$(LIBDIR)/ioth" ] || rmdir "$(DESTDIR)$(LIBDIR)/ioth"
+	rm -f "$(DESTDIR)$(MANDIR)/man7/ioth-vnl.7"
 	for name in ioth ioth-run ioth-node ioth-switch ioth-plug ioth-cap; do rm -f "$(DESTDIR)$(MANDIR)/man1/$$name.1" || exit; done
 	for name in $(names); do \
 		rm -f "$(DESTDIR)$(LIBDIR)/lib$$name.so" "$(DESTDIR)$(LIBDIR)/lib$$name.so.0" \
