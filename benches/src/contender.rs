@@ -31,6 +31,10 @@ pub(crate) enum Contender {
     Veth,
     /// The kernel's loopback.
     Loopback,
+    /// Ours on a TAP interface of the kernel at the other end.
+    Tap,
+    /// The kernel in a namespace, whose TAP interface slirp4netns joins to the kernel at the other end.
+    Slirp,
 }
 
 impl Contender {
@@ -41,12 +45,14 @@ impl Contender {
             Contender::Vdestack => "C vdestack, vde_switch",
             Contender::Veth => "kernel, veth",
             Contender::Loopback => "kernel, loopback",
+            Contender::Tap => "ours, TAP",
+            Contender::Slirp => "kernel, slirp4netns",
         }
     }
 
     /// Those that a row compares, in the order of their turns.
     pub(crate) fn of(row: Row) -> &'static [Contender] {
-        use Contender::{Lan, Loopback, Vde, Vdestack, Veth};
+        use Contender::{Lan, Loopback, Slirp, Tap, Vde, Vdestack, Veth};
         match row {
             Row::TcpBulk | Row::PingPong | Row::Udp | Row::Connections => {
                 &[Lan, Vde, Vdestack, Veth, Loopback]
@@ -56,6 +62,7 @@ impl Contender {
             Row::Creation => &[Lan, Vde, Vdestack, Veth],
             // A namespace's memory is the kernel's and in no process's PSS.
             Row::Memory => &[Lan, Vde, Vdestack],
+            Row::TapOut | Row::TapIn => &[Tap, Slirp],
         }
     }
 }
@@ -98,6 +105,7 @@ impl Ground {
                     Row::PingPong => work::ping_pong,
                     Row::Udp => work::udp,
                     Row::Connections => work::connections,
+                    Row::TapIn => work::bulk_back,
                     _ => work::bulk,
                 };
                 Ok(Box::new(move || work(&pair, span)))
@@ -116,12 +124,14 @@ impl Ground {
             Contender::Vdestack => {
                 let (a, b) = (self.helper("10.98.0.1/24")?, self.helper("10.98.0.2/24")?);
                 let addr = ([10, 98, 0, 2], 0).into();
-                Ok(Pair { a: Node::Vdestack(a), b: Node::Vdestack(b), addr })
+                Ok(Pair { a: Node::Vdestack(a), b: Node::Vdestack(b), addr, seen_as: None })
             }
             Contender::Veth => netns::veth(packets),
             Contender::Loopback => {
-                Ok(Pair { a: Node::Host, b: Node::Host, addr: ([127, 0, 0, 1], 0).into() })
+                Ok(Pair { a: Node::Host, b: Node::Host, addr: ([127, 0, 0, 1], 0).into(), seen_as: None })
             }
+            Contender::Tap => netns::tap(),
+            Contender::Slirp => netns::slirp(),
         }
     }
 
@@ -198,7 +208,7 @@ fn ours(vnl: &str) -> Result<Pair, String> {
             .map(Node::Ours)
             .map_err(|error| error.to_string())
     };
-    Ok(Pair { a: node(1)?, b: node(2)?, addr: ([10, 97, 0, 2], 0).into() })
+    Ok(Pair { a: node(1)?, b: node(2)?, addr: ([10, 97, 0, 2], 0).into(), seen_as: None })
 }
 
 /// Asks a process of its own.

@@ -10,10 +10,12 @@ pub(crate) enum Row {
     Connections,
     Creation,
     Memory,
+    TapOut,
+    TapIn,
 }
 
 impl Row {
-    pub(crate) const ALL: [Row; 7] = [
+    pub(crate) const ALL: [Row; 9] = [
         Row::TcpBulk,
         Row::TcpMtu1500,
         Row::PingPong,
@@ -21,6 +23,8 @@ impl Row {
         Row::Connections,
         Row::Creation,
         Row::Memory,
+        Row::TapOut,
+        Row::TapIn,
     ];
 
     pub(crate) fn named(name: &str) -> Option<Row> {
@@ -36,6 +40,8 @@ impl Row {
             Row::Connections => "connections",
             Row::Creation => "creation",
             Row::Memory => "memory",
+            Row::TapOut => "tap-out",
+            Row::TapIn => "tap-in",
         }
     }
 
@@ -49,13 +55,17 @@ impl Row {
             Row::Udp => "UDP of 64 bytes one way: datagrams that arrived",
             Row::Connections => "TCP connect, accept and close, one at a time",
             Row::Creation => "one node made, given an address, and deleted",
+            Row::TapOut => {
+                "TCP from a node without privileges to the host's kernel: our TAP, slirp4netns with MTU 65520"
+            }
+            Row::TapIn => "the same the other way",
             Row::Memory => "proportional memory (PSS) of one idle node with an address",
         }
     }
 
     pub(crate) fn unit(self) -> &'static str {
         match self {
-            Row::TcpBulk | Row::TcpMtu1500 => "Gbit/s",
+            Row::TcpBulk | Row::TcpMtu1500 | Row::TapOut | Row::TapIn => "Gbit/s",
             Row::PingPong => "us/round trip",
             Row::Udp => "packets/s",
             Row::Connections => "connections/s",

@@ -47,7 +47,8 @@ impl Measured {
                 if let Some(lost) = column.lost() {
                     let _ = write!(text, " lost {:>5.1} %", lost * 100.0);
                 }
-                for (of, mark) in [(Contender::Lan, "LAN"), (Contender::Vde, "vde")] {
+                for (of, mark) in [(Contender::Lan, "LAN"), (Contender::Vde, "vde"), (Contender::Tap, "TAP")]
+                {
                     if let Some(ratio) = self.ratio(of, column) {
                         let _ = write!(text, "  {mark} {ratio:>7.2}x");
                     }

@@ -1,7 +1,7 @@
 //! The workloads: the same code for every contender, one thread at each end.
 
 use std::io::{self, Read, Write};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc;
@@ -16,6 +16,8 @@ pub(crate) struct Pair {
     pub(crate) a: Node,
     pub(crate) b: Node,
     pub(crate) addr: SocketAddr,
+    /// The address under which the first knows the second, where that is another.
+    pub(crate) seen_as: Option<IpAddr>,
 }
 
 /// One measurement.
@@ -41,29 +43,37 @@ const CONNECTIONS: usize = 2000;
 
 /// Gbit/s of one connection.
 pub(crate) fn bulk(pair: &Pair, span: Duration) -> io::Result<Sample> {
-    let receive = |mut stream: Tcp| {
-        let mut buffer = vec![0; CHUNK];
-        // What came before the clock started does not count.
-        stream.read_exact(&mut buffer[..1])?;
-        let (start, mut bytes) = (Instant::now(), 0);
-        loop {
-            match stream.read(&mut buffer)? {
-                0 => return Ok(bytes as f64 * 8.0 / 1e9 / start.elapsed().as_secs_f64()),
-                len => bytes += len as u64,
-            }
+    stream(pair, receive, move |stream| send(stream, span)).map(|(rate, _)| rate.into())
+}
+
+/// Gbit/s of one connection, from the one who was called to the caller.
+pub(crate) fn bulk_back(pair: &Pair, span: Duration) -> io::Result<Sample> {
+    stream(pair, move |stream| send(stream, span), receive).map(|(_, rate)| rate.into())
+}
+
+/// Gbit/s until the end of the stream.
+fn receive(mut stream: Tcp) -> io::Result<f64> {
+    let mut buffer = vec![0; CHUNK];
+    // What came before the clock started does not count.
+    stream.read_exact(&mut buffer[..1])?;
+    let (start, mut bytes) = (Instant::now(), 0);
+    loop {
+        match stream.read(&mut buffer)? {
+            0 => return Ok(bytes as f64 * 8.0 / 1e9 / start.elapsed().as_secs_f64()),
+            len => bytes += len as u64,
         }
-    };
-    let send = move |mut stream: Tcp| {
-        let chunk = vec![0x5a; CHUNK];
-        let start = Instant::now();
-        while start.elapsed() < span {
-            stream.write_all(&chunk)?;
-        }
-        stream.shutdown_write()?;
-        // Until the other end has it all.
-        stream.read(&mut [0])
-    };
-    stream(pair, receive, send).map(|(rate, _)| rate.into())
+    }
+}
+
+fn send(mut stream: Tcp, span: Duration) -> io::Result<usize> {
+    let chunk = vec![0x5a; CHUNK];
+    let start = Instant::now();
+    while start.elapsed() < span {
+        stream.write_all(&chunk)?;
+    }
+    stream.shutdown_write()?;
+    // Until the other end has it all.
+    stream.read(&mut [0])
 }
 
 /// Microseconds of a round trip of one byte.
@@ -232,14 +242,17 @@ fn both<S: Send + 'static, C: Send + 'static>(
     client: impl FnOnce(&Node, SocketAddr) -> io::Result<C> + Send + 'static,
 ) -> io::Result<(S, C)> {
     let (tell, told) = mpsc::channel();
-    let Pair { a, b, addr } = pair.clone();
+    let Pair { a, b, addr, seen_as } = pair.clone();
     let server = Task::start("server", move || {
         b.enter()?;
         server(&b, addr, Ready(tell))
     })?;
     let client = Task::start("client", move || {
         a.enter()?;
-        let addr = told.recv().map_err(|_| io::Error::other("there is no server"))?;
+        let mut addr = told.recv().map_err(|_| io::Error::other("there is no server"))?;
+        if let Some(ip) = seen_as {
+            addr.set_ip(ip);
+        }
         client(&a, addr)
     })?;
     let deadline = Instant::now() + HANGING;

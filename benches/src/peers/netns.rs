@@ -1,12 +1,14 @@
 //! The kernel's stack in namespaces of its own, joined by a veth pair.
 
 use std::fs::File;
-use std::io;
+use std::io::{self, Read as _};
+use std::os::fd::AsRawFd as _;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
+use ioth::Stack;
 use nix::sched::{CloneFlags, setns, unshare};
 
 use super::program;
@@ -82,7 +84,62 @@ pub(crate) fn veth(packets: bool) -> Result<Pair, String> {
         netns.ip(&format!("link set dev {name} up"))?;
     }
     let addr = ([10, 99, 0, 2], 0).into();
-    Ok(Pair { a: Node::Netns(a), b: Node::Netns(b), addr })
+    Ok(Pair { a: Node::Netns(a), b: Node::Netns(b), addr, seen_as: None })
+}
+
+/// A node of ours on a TAP interface of a namespace.
+pub(crate) fn tap() -> Result<Pair, String> {
+    let host = host()?;
+    let node = {
+        let host = host.clone();
+        in_thread(move || {
+            host.enter()?;
+            Stack::new("stack=smoltcp,vnl=tap://bench,ip=10.97.0.1/24").map_err(io::Error::from)
+        })
+        .map_err(|error| error.to_string())?
+    };
+    host.ip("addr add 10.97.0.2/24 dev bench")?;
+    host.ip("link set bench up")?;
+    let addr = ([10, 97, 0, 2], 0).into();
+    Ok(Pair { a: Node::Ours(node), b: Node::Netns(host), addr, seen_as: None })
+}
+
+/// A namespace whose TAP interface ends in slirp4netns, in another.
+pub(crate) fn slirp() -> Result<Pair, String> {
+    let program = program("slirp4netns").ok_or("apt-get install slirp4netns")?;
+    let (host, guest) = (host()?, host()?);
+    let there = format!("/proc/{}/fd/{}", std::process::id(), guest.0.as_raw_fd());
+    let mut slirp = {
+        let host = host.clone();
+        in_thread(move || {
+            host.enter()?;
+            Command::new(program)
+                .args(["--configure", "--mtu=65520", "--ready-fd=1", "--netns-type=path", &there, "tap0"])
+                // It ends with the write end of this pipe, and so with us.
+                .arg("--exit-fd=0")
+                .stdin(Stdio::piped())
+                .stdout(Stdio::piped())
+                .stderr(Stdio::null())
+                .spawn()
+        })
+        .map_err(|error| format!("slirp4netns: {error}"))?
+    };
+    let ready = slirp.stdout.take().map(|mut told| told.read_exact(&mut [0]));
+    if !matches!(ready, Some(Ok(()))) {
+        return Err("slirp4netns does not begin (it needs /dev/net/tun)".to_owned());
+    }
+    // Its end of the pipe is kept for as long as the bench runs.
+    std::mem::forget(slirp);
+    let addr = ([127, 0, 0, 1], 0).into();
+    let seen_as = Some([10, 0, 2, 2].into());
+    Ok(Pair { a: Node::Netns(guest), b: Node::Netns(host), addr, seen_as })
+}
+
+fn host() -> Result<Arc<Netns>, String> {
+    let host = Netns::new()
+        .map_err(|error| format!("a network namespace: {error} (as root, or where unshare -Urn works)"))?;
+    host.ip("link set lo up")?;
+    Ok(host)
 }
 
 /// Seconds to make a namespace, give its loopback an address, and leave it.
