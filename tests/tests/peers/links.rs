@@ -2,6 +2,7 @@
 
 use std::io::Read;
 use std::net as std_net;
+use std::os::fd::IntoRawFd;
 use std::process::{Command, Stdio};
 
 use ioth::Stack;
@@ -251,5 +252,70 @@ fn two_nodes_of_one_host_and_two_vxlan_devices() {
         let sender = std::thread::spawn(move || send(&stream, 100_000).unwrap());
         check(&listener.accept().unwrap().0, 100_000).unwrap();
         sender.join().unwrap_or_else(rethrow);
+    });
+}
+
+/// vdens makes a namespace of its own, and pings the node from there.
+fn vdens_pings(kernel: &Kernel, ours: &str, theirs: &str) {
+    let _node = node(kernel, ours);
+    let script = format!(
+        "ip addr add {KERNEL4}/24 dev vde0; ip addr add {KERNEL6}/64 dev vde0 nodad; ip link set vde0 up; \
+         for i in 1 2 3 4 5; do ping -n -q -c 1 -W 2 {NODE4} && ping -n -q -c 1 -W 2 {NODE6} && exit 0; done; exit 1"
+    );
+    let run = kernel.run(|| {
+        Command::new("vdens")
+            .args([theirs, "sh", "-c", &script])
+            .stdin(Stdio::null())
+            .output()
+            .unwrap_or_else(|error| panic!("vdens: {error}; needed: apt-get install vdens"))
+    });
+    let text = String::from_utf8_lossy(&run.stdout) + String::from_utf8_lossy(&run.stderr);
+    assert!(run.status.success(), "{theirs}: {text}");
+}
+
+#[test]
+fn vdens_namespaces() {
+    with_kernel(|kernel| {
+        // Over loopback, which is no place for groups before it is told.
+        kernel.run(|| {
+            ip("link set lo multicast on");
+            ip("addr add 10.77.0.1/24 dev lo");
+            ip("route add 224.0.0.0/4 dev lo");
+        });
+        let cable = std::env::temp_dir().join(format!("ioth-vdens-{}", std::process::id()));
+        let cable = cable.display();
+        for (ours, theirs) in [
+            (&*format!("ptp://{cable}[old]"), &*format!("ptp://{cable}")),
+            ("udp://127.0.0.1:6001->127.0.0.1:6002", "udp://127.0.0.1:6002->127.0.0.1:6001"),
+            ("vxvde:///vni=9", "vxvde:///vni=9"),
+        ] {
+            vdens_pings(kernel, ours, theirs);
+        }
+    });
+}
+
+#[test]
+fn inherited_socket() {
+    with_kernel(|kernel| {
+        let (near, far) = nix::sys::socket::socketpair(
+            nix::sys::socket::AddressFamily::Unix,
+            nix::sys::socket::SockType::SeqPacket,
+            None,
+            nix::sys::socket::SockFlag::SOCK_CLOEXEC,
+        )
+        .unwrap();
+        let node = node(kernel, &format!("seqpacket://{}", near.into_raw_fd()));
+        // The plug gets the other end as its standard input.
+        let _plug = kernel.start(
+            Command::new("vde_plug").args(["seqpacket://0", "tap://tap0"]).stdin(Stdio::from(far)),
+            "apt-get install vdeplug",
+        );
+        kernel.run(|| {
+            wait_until("tap0", || {
+                std::fs::read_to_string("/proc/thread-self/net/dev").unwrap().contains("tap0:")
+            });
+            Kernel::address("tap0");
+        });
+        they_talk(kernel, &node);
     });
 }
