@@ -31,6 +31,11 @@ pub(crate) enum Command {
         vnl: Option<String>,
         nodes: usize,
     },
+    /// A switch of ours, in a process of its own.
+    Switch {
+        path: String,
+        ports: usize,
+    },
     Help,
     Version,
 }
@@ -72,6 +77,10 @@ pub(crate) fn parse(mut args: impl Iterator<Item = String>) -> Result<Command, S
             "--memory" => {
                 let nodes = number(&arg, &value("how many nodes")?)?;
                 return Ok(Command::Memory { vnl: args.next(), nodes });
+            }
+            "--switch" => {
+                let ports = number(&arg, &value("how many ports")?)?;
+                return Ok(Command::Switch { path: args.next().ok_or("--switch lacks its path")?, ports });
             }
             _ => return Err(format!("unknown argument \"{arg}\" (see --help)")),
         }

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use ioth::Stack;
 
 use crate::node::Node;
+use crate::peers::frames::{self, Server};
 use crate::peers::switch::Switch;
 use crate::peers::vdestack::{self, Helper};
 use crate::peers::{Scratch, netns};
@@ -35,6 +36,12 @@ pub(crate) enum Contender {
     Tap,
     /// The kernel in a namespace, whose TAP interface slirp4netns joins to the kernel at the other end.
     Slirp,
+    /// Our switch, between plugs of the C library.
+    Switch,
+    /// Debian's switch.
+    VdeSwitch,
+    /// The C library's own switch.
+    Vdeplug,
 }
 
 impl Contender {
@@ -47,12 +54,15 @@ impl Contender {
             Contender::Loopback => "kernel, loopback",
             Contender::Tap => "ours, TAP",
             Contender::Slirp => "kernel, slirp4netns",
+            Contender::Switch => "ioth switch",
+            Contender::VdeSwitch => "vde_switch",
+            Contender::Vdeplug => "vdeplug switch://",
         }
     }
 
     /// Those that a row compares, in the order of their turns.
     pub(crate) fn of(row: Row) -> &'static [Contender] {
-        use Contender::{Lan, Loopback, Slirp, Tap, Vde, Vdestack, Veth};
+        use Contender::{Lan, Loopback, Slirp, Switch, Tap, Vde, VdeSwitch, Vdeplug, Vdestack, Veth};
         match row {
             Row::TcpBulk | Row::PingPong | Row::Udp | Row::Connections => {
                 &[Lan, Vde, Vdestack, Veth, Loopback]
@@ -63,6 +73,7 @@ impl Contender {
             // A namespace's memory is the kernel's and in no process's PSS.
             Row::Memory => &[Lan, Vde, Vdestack],
             Row::TapOut | Row::TapIn => &[Tap, Slirp],
+            Row::Frames64 | Row::Frames1514 | Row::Frames500Ports => &[Switch, VdeSwitch, Vdeplug],
         }
     }
 }
@@ -72,6 +83,7 @@ impl Contender {
 pub(crate) struct Ground {
     switch: Result<Switch, String>,
     helper: Result<PathBuf, String>,
+    plugs: Result<PathBuf, String>,
     scratch: Scratch,
     span: Duration,
     nodes: usize,
@@ -87,6 +99,7 @@ impl Ground {
         Ground {
             switch: Switch::start(scratch.path(), PORTS),
             helper: vdestack::build(scratch.path()),
+            plugs: frames::build(scratch.path()),
             scratch,
             span,
             nodes: if quick { 100 } else { 1000 },
@@ -98,6 +111,9 @@ impl Ground {
         match row {
             Row::Creation => self.creation(contender),
             Row::Memory => self.memory(contender),
+            Row::Frames64 => self.frames(contender, 64, 0),
+            Row::Frames1514 => self.frames(contender, 1514, 0),
+            Row::Frames500Ports => self.frames(contender, 64, 498),
             _ => {
                 let pair = self.pair(contender, row)?;
                 let span = self.span;
@@ -132,7 +148,17 @@ impl Ground {
             }
             Contender::Tap => netns::tap(),
             Contender::Slirp => netns::slirp(),
+            Contender::Switch | Contender::VdeSwitch | Contender::Vdeplug => {
+                Err("it has no stacks".to_owned())
+            }
         }
+    }
+
+    fn frames(&self, contender: Contender, len: usize, idle: usize) -> Result<Probe, String> {
+        let plugs = self.plugs.clone()?;
+        let dir = self.scratch.subdirectory(&format!("frames-{len}-{idle}-{contender:?}"))?;
+        let (server, span) = (Server::start(contender, &dir, idle + 16)?, self.span);
+        Ok(Box::new(move || server.measure(&plugs, len, span, idle)))
     }
 
     fn creation(&self, contender: Contender) -> Result<Probe, String> {

@@ -53,6 +53,10 @@ fn main() -> ExitCode {
             let _ = raise_limits();
             memory::measure(&vnl.unwrap_or_default(), nodes).map(|kib| println!("{kib}"))
         }
+        args::Command::Switch { path, ports } => {
+            let _ = raise_limits();
+            peers::frames::serve(&path, ports)
+        }
         args::Command::Measure(options) => measure(&options),
     };
     match done {

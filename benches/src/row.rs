@@ -12,10 +12,13 @@ pub(crate) enum Row {
     Memory,
     TapOut,
     TapIn,
+    Frames64,
+    Frames1514,
+    Frames500Ports,
 }
 
 impl Row {
-    pub(crate) const ALL: [Row; 9] = [
+    pub(crate) const ALL: [Row; 12] = [
         Row::TcpBulk,
         Row::TcpMtu1500,
         Row::PingPong,
@@ -25,6 +28,9 @@ impl Row {
         Row::Memory,
         Row::TapOut,
         Row::TapIn,
+        Row::Frames64,
+        Row::Frames1514,
+        Row::Frames500Ports,
     ];
 
     pub(crate) fn named(name: &str) -> Option<Row> {
@@ -42,6 +48,9 @@ impl Row {
             Row::Memory => "memory",
             Row::TapOut => "tap-out",
             Row::TapIn => "tap-in",
+            Row::Frames64 => "frames-64",
+            Row::Frames1514 => "frames-1514",
+            Row::Frames500Ports => "frames-500ports",
         }
     }
 
@@ -59,6 +68,9 @@ impl Row {
                 "TCP from a node without privileges to the host's kernel: our TAP, slirp4netns with MTU 65520"
             }
             Row::TapIn => "the same the other way",
+            Row::Frames64 => "two plugs of libvdeplug through a switch, frames of 64 bytes one way",
+            Row::Frames1514 => "the same with frames of 1514 bytes",
+            Row::Frames500Ports => "frames of 64 bytes with 498 more plugs on the switch, which are idle",
             Row::Memory => "proportional memory (PSS) of one idle node with an address",
         }
     }
@@ -71,6 +83,7 @@ impl Row {
             Row::Connections => "connections/s",
             Row::Creation => "us/node",
             Row::Memory => "KiB/node",
+            Row::Frames64 | Row::Frames1514 | Row::Frames500Ports => "frames/s",
         }
     }
 

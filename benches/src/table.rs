@@ -47,8 +47,12 @@ impl Measured {
                 if let Some(lost) = column.lost() {
                     let _ = write!(text, " lost {:>5.1} %", lost * 100.0);
                 }
-                for (of, mark) in [(Contender::Lan, "LAN"), (Contender::Vde, "vde"), (Contender::Tap, "TAP")]
-                {
+                for (of, mark) in [
+                    (Contender::Lan, "LAN"),
+                    (Contender::Vde, "vde"),
+                    (Contender::Tap, "TAP"),
+                    (Contender::Switch, "switch"),
+                ] {
                     if let Some(ratio) = self.ratio(of, column) {
                         let _ = write!(text, "  {mark} {ratio:>7.2}x");
                     }
@@ -90,7 +94,7 @@ impl Measured {
 
     /// How many times better `of` is, round by round, than a column of the kernel's or the C library's.
     fn ratio(&self, of: Contender, column: &Column) -> Option<f64> {
-        if matches!(column.contender, Contender::Lan | Contender::Vde) {
+        if matches!(column.contender, Contender::Lan | Contender::Vde | Contender::Switch) {
             return None;
         }
         let ours = self.columns.iter().find(|column| column.contender == of)?;

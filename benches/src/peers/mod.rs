@@ -1,6 +1,7 @@
 //! What we are compared with, and over which networks. All of it ends with the process, however that ends: processes
 //! end at the end of their standard input, and namespaces with their last user.
 
+pub(crate) mod frames;
 pub(crate) mod netns;
 pub(crate) mod switch;
 pub(crate) mod vdestack;
@@ -43,4 +44,32 @@ impl Drop for Scratch {
     fn drop(&mut self) {
         let _ = std::fs::remove_dir_all(&self.0);
     }
+}
+
+/// Compiles a program in C that needs a library; else what is missing.
+pub(crate) fn compile(
+    dir: &Path,
+    name: &str,
+    text: &str,
+    library: &str,
+    remedy: &str,
+) -> Result<PathBuf, String> {
+    let cc = program("cc").ok_or("apt-get install gcc libc6-dev")?;
+    let (source, made) = (dir.join(format!("{name}.c")), dir.join(format!("{name}-helper")));
+    std::fs::write(&source, text).map_err(|error| format!("{}: {error}", source.display()))?;
+    let output = std::process::Command::new(cc)
+        .args(["-O2", "-Wall", "-o"])
+        .arg(&made)
+        .arg(&source)
+        .arg(format!("-l{library}"))
+        .output()
+        .map_err(|error| format!("cc: {error}"))?;
+    if output.status.success() {
+        return Ok(made);
+    }
+    let why = String::from_utf8_lossy(&output.stderr);
+    if why.contains(&format!("{library}.h")) || why.contains(&format!("-l{library}")) {
+        return Err(remedy.to_owned());
+    }
+    Err(format!("cc: {}", why.lines().next().unwrap_or_default()))
 }

@@ -15,32 +15,15 @@ use nix::sys::socket::{
     setsockopt, socketpair, sockopt,
 };
 
-use super::program;
 use super::switch::end;
+use super::{compile, program};
 use crate::sys;
 
 const SOURCE: &str = include_str!("../vdestack.c");
 
 /// Compiles the helper.
 pub(crate) fn build(dir: &Path) -> Result<PathBuf, String> {
-    let cc = program("cc").ok_or("apt-get install gcc libc6-dev")?;
-    let (source, helper) = (dir.join("vdestack.c"), dir.join("vdestack-helper"));
-    std::fs::write(&source, SOURCE).map_err(|error| format!("{}: {error}", source.display()))?;
-    let output = Command::new(cc)
-        .args(["-O2", "-Wall", "-o"])
-        .arg(&helper)
-        .arg(&source)
-        .arg("-lvdestack")
-        .output()
-        .map_err(|error| format!("cc: {error}"))?;
-    if output.status.success() {
-        return Ok(helper);
-    }
-    let why = String::from_utf8_lossy(&output.stderr);
-    if why.contains("vdestack.h") || why.contains("-lvdestack") {
-        return Err("apt-get install libvdestack-dev".to_owned());
-    }
-    Err(format!("cc: {}", why.lines().next().unwrap_or_default()))
+    compile(dir, "vdestack", SOURCE, "vdestack", "apt-get install libvdestack-dev")
 }
 
 /// A process with one stack of the C library.

@@ -16,4 +16,5 @@ mod programs;
 mod reach;
 mod starved;
 mod streams;
+mod switches;
 mod tables;

@@ -13,5 +13,6 @@ mod programs;
 mod python;
 mod socat;
 mod sshd;
+mod switch;
 mod tokio;
 mod world;

@@ -1,0 +1,127 @@
+//! Kernels on switches of ours.
+
+use std::io::{Read, Write};
+use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+use std::thread::JoinHandle;
+
+use ioth::Stack;
+use ioth::net::TcpListener;
+use ioth::vde::node::{Config, Node};
+
+use crate::fixture::{FAMILIES, KERNEL4, Kernel, NODE4, NODE6, command, on_lan, wait_until};
+
+/// A switch of ours with a thread of its own.
+struct Served {
+    path: PathBuf,
+    _dir: Dir,
+    stop: Option<UnixStream>,
+    thread: Option<JoinHandle<()>>,
+}
+
+struct Dir(PathBuf);
+
+impl Dir {
+    fn new(name: &str) -> Self {
+        let dir = std::env::temp_dir().join(format!("ioth-peers-{name}-{}", std::process::id()));
+        std::fs::create_dir(&dir).unwrap();
+        Dir(dir)
+    }
+}
+
+impl Drop for Dir {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+impl Served {
+    fn start(name: &str) -> Self {
+        let dir = Dir::new(name);
+        let mut node = Node::open(Config::new(dir.0.join("sw"))).unwrap();
+        let path = node.path().to_owned();
+        let (stop, stopped) = UnixStream::pair().unwrap();
+        let serve = move || node.serve(std::os::fd::AsFd::as_fd(&stopped)).unwrap();
+        Served { path, _dir: dir, stop: Some(stop), thread: Some(std::thread::spawn(serve)) }
+    }
+
+    fn vnl(&self) -> String {
+        format!("vde://{}", self.path.display())
+    }
+}
+
+impl Drop for Served {
+    fn drop(&mut self) {
+        drop(self.stop.take());
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+/// The kernel pings a node of ours and fetches some data from it.
+fn ping_and_fetch(kernel: &Kernel, node: &Stack) {
+    for (at, _) in FAMILIES {
+        let words = format!("-n -c 5 -i 0.05 -W 5 {at}");
+        let said = kernel.run(|| command("ping", &words, "apt-get install iputils-ping"));
+        assert!(said.contains("5 received, 0% packet loss"), "{said}");
+    }
+    let data: Vec<u8> = (0..2_000_000_u32).map(|number| (number.wrapping_mul(number) >> 8) as u8).collect();
+    let listener = TcpListener::bind_on(node, (NODE4, 7)).unwrap();
+    let sent = data.clone();
+    let server = std::thread::spawn(move || listener.accept().unwrap().0.write_all(&sent).unwrap());
+    let received = kernel.run(|| {
+        let mut received = Vec::new();
+        std::net::TcpStream::connect((NODE4, 7)).unwrap().read_to_end(&mut received).unwrap();
+        received
+    });
+    server.join().unwrap();
+    assert!(received == data);
+}
+
+#[test]
+fn a_kernel_and_a_node_on_a_switch_of_ours() {
+    on_lan(|_| {
+        let served = Served::start("served");
+        let vnl = served.vnl();
+        let kernel = Kernel::alone();
+        let _plug = kernel.run(|| Kernel::plug(&vnl));
+        let node = Stack::new(&format!("stack=smoltcp,vnl={vnl},ip={NODE4}/24,ip={NODE6}/64")).unwrap();
+        ping_and_fetch(&kernel, &node);
+    });
+}
+
+#[test]
+fn a_kernel_on_the_switch_that_a_node_serves() {
+    on_lan(|_| {
+        let dir = Dir::new("host");
+        let path = dir.0.join("sw").display().to_string();
+        let config = format!("stack=smoltcp,vnl=switch://{path},ip={NODE4}/24,ip={NODE6}/64");
+        let node = Stack::new(&config).unwrap();
+        let kernel = Kernel::alone();
+        let _plug = kernel.run(|| Kernel::plug(&format!("vde://{path}")));
+        ping_and_fetch(&kernel, &node);
+        drop(node);
+    });
+}
+
+/// Debian's vdens makes a namespace, and plugs it in.
+#[test]
+fn namespaces_of_vdens_ping_each_other() {
+    on_lan(|_| {
+        let served = Served::start("vdens");
+        let kernel = Kernel::alone();
+        let _plug = kernel.run(|| Kernel::plug(&served.vnl()));
+        let script = format!(
+            "ip addr add 10.0.0.9/24 dev vde0 && ip link set vde0 up && ping -n -c 3 -i 0.1 -W 5 {KERNEL4}"
+        );
+        let run = kernel.run(|| {
+            Command::new("vdens").arg(served.vnl()).args(["sh", "-c", &script]).stdin(Stdio::null()).output()
+        });
+        let run = run.expect("vdens (supply it by: apt-get install vdens)");
+        let said = String::from_utf8_lossy(&run.stdout) + String::from_utf8_lossy(&run.stderr);
+        assert!(said.contains("3 received, 0% packet loss"), "{said}");
+        wait_until("vdens' port to be free", || std::fs::read_dir(&served.path).unwrap().count() == 2);
+    });
+}
