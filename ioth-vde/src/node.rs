@@ -119,6 +119,20 @@ impl Node {
         Ok(())
     }
 
+    /// Runs a management command: its answer as a manager reads it, without the prompt. What is no command, as an empty
+    /// line, has none; `logout` and `shutdown` are a manager's own affair, and have none either.
+    ///
+    /// ```
+    /// use ioth_vde::node::{Config, Node};
+    ///
+    /// let mut node = Node::open(Config::new(std::env::temp_dir().join(format!("doc-{}", std::process::id()))))?;
+    /// assert_eq!(node.command("vlan/create 20").as_deref(), Some("1000 Success\n"));
+    /// # Ok::<_, ioth_vde::LinkError>(())
+    /// ```
+    pub fn command(&mut self, line: &str) -> Option<String> {
+        self.core.answer(line)
+    }
+
     /// Runs the management commands of a file. All of them are tried.
     ///
     /// # Errors

@@ -21,7 +21,7 @@ pub use names::{dns, names};
 pub use netlink::{diag, netlink_reply, netlink_request};
 pub use overlay::{offload, overlay};
 pub use stream::stream;
-pub use switch::{vde_reply, vde_request};
+pub use switch::{vde_command, vde_reply, vde_request};
 pub use text::{address, config, fault, sockaddr, vnl};
 
 /// What a fuzzer calls with its bytes.
@@ -46,6 +46,7 @@ pub const ENTRIES: &[(&str, Entry)] = &[
     ("overlay", overlay),
     ("sockaddr", sockaddr),
     ("stream", stream),
+    ("vde_command", vde_command),
     ("vde_reply", vde_reply),
     ("vde_request", vde_request),
     ("vnl", vnl),

@@ -49,6 +49,14 @@ struct Session {
 }
 
 impl Core {
+    /// A command's answer as text.
+    pub(super) fn answer(&mut self, line: &str) -> Option<String> {
+        match self.command(line) {
+            Outcome::Answer(answer) => Some(text_of(&answer)),
+            Outcome::Nothing | Outcome::Logout | Outcome::Shutdown => None,
+        }
+    }
+
     /// Listens for managers.
     pub(super) fn manage(&mut self, path: PathBuf, permit: Permit) -> Result<(), LinkError> {
         let path = std::path::absolute(&path).unwrap_or(path);

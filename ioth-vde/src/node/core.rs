@@ -87,8 +87,8 @@ pub(super) struct Plugged {
     pub(super) _file: SocketFile,
     pub(super) control: OwnedFd,
     pub(super) data: OwnedFd,
-    /// Its user, where the file of its data socket tells.
-    pub(super) owner: Option<u32>,
+    /// Its user.
+    pub(super) owner: u32,
 }
 
 /// A frame of the batch at hand, and the form in which it leaves.

@@ -193,7 +193,7 @@ impl Core {
         let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
         let data =
             socket(AddressFamily::Unix, SockType::Datagram, flags, None).map_err(|_| "no descriptors")?;
-        let owner = call(&data, &request.address, peer)?;
+        call(&data, &request.address, peer)?;
         let port = self.choose(request.port, peer)?;
         let name = format!("{port:03}.{}", data.as_raw_fd());
         let file =
@@ -210,10 +210,10 @@ impl Core {
         if sent != Ok(reply.len()) {
             return Err("it takes no answer");
         }
-        let user = request.address.is_path().then_some(owner);
-        let socket = Plugged { _file: file, control, data, owner: user };
+        let socket = Plugged { _file: file, control, data, owner: peer.user };
         let key = self.add_endpoint(port, request.description.clone(), Some(socket));
-        self.ports.change(port).current = user;
+        // As upstream, which looks at files, shows it.
+        self.ports.change(port).current = matches!(request.address, Address::Path(_)).then_some(peer.user);
         let description = &self.endpoints[key].description;
         if let Some(mirror) = &mut self.mirror {
             mirror.name(port, description);
@@ -293,16 +293,10 @@ impl Core {
     }
 }
 
-impl Address {
-    fn is_path(&self) -> bool {
-        matches!(self, Address::Path(_))
-    }
-}
-
-/// Connects to a client's data socket: its user.
+/// Connects to a client's data socket.
 ///
 /// Clients name a path for us to write to: it has to be a socket of their own, under its own name.
-fn call(data: &OwnedFd, address: &Address, peer: Peer) -> Result<u32, Refusal> {
+fn call(data: &OwnedFd, address: &Address, peer: Peer) -> Result<(), Refusal> {
     if let Address::Path(path) = address {
         access(path, AccessFlags::R_OK | AccessFlags::W_OK)
             .map_err(|_| "its socket may not be written to")?;
@@ -319,7 +313,7 @@ fn call(data: &OwnedFd, address: &Address, peer: Peer) -> Result<u32, Refusal> {
     {
         return Err("its socket has another name");
     }
-    Ok(peer.user)
+    Ok(())
 }
 
 fn spare() -> Option<OwnedFd> {

@@ -112,7 +112,7 @@ impl Core {
         let lost = Loss::ALL.iter().zip(counters.dropped);
         let there = self.at.get(usize::from(port)).into_iter().flatten();
         let endpoints = there.filter_map(|&key| self.endpoints.get(key)).map(|endpoint| {
-            let owner = endpoint.socket.as_ref().and_then(|socket| socket.owner);
+            let owner = endpoint.socket.as_ref().map(|socket| socket.owner);
             Object(vec![
                 ("id", Number(endpoint_id(endpoint).unsigned_abs().into())),
                 ("host", Bool(endpoint.socket.is_none())),

@@ -14,6 +14,8 @@ use ioth_vde::node::{Config, Node};
 use ioth_vde::{Batch, Frame, LinkError, open};
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, bind, connect, socket};
 
+use proptest::prelude::*;
+
 use crate::{PATIENCE, Plug, Switch, frame, introduce, is_socket, manage, wait_until};
 
 /// A directory of its own for each test.
@@ -598,4 +600,34 @@ fn hostile_managers() {
     a.data.send(&frame(0xff, 1, 60, 1)).unwrap();
     assert_eq!(b.receive(), frame(0xff, 1, 60, 1));
     assert!(a.control.peer_addr().is_ok());
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    /// Numbers of all sizes to all commands that change something: the switch goes on, and agrees with itself.
+    #[test]
+    fn any_commands(
+        commands in proptest::collection::vec(
+            (0..14usize, prop_oneof![-2..20i64, 4090..4100i64, 65_530..65_540i64, any::<i64>()], -2..20i64), 1..40),
+    ) {
+        const WORDS: [&str; 14] = [
+            "port/create", "port/remove", "port/createauto", "port/setvlan", "port/allocatable", "port/setnumports",
+            "port/sethub", "vlan/create", "vlan/remove", "vlan/addport", "vlan/delport", "hash/setsize",
+            "hash/setexpire", "port/resetcounter",
+        ];
+        let dir = scratch();
+        let mut node = Node::open(Config::new(dir.join("sw"))).unwrap();
+        for (word, first, second) in commands {
+            // A table that is shown with more places than memory has is only shown so.
+            let line = format!("{} {first} {second}", WORDS[word]);
+            let answer = node.command(&line).unwrap();
+            prop_assert!(answer.ends_with('\n'), "{line}: {answer}");
+        }
+        let ports = node.command("port/allprint").unwrap().matches("untagged_vlan=").count();
+        let listed = node.command("status/json").unwrap().matches("\"port\":").count();
+        prop_assert_eq!(ports, listed);
+        drop(node);
+        std::fs::remove_dir(&dir).unwrap();
+    }
 }

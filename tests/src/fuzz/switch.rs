@@ -1,6 +1,8 @@
 //! What a VDE switch, or whoever listens in its place, says on the control socket; and its clients to ours.
 
-use ioth_vde::node::{Address, Request, Wanted};
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use ioth_vde::node::{Address, Config, Node, Request, Wanted};
 use ioth_vde::vde;
 
 /// The address of a port's data socket. One that can be read names what the bytes name, and nothing else.
@@ -37,4 +39,32 @@ pub fn vde_request(data: &[u8]) {
         }
         Err(wrong) => assert!(!wrong.to_string().is_empty()),
     }
+}
+
+/// A manager's commands, a line each. Whatever is asked, the answer has the form that clients read, and a switch that has
+/// been configured in any way goes on.
+pub fn vde_command(data: &[u8]) {
+    static COUNT: AtomicU32 = AtomicU32::new(0);
+    let count = COUNT.fetch_add(1, Ordering::Relaxed);
+    let path = std::env::temp_dir().join(format!("ioth-fuzz-{}-{count}", std::process::id()));
+    let mut node = Node::open(Config::new(path)).expect("a directory for the switch");
+    for line in String::from_utf8_lossy(data).lines().take(100) {
+        // The files that it would read are the machine's.
+        if line.trim_start().starts_with("load") {
+            continue;
+        }
+        let Some(answer) = node.command(line) else { continue };
+        let (data, status) = match answer.strip_prefix("0000 DATA END WITH '.'\n") {
+            Some(rest) => rest.rsplit_once(".\n").expect("an end of the data"),
+            None => ("", &answer[..]),
+        };
+        assert!(data.is_empty() || data.ends_with('\n'), "{line}: {answer}");
+        assert!(!data.lines().any(|line| line == "."), "{line}: {answer}");
+        assert!(
+            status.starts_with("1") && status.ends_with('\n') && status.lines().count() == 1,
+            "{line}: {answer}"
+        );
+    }
+    let status = node.command("status/json").expect("an answer");
+    assert!(status.contains("{\"version\":") && status.ends_with("}\n.\n1000 Success\n"), "{status}");
 }
