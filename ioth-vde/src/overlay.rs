@@ -8,7 +8,7 @@
 mod net;
 mod table;
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 
@@ -23,7 +23,7 @@ use crate::udp::is_away;
 use crate::wire::{Descriptor, Halt, Trouble, Wire, send_trouble};
 use crate::{Batch, Frame, Properties, sys};
 
-pub(crate) use net::{Group, any, bind, family, group, interface, number, socket};
+pub(crate) use net::{Group, Probe, any, bind, family, group, interface, number, socket};
 pub(crate) use table::Table;
 
 /// Length of the header before each frame.
@@ -89,8 +89,8 @@ pub(crate) struct Overlay {
     pub(crate) own: SocketAddr,
     pub(crate) table: Mutex<Table>,
     pub(crate) properties: Properties,
-    /// Our address as the group hears it, once it was heard.
-    pub(crate) echo: Mutex<Option<IpAddr>>,
+    /// What tells which addresses the host has.
+    pub(crate) probe: Probe,
 }
 
 impl Overlay {
@@ -106,11 +106,8 @@ impl Overlay {
         if self.kind == Kind::Vxlan {
             return false;
         }
-        let mut echo = self.echo.lock();
-        if *echo != Some(sender.ip()) && crate::udp::is_local(sender.ip()) {
-            *echo = Some(sender.ip());
-        }
-        *echo == Some(sender.ip())
+        // A host with nothing but its loopback interface sends to a group from no address.
+        sender.ip().is_unspecified() || self.probe.is_local(sender.ip())
     }
 
     fn take(&self, datagram: &mut Frame, sender: SocketAddr, tally: &Tally) -> bool {

@@ -3,7 +3,7 @@
 //! ```text
 //!   tap://t0                      the interface t0; made if it is not there, which takes CAP_NET_ADMIN
 //!   tap://                        a new one, which the kernel names
-//!   tap://t0[gso=0]               no super-frames either way; gso=BYTES: of that size at most (65535)
+//!   tap://t0[gso=0]               no super-frames either way; gso=BYTES: ours have that size at most (65535)
 //!   tap://t0[checksum]            checksums are computed, rather than left to the kernel
 //! ```
 //! Without privileges, root makes the interface once: `ip tuntap add t0 mode tap user NAME`. Up and with addresses it is made as
@@ -82,6 +82,9 @@ fn refusal(name: &str, errno: Errno) -> String {
             " (another program has it, and it has one queue only: see multi_queue in ip-tuntap(8))".into()
         }
         Errno::EINVAL => " (there is an interface of that name that is no TAP)".into(),
+        Errno::ENOTTY | Errno::ENOTSUP => {
+            format!(" ({DEVICE} is something else; as root: mknod -m 666 {DEVICE} c 10 200)")
+        }
         _ => String::new(),
     };
     format!("getting the interface{why}")
@@ -92,6 +95,8 @@ fn refusal(name: &str, errno: Errno) -> String {
 struct Tap {
     fd: Arc<OwnedFd>,
     properties: Properties,
+    /// The kernel sends super-frames, of any size.
+    super_frames: bool,
 }
 
 impl Tap {
@@ -121,12 +126,12 @@ impl Tap {
             }
         }
         let gso_max = if super_frames { gso_max } else { 0 };
-        Ok(Tap { fd: Arc::new(fd), properties: Properties { mtu, gso_max, trusted: offload } })
+        Ok(Tap { fd: Arc::new(fd), properties: Properties { mtu, gso_max, trusted: offload }, super_frames })
     }
 
-    /// Room for the longest frame that may come.
-    fn frame_max(&self) -> usize {
-        self.properties.mtu.max(self.properties.gso_max) + OVERHEAD
+    /// Room for more than the longest frame that may come: the kernel cuts without a word.
+    fn room(&self) -> usize {
+        if self.super_frames { Frame::MAX } else { (self.properties.mtu + OVERHEAD + 1).min(Frame::MAX) }
     }
 }
 
@@ -161,15 +166,15 @@ impl Wire for Tap {
     }
 
     fn receive(&self, _: usize, room: usize, batch: &mut Batch, tally: &Tally) -> Result<bool, Halt> {
-        let frame_max = self.frame_max().min(Frame::MAX);
+        let longest = self.room();
         let mut scratch = None;
         for _ in 0..room {
-            let mut frame = scratch.take().unwrap_or_else(|| Frame::new(frame_max));
+            let mut frame = scratch.take().unwrap_or_else(|| Frame::new(longest));
             let mut header = [0; vnet::LEN];
             match readv(&self.fd, &mut [IoSliceMut::new(&mut header), IoSliceMut::new(&mut frame)]) {
                 Ok(len) => {
                     let len = len.saturating_sub(vnet::LEN);
-                    if len < HEADER {
+                    if len < HEADER || len >= longest {
                         tally.received_bad_length(1);
                         scratch = Some(frame);
                         continue;

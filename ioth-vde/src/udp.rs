@@ -8,7 +8,7 @@
 //! Frames are taken from whoever sends them to the port, as upstream does; nothing is encrypted or authenticated. `mtu=`
 //! (1500) is the largest IP packet of the network; longer datagrams than the real one carries travel in pieces.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::sync::Arc;
 
@@ -146,11 +146,6 @@ pub(crate) fn is_away(errno: Errno) -> bool {
         errno,
         Errno::EINTR | Errno::EAGAIN | Errno::ENOBUFS | Errno::ENOMEM | Errno::EMSGSIZE | Errno::EBADF
     )
-}
-
-/// Whether the host has this address.
-pub(crate) fn is_local(address: IpAddr) -> bool {
-    std::net::UdpSocket::bind((address, 0)).is_ok()
 }
 
 #[cfg(test)]

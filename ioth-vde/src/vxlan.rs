@@ -27,7 +27,7 @@ use ioth_core::Errno;
 use nix::sys::socket::{setsockopt, sockopt};
 use parking_lot::Mutex;
 
-use crate::overlay::{self, Group, Kind, Overlay, VNI_MAX};
+use crate::overlay::{self, Group, Kind, Overlay, Probe, VNI_MAX};
 use crate::schemes::Spec;
 use crate::vnl::Keys;
 use crate::vxvde::{JOINING, local, table};
@@ -90,7 +90,7 @@ pub(crate) fn open(spec: &Spec<'_>) -> Result<Arc<dyn Link>, LinkError> {
         own,
         table: Mutex::new(table),
         properties,
-        echo: Mutex::new(None),
+        probe: Probe::new(to).map_err(|errno| failed("making a socket", errno))?,
     };
     Ok(Arc::new(Port::new(spec.vnl, overlay)))
 }

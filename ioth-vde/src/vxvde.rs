@@ -30,7 +30,7 @@ use nix::sys::socket::{setsockopt, sockopt};
 use parking_lot::Mutex;
 
 use crate::datagram::{self, MTU};
-use crate::overlay::{self, Group, Kind, Overlay, Table, VNI_MAX};
+use crate::overlay::{self, Group, Kind, Overlay, Probe, Table, VNI_MAX};
 use crate::schemes::Spec;
 use crate::vnl::{Keys, Params};
 use crate::wire::Port;
@@ -86,7 +86,7 @@ pub(crate) fn open(spec: &Spec<'_>) -> Result<Arc<dyn Link>, LinkError> {
         own,
         table: Mutex::new(table),
         properties,
-        echo: Mutex::new(None),
+        probe: Probe::new(to).map_err(|errno| failed("making a socket", errno))?,
     };
     Ok(Arc::new(Port::new(spec.vnl, overlay)))
 }

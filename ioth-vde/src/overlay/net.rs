@@ -5,6 +5,7 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
 use ioth_core::Errno;
 use nix::sys::socket::{SockFlag, SockType, SockaddrStorage, getsockname, setsockopt, sockopt};
+use parking_lot::Mutex;
 
 use crate::datagram::BUFFER;
 use crate::udp::{self, resolve};
@@ -137,10 +138,47 @@ pub(crate) fn bind(fd: &OwnedFd, to: SocketAddr, join: Option<&Group>) -> Result
             }
         }
     }
+    address(fd)
+}
+
+/// The address that a socket has.
+fn address(fd: &OwnedFd) -> Result<SocketAddr, Errno> {
     let own: SockaddrStorage = getsockname(fd.as_raw_fd())?;
     let v4 = own.as_sockaddr_in().map(|own| SocketAddr::new(own.ip().into(), own.port()));
     let v6 = own.as_sockaddr_in6().map(|own| SocketAddr::new(own.ip().into(), own.port()));
     v4.or(v6).ok_or(Errno::EAFNOSUPPORT)
+}
+
+/// Knows the host's addresses: those of the network namespace where it was made, wherever it is asked.
+#[derive(Debug)]
+pub(crate) struct Probe {
+    fd: OwnedFd,
+    /// The last one that was local, which is the one that is asked for nearly always.
+    last: Mutex<Option<IpAddr>>,
+}
+
+impl Probe {
+    /// For addresses of this one's family.
+    pub(crate) fn new(like: SocketAddr) -> Result<Self, Errno> {
+        let fd =
+            nix::sys::socket::socket(udp::family(&like), SockType::Datagram, SockFlag::SOCK_CLOEXEC, None)?;
+        Ok(Probe { fd, last: Mutex::new(None) })
+    }
+
+    /// Whether the host has this address: who talks to oneself does it from the same address. Nothing is sent.
+    pub(crate) fn is_local(&self, ip: IpAddr) -> bool {
+        let mut last = self.last.lock();
+        if *last != Some(ip) {
+            // Any port will do. A socket that is connected may keep the address that it had for that.
+            let to = SockaddrStorage::from(SocketAddr::new(ip, 9));
+            let _ = sys::disconnect(self.fd.as_fd());
+            let connected = nix::sys::socket::connect(self.fd.as_raw_fd(), &to).is_ok();
+            if connected && address(&self.fd).is_ok_and(|own| own.ip() == ip) {
+                *last = Some(ip);
+            }
+        }
+        *last == Some(ip)
+    }
 }
 
 /// The address that stands for any of the host's.

@@ -31,6 +31,19 @@ fn headers() {
 }
 
 #[test]
+fn which_addresses_are_the_hosts() {
+    for (own, other) in [("127.0.0.1", "192.0.2.1"), ("::1", "2001:db8::1")] {
+        let (own, other) = (own.parse().unwrap(), other.parse().unwrap());
+        let probe = Probe::new(SocketAddr::new(own, 0)).unwrap();
+        for _ in 0..2 {
+            assert!(probe.is_local(own) && !probe.is_local(other));
+        }
+        // Of the other family none is.
+        assert!(!probe.is_local(if own.is_ipv4() { "::1" } else { "10.0.0.1" }.parse().unwrap()));
+    }
+}
+
+#[test]
 fn the_table_learns_and_forgets() {
     let mut table = Table::new(4, 100);
     let macs = [0x0200_0000_0001, 0x0200_0000_0002];

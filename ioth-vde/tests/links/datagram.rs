@@ -121,3 +121,21 @@ fn only_sockets_with_messages_are_taken() {
     // What was refused stays where it is.
     assert!(file.metadata().is_ok());
 }
+
+#[test]
+fn a_link_has_one_receiver_and_one_life() {
+    let [near, far] = pair(SockType::SeqPacket);
+    let plug = Plug::new(&format!("seqpacket://{}", near.into_raw_fd()));
+    assert_eq!(plug.link.attach(plug.seen.clone()).unwrap_err().errno(), Errno::EISCONN);
+    plug.link.detach();
+    plug.link.detach();
+    assert_eq!(plug.link.attach(plug.seen.clone()), Err(LinkError::Detached));
+    let mut batch = [ioth_vde::Frame::copy_of(&frame(2, 1, 60, 0))].into();
+    assert_eq!(plug.link.send(&mut batch), Err(LinkError::Detached));
+    assert!(batch.is_empty());
+    assert_eq!(plug.link.counters().tx_down, 1);
+    // Nothing is told of what comes now, not even the end.
+    send(far.as_raw_fd(), &frame(1, 2, 60, 0), MsgFlags::MSG_NOSIGNAL).unwrap();
+    drop(far);
+    assert_eq!(plug.link.counters().rx_frames, 0);
+}

@@ -195,6 +195,69 @@ fn vxvde() {
     });
 }
 
+/// A frame between two numbered stations.
+fn frame(to: u8, from: u8) -> Vec<u8> {
+    let mut frame = vec![0; 60];
+    frame[..14].copy_from_slice(&[2, 0, 0, 0, 0, to, 2, 0, 0, 0, 0, from, 0x88, 0xb5]);
+    frame
+}
+
+#[test]
+fn who_leaves_a_group_says_so_and_is_forgotten() {
+    const HEADER: [u8; 8] = [8, 0, 0, 0, 0, 0, 3, 0];
+    wired(|[here, there, _]| {
+        let bound = |address: &str| {
+            let socket = std_net::UdpSocket::bind(address).unwrap();
+            socket.set_read_timeout(Some(PATIENCE)).unwrap();
+            socket
+        };
+        let (group, station) = there.run(|| {
+            let group = bound("0.0.0.0:14789");
+            group.join_multicast_v4(&"239.0.0.1".parse().unwrap(), &"10.77.0.2".parse().unwrap()).unwrap();
+            (group, bound("10.77.0.2:0"))
+        });
+        let link = here.run(|| ioth_vde::open("vxvde:///if=wire/vni=3").unwrap());
+        let seen = std::sync::Arc::new(Count::default());
+        link.attach(seen.clone()).unwrap();
+        let send = || link.send(&mut [ioth_vde::Frame::copy_of(&frame(2, 1))].into()).unwrap();
+        let mut buffer = [0; 100];
+        let mut receive = |socket: &std_net::UdpSocket| {
+            let (len, from) = socket.recv_from(&mut buffer).unwrap();
+            (buffer[..len].to_vec(), from)
+        };
+        // Nobody knows where station 2 is.
+        send();
+        let (datagram, end) = receive(&group);
+        assert_eq!(datagram, [&HEADER[..], &frame(2, 1)].concat());
+        station.send_to(&[&HEADER[..], &frame(1, 2)].concat(), end).unwrap();
+        wait_until("a frame of station 2", || seen.0.load(std::sync::atomic::Ordering::Relaxed) == 1);
+        send();
+        assert_eq!(receive(&station).0, [&HEADER[..], &frame(2, 1)].concat());
+        // It leaves; a frame of another one tells that this was read.
+        station.send_to(&HEADER, end).unwrap();
+        station.send_to(&[&HEADER[..], &frame(1, 3)].concat(), end).unwrap();
+        wait_until("a frame of station 3", || seen.0.load(std::sync::atomic::Ordering::Relaxed) == 2);
+        send();
+        assert_eq!(receive(&group).0, [&HEADER[..], &frame(2, 1)].concat());
+        link.detach();
+        assert_eq!(receive(&group), (HEADER.to_vec(), end));
+    });
+}
+
+/// Counts frames.
+#[derive(Debug, Default)]
+struct Count(std::sync::atomic::AtomicUsize);
+
+impl ioth_vde::Receiver for Count {
+    fn receive(&self, frames: &mut ioth_vde::Batch) {
+        self.0.fetch_add(frames.drain(..).count(), std::sync::atomic::Ordering::Relaxed);
+    }
+
+    fn writable(&self) {}
+
+    fn down(&self, _: ioth_vde::LinkError) {}
+}
+
 #[test]
 fn vxlan_with_the_kernels_device() {
     wired(|[here, there, _]| {
@@ -317,5 +380,36 @@ fn inherited_socket() {
             Kernel::address("tap0");
         });
         they_talk(kernel, &node);
+    });
+}
+
+/// Says that the test runs again, without capabilities.
+const POWERLESS: &str = "IOTH_TEST_POWERLESS";
+
+#[test]
+fn tap_without_privileges() {
+    if std::env::var_os(POWERLESS).is_some() {
+        let node = Stack::new(&format!("stack=smoltcp,vnl=tap://mine,ip={NODE4}/24")).unwrap();
+        drop(node);
+        let error = ioth_vde::open("tap://new").unwrap_err();
+        assert_eq!(error.errno(), ioth_core::Errno::EPERM);
+        assert!(error.to_string().contains("ip tuntap add new mode tap user NAME"), "{error}");
+        let error = ioth_vde::open("tap://lo").unwrap_err();
+        assert!(error.to_string().contains("no TAP"), "{error}");
+        return;
+    }
+    with_kernel(|kernel| {
+        kernel.run(|| ip("tuntap add mine mode tap user 0"));
+        let run = kernel.run(|| {
+            Command::new("setpriv")
+                .args(["--inh-caps=-all", "--bounding-set=-all", "--"])
+                .arg(std::env::current_exe().unwrap())
+                .args(["--exact", "links::tap_without_privileges", "--nocapture"])
+                .env(POWERLESS, "1")
+                .output()
+                .unwrap_or_else(|error| panic!("setpriv: {error}; needed: apt-get install util-linux"))
+        });
+        let text = String::from_utf8_lossy(&run.stdout) + String::from_utf8_lossy(&run.stderr);
+        assert!(run.status.success() && text.contains("1 passed"), "{text}");
     });
 }
