@@ -444,6 +444,10 @@ fn on_remains(remains: &Remains, request: &Request) -> Outcome {
             let error = remains.error.map_or(0, |error| error as i32).to_ne_bytes();
             Outcome::with(Ok((error.len() as i32, error.to_vec())))
         }
+        Op::GetOption => {
+            let value = remains.options.as_ref().and_then(|options| options.value(args[0], args[1]));
+            Outcome::with(value.map(|value| (4, value.to_ne_bytes().to_vec())).ok_or(Errno::EINVAL))
+        }
         Op::SetOption | Op::Waiting => Outcome::from(Ok(0)),
         Op::Connect => Outcome::from(Err(Errno::EISCONN)),
         Op::Send => Outcome::from(Err(Errno::EPIPE)),

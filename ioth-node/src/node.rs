@@ -15,7 +15,7 @@ use crate::control::Control;
 use crate::lease::Leases;
 use crate::lookup::Desk;
 use crate::names::{Files, Names};
-use crate::session::Session;
+use crate::session::{Lasting, Session};
 use crate::{ServeError, Setup};
 
 /// Bytes that move at once between a pair and a socket; larger than the largest datagram with its head.
@@ -69,6 +69,8 @@ struct Life {
 pub(crate) struct Remains {
     pub(crate) local: Option<SockAddr>,
     pub(crate) error: Option<Errno>,
+    /// Of a connection.
+    pub(crate) options: Option<Lasting>,
 }
 
 impl Node {

@@ -114,6 +114,11 @@ pub(crate) fn events(end: BorrowedFd<'_>, interest: Events) -> Events {
     sys::poll(end, interest)
 }
 
+/// Whether the user's last descriptor was closed with something unread; asked once.
+pub(crate) fn is_unread(end: BorrowedFd<'_>) -> bool {
+    getsockopt(&end, sockopt::SocketError) == Ok(Errno::ECONNRESET as i32)
+}
+
 /// Whether the user can neither read nor write any more: usually since the last descriptor was closed.
 pub(crate) fn is_hung_up(end: &OwnedFd) -> bool {
     events(end.as_fd(), Events::empty()).contains(Events::HUP)

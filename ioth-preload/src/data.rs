@@ -131,13 +131,12 @@ pub(crate) fn sendto(
     send(fd, &name, &outgoing, flags)
 }
 
-/// A stream that is shut: the writer's signal, unless it asked for none.
+/// A stream that is shut: the error that is why, or the writer's signal, unless it asked for none.
 fn broken_pipe(fd: c_int, flags: c_int) -> Errno {
-    let is_datagram = end::of(fd).is_some_and(|name| !name.is_stream());
-    if flags & libc::MSG_NOSIGNAL == 0 && !is_datagram {
-        raw::raise_sigpipe();
+    match end::of(fd) {
+        Some(name) if !name.is_stream() => Errno::PIPE,
+        _ => stream::broken_pipe(fd, flags),
     }
-    Errno::PIPE
 }
 
 fn send(fd: c_int, name: &EndName, outgoing: &Outgoing, flags: c_int) -> Result<isize> {
@@ -223,8 +222,10 @@ pub(crate) fn recvfrom(
         match raw::receive_native(fd, room, len, flags) {
             // The end of a stream, an empty message, or an error that waits.
             Ok(0) if len > 0 => {
-                if let Some(name) = end::of(fd).filter(|name| !name.is_stream()) {
-                    message::check_error(fd, &name)?;
+                match end::of(fd) {
+                    Some(name) if name.is_stream() => stream::check_end(fd)?,
+                    Some(_) => message::check_error(fd)?,
+                    None => {}
                 }
                 return Ok(0);
             }
@@ -252,8 +253,8 @@ fn receive(fd: c_int, name: &EndName, incoming: &Incoming, flags: c_int) -> Resu
     match (name.is_stream(), incoming.data.is_large()) {
         (true, false) => stream::receive::<SMALL>(fd, incoming, flags),
         (true, true) => stream::receive::<LARGE>(fd, incoming, flags),
-        (false, false) => message::receive::<SMALL>(fd, name, incoming, flags),
-        (false, true) => message::receive::<LARGE>(fd, name, incoming, flags),
+        (false, false) => message::receive::<SMALL>(fd, incoming, flags),
+        (false, true) => message::receive::<LARGE>(fd, incoming, flags),
     }
 }
 

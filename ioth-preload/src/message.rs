@@ -81,36 +81,25 @@ fn request<const N: usize>(fd: c_int, outgoing: &Outgoing, len: usize, flags: c_
 }
 
 /// recvmsg(2)
-pub(crate) fn receive<const N: usize>(
-    fd: c_int,
-    name: &EndName,
-    incoming: &Incoming,
-    flags: c_int,
-) -> Result<Got> {
+pub(crate) fn receive<const N: usize>(fd: c_int, incoming: &Incoming, flags: c_int) -> Result<Got> {
     if flags & libc::MSG_ERRQUEUE != 0 {
         return kept_error::<N>(fd, incoming, flags);
     }
     // Datagram sockets do not look at MSG_OOB; the whole length is always of interest.
     let pair_flags = flags & (libc::MSG_DONTWAIT | libc::MSG_PEEK) | libc::MSG_TRUNC;
     match end::state(fd) {
-        State::Connected => bare::<N>(fd, name, incoming, flags, pair_flags),
+        State::Connected => bare::<N>(fd, incoming, flags, pair_flags),
         _ => headed::<N>(fd, incoming, flags, pair_flags),
     }
 }
 
 /// A message of a connected socket.
-fn bare<const N: usize>(
-    fd: c_int,
-    name: &EndName,
-    incoming: &Incoming,
-    flags: c_int,
-    pair_flags: c_int,
-) -> Result<Got> {
+fn bare<const N: usize>(fd: c_int, incoming: &Incoming, flags: c_int, pair_flags: c_int) -> Result<Got> {
     let mut pieces = Pieces::<Inward, N>::new();
     let room = incoming.data.add(&mut pieces)?;
     let received = raw::receive(fd, &mut [], &mut pieces, false, pair_flags)?;
     if received.len == 0 {
-        check_error(fd, name)?;
+        check_error(fd)?;
     }
     let mut got = got(received.len, room, flags);
     if incoming.wants_name {
@@ -121,7 +110,7 @@ fn bare<const N: usize>(
 }
 
 /// Fails with the socket's pending error, which an empty message may stand for.
-pub(crate) fn check_error(fd: c_int, _: &EndName) -> Result<()> {
+pub(crate) fn check_error(fd: c_int) -> Result<()> {
     match options::number(fd, libc::SOL_SOCKET, libc::SO_ERROR) {
         // A node that has gone has no errors; what it sent before is still there.
         Ok(0) | Err(_) => Ok(()),

@@ -9,7 +9,7 @@ use crate::data::{Got, Incoming, Outgoing};
 use crate::errno::{Errno, Result};
 use crate::sys::pieces::{Inward, Outward, Pieces};
 use crate::sys::raw;
-use crate::{end, options};
+use crate::{end, message, options};
 
 /// sendmsg(2). TCP looks neither at the name nor at ancillary data that is none of its own.
 pub(crate) fn send<const N: usize>(fd: c_int, outgoing: &Outgoing, flags: c_int) -> Result<usize> {
@@ -27,10 +27,31 @@ pub(crate) fn send<const N: usize>(fd: c_int, outgoing: &Outgoing, flags: c_int)
         Ok(false) => Err(Errno::PIPE),
         Err(errno) => Err(errno),
     };
-    if sent == Err(Errno::PIPE) && flags & libc::MSG_NOSIGNAL == 0 {
+    match sent {
+        Err(Errno::PIPE) => Err(broken_pipe(fd, flags)),
+        sent => sent,
+    }
+}
+
+/// Nothing can be sent any more: the error that is why, once, without a signal; else the writer's signal, unless it asked for
+/// none.
+pub(crate) fn broken_pipe(fd: c_int, flags: c_int) -> Errno {
+    if let Err(errno) = message::check_error(fd) {
+        return errno;
+    }
+    if flags & libc::MSG_NOSIGNAL == 0 {
         raw::raise_sigpipe();
     }
-    sent
+    Errno::PIPE
+}
+
+/// Nothing comes any more: fails once if an error is why. The node has taken its end away then, which it has not where the peer
+/// has but sent its last byte: that costs no request.
+pub(crate) fn check_end(fd: c_int) -> Result<()> {
+    match raw::poll(fd, 0, Some(0))? {
+        0 => Ok(()),
+        _ => message::check_error(fd),
+    }
 }
 
 /// Whether there is, or was, a connection. One that is being made is waited for, unless the descriptor or the flags say
@@ -104,6 +125,9 @@ fn move_in<const N: usize>(fd: c_int, incoming: &Incoming, flags: c_int) -> Resu
         return discard(fd, len, flags & !libc::MSG_TRUNC).map(|len| Got::new(len, 0));
     }
     let received = raw::receive(fd, &mut [], &mut pieces, false, flags)?;
+    if received.len == 0 && len > 0 {
+        check_end(fd)?;
+    }
     Ok(Got::new(received.len, received.flags))
 }
 

@@ -1,10 +1,11 @@
 //! Listeners: connections go to the program one by one, behind each other in the pair.
 
+use std::collections::VecDeque;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
-use ioth::{Errno, Events, SockAddr, Socket};
-use ioth_node_proto::{EndName, Head, HeadKind};
+use ioth::{Errno, Events, SockAddr};
+use ioth_node_proto::{Head, HeadKind};
 
 use super::{Session, Turn};
 use crate::node::Node;
@@ -15,25 +16,30 @@ use crate::pair;
 pub(super) struct Listener {
     /// A connection that did not fit.
     kept: Option<(OwnedFd, SockAddr)>,
+    /// The last connections: what the program has not accepted is among them.
+    latest: VecDeque<Weak<Session>>,
 }
+
+/// More connections than a listener's pair has room for, with the one that did not fit.
+const LATEST: usize = 8;
 
 impl Listener {
     /// Hands over one connection.
-    pub(super) fn turn(
-        &mut self,
-        node: &Arc<Node>,
-        name: &EndName,
-        socket: &dyn Socket,
-        end: BorrowedFd<'_>,
-    ) -> Turn {
+    pub(super) fn turn(&mut self, node: &Arc<Node>, of: &Session, end: BorrowedFd<'_>) -> Turn {
         let (user, peer) = match self.kept.take() {
             Some(kept) => kept,
             // Only when there is room: the backlog is the stack's, and stays there.
             None if !pair::events(end, Events::OUT).contains(Events::OUT) => {
                 return Turn::Wait { end: Events::OUT, socket: None };
             }
-            None => match accept(node, name, socket) {
-                Ok(accepted) => accepted,
+            None => match accept(node, of) {
+                Ok((user, peer, session)) => {
+                    if self.latest.len() == LATEST {
+                        self.latest.pop_front();
+                    }
+                    self.latest.push_back(session);
+                    (user, peer)
+                }
                 Err(Errno::EAGAIN) => return Turn::Wait { end: Events::empty(), socket: Some(Events::IN) },
                 // That connection is lost; the next may be better.
                 Err(Errno::ECONNABORTED) => return Turn::Again,
@@ -48,16 +54,32 @@ impl Listener {
                 self.kept = Some((user, peer));
                 Turn::Wait { end: Events::OUT, socket: None }
             }
-            // The program has gone: the hang-up comes.
-            Err(_) => Turn::Wait { end: Events::empty(), socket: None },
+            // The program has gone: the hang-up comes, and finds one that nobody accepted.
+            Err(_) => {
+                self.kept = Some((user, peer));
+                Turn::Wait { end: Events::empty(), socket: None }
+            }
+        }
+    }
+
+    /// The program has closed its last descriptor. Connections that nobody accepted are closed by that, and shall be reset. Which
+    /// ones these are, is not known: only that there are some, and that of them no byte has gone either way.
+    pub(super) fn end(&mut self, end: BorrowedFd<'_>) {
+        if pair::is_unread(end) || self.kept.is_some() {
+            for session in self.latest.iter().filter_map(Weak::upgrade) {
+                session.was_not_accepted();
+            }
         }
     }
 }
 
-fn accept(node: &Arc<Node>, name: &EndName, socket: &dyn Socket) -> Result<(OwnedFd, SockAddr), Errno> {
-    let (accepted, peer) = socket.accept()?;
+type Accepted = (OwnedFd, SockAddr, Weak<Session>);
+
+fn accept(node: &Arc<Node>, of: &Session) -> Result<Accepted, Errno> {
+    let (accepted, peer) = of.socket.accept()?;
     accepted.set_nonblocking(true)?;
+    let name = of.name;
     let name = node.name(name.domain.into(), name.kind.into(), name.protocol.into());
-    let (_, user) = Session::begin_connected(node, accepted, name)?;
-    Ok((user, peer))
+    let (session, user) = Session::begin_connected(node, accepted, name, of)?;
+    Ok((user, peer, Arc::downgrade(&session)))
 }

@@ -1,5 +1,6 @@
 //! A session: a socket of the stack and the node's end of its pair.
 
+mod lasting;
 mod listener;
 mod message;
 mod stream;
@@ -18,6 +19,7 @@ use crate::control::Conversation;
 use crate::node::{Node, Remains};
 use crate::pair;
 
+pub(crate) use lasting::Lasting;
 use listener::Listener;
 use message::Messages;
 use stream::{Connecting, Stream};
@@ -38,6 +40,10 @@ pub(crate) struct Session {
     waker: Waker,
     /// Whether a turn is due.
     queued: AtomicBool,
+    /// Of a connection that was accepted from the stack.
+    listener: Weak<Session>,
+    /// It may be a connection that nobody accepted before the listener was closed.
+    unaccepted: AtomicBool,
     inner: Mutex<Inner>,
 }
 
@@ -91,7 +97,7 @@ impl Session {
         name: EndName,
     ) -> Result<(Arc<Session>, OwnedFd)> {
         let role = if name.is_stream() { Role::Idle } else { Role::Messages(Messages::default()) };
-        Session::begin_as(node, socket, name, role)
+        Session::begin_as(node, socket, name, role, Weak::new())
     }
 
     /// Makes a session of a connection that was accepted.
@@ -99,8 +105,10 @@ impl Session {
         node: &Arc<Node>,
         socket: Arc<dyn Socket>,
         name: EndName,
+        listener: &Session,
     ) -> Result<(Arc<Session>, OwnedFd)> {
-        let (session, user) = Session::begin_as(node, socket, name, Role::Stream(Stream::default()))?;
+        let (role, listener) = (Role::Stream(Stream::default()), listener.me.clone());
+        let (session, user) = Session::begin_as(node, socket, name, role, listener)?;
         pair::set_state(user.as_fd(), State::Connected)?;
         Ok((session, user))
     }
@@ -110,6 +118,7 @@ impl Session {
         socket: Arc<dyn Socket>,
         name: EndName,
         role: Role,
+        listener: Weak<Session>,
     ) -> Result<(Arc<Session>, OwnedFd)> {
         let (end, user) = pair::make(&name)?;
         let session = Arc::new_cyclic(|me| Session {
@@ -119,6 +128,8 @@ impl Session {
             me: me.clone(),
             waker: Waker::from(Arc::new(Turner(me.clone()))),
             queued: AtomicBool::new(false),
+            listener,
+            unaccepted: AtomicBool::new(false),
             inner: Mutex::new(Inner { end: None, watch: None, role, error: None }),
         });
         let registration = Reactor::global()
@@ -164,10 +175,19 @@ impl Session {
                     }
                     None => Turn::Wait { end: Events::empty(), socket: Some(Events::OUT) },
                 },
-                Role::Stream(stream) => stream.turn(&*self.socket, end, hung, error),
-                Role::Listener(_) if hung => Turn::Over { reset: false },
+                Role::Stream(stream) => match stream.turn(&*self.socket, end, hung, error) {
+                    // As Linux does with what waits in a listener's queue.
+                    Turn::Over { reset: false } if stream.is_untouched() && self.is_unaccepted() => {
+                        Turn::Over { reset: true }
+                    }
+                    turn => turn,
+                },
+                Role::Listener(listener) if hung => {
+                    listener.end(end.as_fd());
+                    Turn::Over { reset: false }
+                }
                 Role::Listener(listener) => match self.node.upgrade() {
-                    Some(node) => listener.turn(&node, &self.name, &*self.socket, end.as_fd()),
+                    Some(node) => listener.turn(&node, self, end.as_fd()),
                     None => Turn::Over { reset: false },
                 },
                 Role::Messages(messages) => messages.turn(&*self.socket, end.as_fd(), hung, error),
@@ -193,6 +213,30 @@ impl Session {
         None
     }
 
+    /// The listener was closed with connections that nobody accepted, of which this may be one.
+    fn was_not_accepted(&self) {
+        self.unaccepted.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether it is one of those.
+    fn is_unaccepted(&self) -> bool {
+        if let Some(listener) = self.listener.upgrade() {
+            listener.check_closed();
+        }
+        self.unaccepted.load(Ordering::Relaxed)
+    }
+
+    /// Finds out whether a listener was closed, of which it may not have been told yet.
+    fn check_closed(&self) {
+        // Who has it is in its turn, and finds out as well.
+        let Some(mut inner) = self.inner.try_lock() else { return };
+        if let Inner { end: Some(end), role: Role::Listener(listener), .. } = &mut *inner
+            && pair::is_hung_up(end)
+        {
+            listener.end(end.as_fd());
+        }
+    }
+
     /// Whether something holds at the socket; if not, a turn comes when it does.
     fn is_ready(&self, interest: Events) -> bool {
         matches!(self.socket.poll_ready(interest, &self.waker), Poll::Ready(_))
@@ -200,7 +244,8 @@ impl Session {
 
     /// Ends the socket; the pair ends when `inner` has let go of it.
     fn finish(&self, inner: &mut Inner, reset: bool) -> Remains {
-        let remains = Remains { local: self.socket.local_addr().ok(), error: inner.error.take() };
+        let options = matches!(inner.role, Role::Stream(_)).then(|| Lasting::of(&*self.socket));
+        let remains = Remains { local: self.socket.local_addr().ok(), error: inner.error.take(), options };
         if reset {
             // SO_LINGER of no time: close(2) resets the connection, as it does on Linux when data was not read.
             let linger = [1i32.to_ne_bytes(), 0i32.to_ne_bytes()].concat();

@@ -112,6 +112,8 @@ struct Up {
     /// Read from the pair, not yet taken by the stack; from `sent` on.
     kept: Vec<u8>,
     sent: usize,
+    /// Something came at some time.
+    any: bool,
     over: bool,
 }
 
@@ -120,6 +122,8 @@ struct Up {
 struct Down {
     kept: Vec<u8>,
     sent: usize,
+    /// Something went at some time.
+    any: bool,
     over: bool,
     /// Nobody reads any more: what comes is acknowledged and thrown away, as after SHUT_RD.
     deaf: bool,
@@ -204,6 +208,11 @@ impl Stream {
         Turn::Wait { end: wait.0, socket: (listens || !wait.1.is_empty()).then_some(wait.1) }
     }
 
+    /// Whether no byte has gone through the pair.
+    pub(super) fn is_untouched(&self) -> bool {
+        !self.up.any && !self.down.any
+    }
+
     /// The program has closed its last descriptor, and all that it wrote is with the stack.
     fn closed(&self) -> Turn {
         // RFC 2525 §2.17: data that was acknowledged and is never read is a reason to reset. What the stack holds
@@ -234,6 +243,7 @@ impl Up {
                 Err(Errno::EAGAIN) => return Moved::EndWaits,
                 Err(_) => return Moved::Abandoned,
             };
+            self.any = true;
             let sent = match send(socket, &buffer[..len]) {
                 Ok(sent) => sent,
                 Err(Errno::EAGAIN) => 0,
@@ -278,7 +288,10 @@ impl Down {
                 return Moved::Some;
             }
             let sent = match pair::put(end, &[&buffer[..len]]) {
-                Ok(sent) => sent,
+                Ok(sent) => {
+                    self.any = true;
+                    sent
+                }
                 Err(Errno::EAGAIN) => 0,
                 Err(Errno::ECONNRESET) => return Moved::Abandoned,
                 Err(_) => {

@@ -96,6 +96,8 @@ pub(crate) struct Options {
     pub(crate) keep_alive: bool,
     /// SO_OOBINLINE: told back, and nothing else, for urgent data is always in line.
     pub(crate) urgent_inline: bool,
+    /// SO_PRIORITY: told back, and nothing else, for links have one queue.
+    pub(crate) priority: i32,
     /// SO_LINGER's seconds, when it is on.
     pub(crate) linger: Option<u32>,
     /// tcp(7)
@@ -157,6 +159,7 @@ impl Default for Options {
             broadcast: false,
             keep_alive: false,
             urgent_inline: false,
+            priority: 0,
             linger: None,
             tcp: TcpOptions::default(),
             v6_only: false,

@@ -1,6 +1,6 @@
 //! Servers and their clients, each on a node of its own, over a switch.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use nix::sys::signal::Signal;
 use nix::unistd::{User, chown, geteuid};
@@ -51,6 +51,16 @@ impl<'a> Network<'a> {
 fn assert_same(world: &World, from: &str, to: &str) {
     let read = |name: &str| std::fs::read(world.path(name)).unwrap_or_else(|error| panic!("{name}: {error}"));
     assert!(read(from) == read(to), "{to} is not {from}");
+}
+
+/// What the kernel passes as well.
+#[test]
+fn connections_end_as_they_do_on_the_kernel() {
+    in_world(|world| {
+        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/run/ends.py");
+        world.run_on("stack=smoltcp", "/usr/bin/python3").arg(script).finish().succeeded();
+        world.wait_for_nodes(0);
+    });
 }
 
 #[test]

@@ -59,7 +59,14 @@ impl Engine {
             (libc::IP_TTL, -1) => options.ttl = None,
             (libc::IP_TTL, 1..=255) => options.ttl = Some(number as u8),
             (libc::IP_TTL, _) => return Err(Errno::EINVAL),
-            (libc::IP_TOS, _) => options.tos = class(&sock.kind, options.tos, number as u8),
+            (libc::IP_TOS, _) => {
+                let tos = class(&sock.kind, options.tos, number as u8);
+                // __ip_sock_set_tos(): one that stays as it is does nothing.
+                if tos != options.tos {
+                    options.tos = tos;
+                    options.priority = priority(tos);
+                }
+            }
             (libc::IP_PKTINFO, _) => options.report.pktinfo = number != 0,
             (libc::IP_RECVTTL, _) => options.report.ttl = number != 0,
             (libc::IP_RECVTOS, _) => options.report.tos = number != 0,
@@ -156,6 +163,11 @@ impl Engine {
         options.v4_group.source = Some(IpAddr::V4(addr)).filter(|addr| !addr.is_unspecified());
         Ok(())
     }
+}
+
+/// Linux's rt_tos2priority(): TC_PRIO_BESTEFFORT, TC_PRIO_BULK, TC_PRIO_INTERACTIVE, TC_PRIO_INTERACTIVE_BULK.
+fn priority(tos: u8) -> i32 {
+    [0, 2, 6, 4][usize::from(tos & 0x1e) >> 3]
 }
 
 /// A `struct ip_mreqn`, or an `ip_mreq`, which has no index.

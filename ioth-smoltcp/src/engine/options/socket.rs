@@ -39,6 +39,8 @@ impl Engine {
             libc::SO_BROADCAST => options.broadcast = on,
             libc::SO_KEEPALIVE => options.keep_alive = on,
             libc::SO_OOBINLINE => options.urgent_inline = on,
+            // socket(7): "outside the range 0 to 6 requires the CAP_NET_ADMIN capability", which all of a node's users have.
+            libc::SO_PRIORITY => options.priority = number,
             // socket(7): "The kernel doubles this value".
             libc::SO_RCVBUF => options.receive_buffer = Some(doubled(number, MIN_RECEIVE_BUFFER)),
             libc::SO_SNDBUF => options.send_buffer = Some(doubled(number, MIN_SEND_BUFFER)),
@@ -87,6 +89,11 @@ impl Engine {
             libc::SO_BROADCAST => flag(options.broadcast),
             libc::SO_KEEPALIVE => flag(options.keep_alive),
             libc::SO_OOBINLINE => flag(options.urgent_inline),
+            libc::SO_PRIORITY => options.priority,
+            libc::SO_PEERCRED => {
+                // A `struct ucred` of nobody: process 0, and no user and no group.
+                return Ok(put(value, &[0i32, -1, -1].map(i32::to_ne_bytes).concat()));
+            }
             libc::SO_TIMESTAMP | libc::SO_TIMESTAMPNS | SO_TIMESTAMP_NEW | SO_TIMESTAMPNS_NEW => {
                 flag(options.time_stamp.answers(name))
             }

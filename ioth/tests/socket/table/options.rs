@@ -40,6 +40,7 @@ pub(super) fn socket() -> Vec<Row> {
         SO_BROADCAST BOTH, SWITCH;
         SO_KEEPALIVE BOTH, SWITCH;
         SO_OOBINLINE BOTH, SWITCH;
+        SO_PRIORITY BOTH, &[1, 6, 0];
         SO_TIMESTAMP BOTH, SWITCH;
         SO_TIMESTAMPNS BOTH, SWITCH;
         SO_RCVLOWAT &[Stream], &[1, 5, 0];
