@@ -91,8 +91,15 @@ pub(super) struct Plugged {
     pub(super) owner: u32,
 }
 
-/// A frame of the batch at hand, and the form in which it leaves.
-type Item = (usize, Form);
+/// A frame of the batch at hand, on its way to an endpoint.
+#[derive(Clone, Copy, Debug)]
+struct Item {
+    /// Its place in the batch.
+    at: usize,
+    form: Form,
+    /// It is for one station, and may wait for it.
+    patient: bool,
+}
 
 #[derive(Debug)]
 pub(super) struct Core {
@@ -388,6 +395,7 @@ impl Core {
         if decided.is_err() {
             return;
         }
+        let patient = self.to.len() == 1 && frame[0] & 1 == 0;
         for &(port, form) in &self.to {
             for &key in self.at.get(usize::from(port)).map_or(&[][..], Vec::as_slice) {
                 let planned = self.endpoints.get_mut(key).map(|endpoint| &mut endpoint.planned);
@@ -396,7 +404,7 @@ impl Core {
                     self.plan.push((key, self.spare.pop().unwrap_or_default()));
                     self.plan.len() - 1
                 });
-                self.plan[place].1.push((at, form));
+                self.plan[place].1.push(Item { at, form, patient });
             }
         }
     }
@@ -426,7 +434,7 @@ impl Core {
                 match send(socket.data.as_fd(), frames, now) {
                     Ok(sent) => {
                         let bytes: usize =
-                            now[..sent].iter().map(|&(at, form)| form.resize(frames[at].len())).sum();
+                            now[..sent].iter().map(|item| item.form.resize(frames[item.at].len())).sum();
                         self.bridge.sent(port, sent as u64, bytes as u64);
                         rest = &rest[sent..];
                     }
@@ -453,13 +461,13 @@ impl Core {
     fn queue(&mut self, key: usize, from: usize, frames: &[Frame], items: &[Item]) {
         let Some(endpoint) = self.endpoints.get_mut(key) else { return };
         let mut lost = 0;
-        let mut unicast = false;
-        for &(at, form) in items {
-            lost += u64::from(!endpoint.egress.push(&frames[at], form));
-            unicast |= frames[at][0] & 1 == 0;
+        let mut patient = false;
+        for item in items {
+            lost += u64::from(!endpoint.egress.push(&frames[item.at], item.form));
+            patient |= item.patient;
         }
         let port = endpoint.port;
-        if unicast && endpoint.egress.wait(from, Instant::now()) {
+        if patient && endpoint.egress.wait(from, Instant::now()) {
             if endpoint.egress.waiters.len() == 1 {
                 self.full.push(key);
             }
@@ -565,8 +573,8 @@ impl Core {
     fn deliver_to_host(&mut self, port: u16, frames: &[Frame], items: &[Item]) {
         let Some(host) = &mut self.host else { return };
         let mut bytes = 0;
-        for &(at, form) in items {
-            let copy = formed(&frames[at], form);
+        for item in items {
+            let copy = formed(&frames[item.at], item.form);
             bytes += copy.len();
             host.inbox.push_back(copy);
         }
@@ -632,12 +640,12 @@ fn trouble(result: Result<usize, Errno>) -> Result<usize, Trouble> {
 
 fn send(fd: BorrowedFd<'_>, frames: &[Frame], items: &[Item]) -> Result<usize, Trouble> {
     let mut tags = [[0; crate::ether::TAG]; sys::BATCH];
-    for (place, (_, form)) in tags.iter_mut().zip(items) {
-        *place = tag(*form);
+    for (place, item) in tags.iter_mut().zip(items) {
+        *place = tag(item.form);
     }
     let mut datagrams = [[IoSlice::new(&[]); 3]; sys::BATCH];
-    for ((place, &(at, form)), tag) in datagrams.iter_mut().zip(items).zip(&tags) {
-        *place = pieces(&frames[at], form, tag).map(IoSlice::new);
+    for ((place, item), tag) in datagrams.iter_mut().zip(items).zip(&tags) {
+        *place = pieces(&frames[item.at], item.form, tag).map(IoSlice::new);
     }
     trouble(sys::send_pieces(fd, &datagrams[..items.len()]))
 }

@@ -320,6 +320,25 @@ fn a_peer_that_does_not_read_blocks_nobody() {
 }
 
 #[test]
+fn floods_wait_for_nobody() {
+    let served = Served::start(8);
+    let [a, _stuck, _deaf] = [(); 3].map(|()| served.client());
+    for number in 0..10_000 {
+        // To a station that nobody has heard of.
+        a.data.send(&frame(99, 1, 1514, number)).unwrap();
+    }
+    wait_until("all of it to be read", || {
+        let counted = served.command("port/print 1");
+        counted.split_whitespace().collect::<Vec<_>>().join(" ").contains("IN: pkts 10000")
+    });
+    let status = served.command("status/json");
+    assert!(!status.contains("\"slow\":true") && status.contains("\"tx_refused\":0"), "{status}");
+    for port in [2, 3] {
+        assert!(!served.command(&format!("port/drops {port}")).contains("tx_full=0"));
+    }
+}
+
+#[test]
 fn a_slower_reader_loses_nothing() {
     const FRAMES: u32 = 30_000;
     let served = Served::start(8);
