@@ -111,20 +111,19 @@ fetch_socat_tests() {
     # Where the package comes from: "socat | VERSION | URI SUITE/COMPONENT ARCHITECTURE Packages".
     from=$(apt-cache madison socat | awk -F'|' -v version="$version" '$2 ~ "^ *" version " *$" { print $3; exit }')
     if [ -z "$from" ] && is_root; then
-        apt-get update
+        apt-get update || return
         from=$(apt-cache madison socat | awk -F'|' '{ print $3; exit }')
     fi
     [ -n "$from" ] || fail "apt does not know where socat $version comes from: sudo apt-get update"
     read -r uri suite _ <<<"$from"
     component=${suite##*/} suite=${suite%/*}
-    rm -rf "$folder"
-    mkdir -p "$folder/lists/partial" "$folder/cache/archives/partial"
+    rm -rf "$folder" && mkdir -p "$folder/lists/partial" "$folder/cache/archives/partial" || return
     echo "deb-src $uri $suite $component" >"$folder/sources.list"
     options=(-o "Dir::Etc::SourceList=$folder/sources.list" -o Dir::Etc::SourceParts=- -o "Dir::Cache=$folder/cache"
         -o "Dir::State::Lists=$folder/lists" -o APT::Sandbox::User="$(id -un)")
-    apt-get "${options[@]}" update
-    (cd "$folder" && apt-get "${options[@]}" source --download-only "socat=$version")
-    tar -xf "$folder"/socat_*.orig.tar.* -C "$folder" --strip-components=1 --wildcards '*/test.sh'
+    apt-get "${options[@]}" update || return
+    (cd "$folder" && apt-get "${options[@]}" source --download-only "socat=$version") || return
+    tar -xf "$folder"/socat_*.orig.tar.* -C "$folder" --strip-components=1 --wildcards '*/test.sh' || return
     rm -rf "$folder/lists" "$folder/cache" "$folder"/socat_*
     echo "$version" >"$folder/version"
 }
