@@ -20,6 +20,7 @@ mod link;
 mod mirror;
 mod request;
 mod status;
+mod transit;
 
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::{Path, PathBuf};

@@ -1,7 +1,6 @@
-//! The switch at work: one epoll(7), the endpoints, and the way of frames through them.
+//! The switch at work: one epoll(7), and the endpoints. The way of frames is `transit`.
 
 use std::collections::VecDeque;
-use std::io::IoSlice;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
 
@@ -13,8 +12,9 @@ use slab::Slab;
 use super::Config;
 use super::console::Consoles;
 use super::dir::{Directory, Permit, SocketFile, listener};
-use super::egress::{Egress, formed, pieces, tag};
+use super::egress::Egress;
 use super::mirror::Mirror;
+use super::transit::Item;
 use crate::bridge::{Bridge, Form, Loss};
 use crate::ether::FRAME_MAX;
 use crate::{Batch, Frame, LinkError, sys};
@@ -72,13 +72,13 @@ pub(super) struct Endpoint {
     pub(super) socket: Option<Plugged>,
     pub(super) egress: Egress,
     /// There may be something to read.
-    readable: bool,
+    pub(super) readable: bool,
     /// It is in the list of those to be read.
-    listed: bool,
+    pub(super) listed: bool,
     /// Full queues that it waits for.
-    waits: usize,
+    pub(super) waits: usize,
     /// Where its frames are in the plan of the batch at hand.
-    planned: Option<usize>,
+    pub(super) planned: Option<usize>,
 }
 
 /// A client's sockets. The file is first: its name goes before its descriptor's number can be another's.
@@ -91,16 +91,7 @@ pub(super) struct Plugged {
     pub(super) owner: u32,
 }
 
-/// A frame of the batch at hand, on its way to an endpoint.
-#[derive(Clone, Copy, Debug)]
-struct Item {
-    /// Its place in the batch.
-    at: usize,
-    form: Form,
-    /// It is for one station, and may wait for it.
-    patient: bool,
-}
-
+/// A switch.
 #[derive(Debug)]
 pub(super) struct Core {
     pub(super) config: Config,
@@ -121,13 +112,13 @@ pub(super) struct Core {
     pub(super) host: Option<Host>,
     /// Files of commands that are being run.
     pub(super) scripts: usize,
-    ready: VecDeque<usize>,
+    pub(super) ready: VecDeque<usize>,
     /// Endpoints that others wait for.
-    full: Vec<usize>,
-    frames: Vec<Frame>,
-    to: Vec<(u16, Form)>,
-    plan: Vec<(usize, Vec<Item>)>,
-    spare: Vec<Vec<Item>>,
+    pub(super) full: Vec<usize>,
+    pub(super) frames: Vec<Frame>,
+    pub(super) to: Vec<(u16, Form)>,
+    pub(super) plan: Vec<(usize, Vec<Item>)>,
+    pub(super) spare: Vec<Vec<Item>>,
 }
 
 /// The node's owner, at a port of its own.
@@ -335,7 +326,7 @@ impl Core {
         }
     }
 
-    fn enlist(&mut self, key: usize) {
+    pub(super) fn enlist(&mut self, key: usize) {
         let Some(endpoint) = self.endpoints.get_mut(key) else { return };
         if endpoint.readable && endpoint.waits == 0 && !endpoint.listed {
             endpoint.listed = true;
@@ -355,205 +346,6 @@ impl Core {
         }
     }
 
-    /// Reads a batch and passes it on; whether there may be more.
-    fn read(&mut self, key: usize) -> bool {
-        let Some(Endpoint { port, socket: Some(socket), .. }) = self.endpoints.get(key) else { return false };
-        let port = *port;
-        let mut lengths = [0; sys::BATCH];
-        let count = match sys::receive(socket.data.as_fd(), &mut self.frames, &mut lengths) {
-            Ok(count) => count,
-            Err(Errno::EINTR) => return true,
-            // The peer closed its socket with frames of ours unread: reading took the error away, and there may be
-            // frames of its own behind it.
-            Err(Errno::ECONNRESET) => return true,
-            Err(_) => return false,
-        };
-        let mut frames = std::mem::take(&mut self.frames);
-        let now = self.now();
-        for (at, &len) in lengths[..count].iter().enumerate() {
-            // One that was cut is told by its length, and goes nowhere.
-            if len > FRAME_MAX {
-                self.bridge.dropped(port, Loss::Long, 1);
-            } else {
-                frames[at].truncate(len);
-                self.plan(now, port, at, &frames[at]);
-            }
-        }
-        self.leave(key, &frames);
-        frames[..count].iter_mut().for_each(|frame| frame.restore(FRAME_MAX));
-        self.frames = frames;
-        count == sys::BATCH
-    }
-
-    /// Decides where a frame of the batch goes.
-    fn plan(&mut self, now: u32, port: u16, at: usize, frame: &[u8]) {
-        self.to.clear();
-        let decided = self.bridge.forward(now, port, frame, &mut self.to);
-        if let Some(mirror) = &mut self.mirror {
-            mirror.frame(port, frame);
-        }
-        if decided.is_err() {
-            return;
-        }
-        let patient = self.to.len() == 1 && frame[0] & 1 == 0;
-        for &(port, form) in &self.to {
-            for &key in self.at.get(usize::from(port)).map_or(&[][..], Vec::as_slice) {
-                let planned = self.endpoints.get_mut(key).map(|endpoint| &mut endpoint.planned);
-                let Some(planned) = planned else { continue };
-                let place = *planned.get_or_insert_with(|| {
-                    self.plan.push((key, self.spare.pop().unwrap_or_default()));
-                    self.plan.len() - 1
-                });
-                self.plan[place].1.push(Item { at, form, patient });
-            }
-        }
-    }
-
-    /// Carries out the plan for a batch of the endpoint `from`.
-    fn leave(&mut self, from: usize, frames: &[Frame]) {
-        let mut plan = std::mem::take(&mut self.plan);
-        for (key, mut items) in plan.drain(..) {
-            self.deliver(key, from, frames, &items);
-            items.clear();
-            self.spare.push(items);
-        }
-        self.plan = plan;
-    }
-
-    fn deliver(&mut self, key: usize, from: usize, frames: &[Frame], items: &[Item]) {
-        let Some(endpoint) = self.endpoints.get_mut(key) else { return };
-        endpoint.planned = None;
-        let port = endpoint.port;
-        let Some(socket) = &endpoint.socket else {
-            return self.deliver_to_host(port, frames, items);
-        };
-        let mut rest = items;
-        if endpoint.egress.is_empty() && !endpoint.egress.blocked {
-            while !rest.is_empty() {
-                let now = &rest[..rest.len().min(sys::BATCH)];
-                match send(socket.data.as_fd(), frames, now) {
-                    Ok(sent) => {
-                        let bytes: usize =
-                            now[..sent].iter().map(|item| item.form.resize(frames[item.at].len())).sum();
-                        self.bridge.sent(port, sent as u64, bytes as u64);
-                        rest = &rest[sent..];
-                    }
-                    Err(Trouble::Full) => break,
-                    Err(Trouble::Again) => (),
-                    Err(Trouble::First(loss)) => {
-                        self.bridge.dropped(port, loss, 1);
-                        rest = &rest[1..];
-                    }
-                    Err(Trouble::All(loss)) => {
-                        self.bridge.dropped(port, loss, rest.len() as u64);
-                        return;
-                    }
-                }
-            }
-            if rest.is_empty() {
-                return;
-            }
-            self.block(key);
-        }
-        self.queue(key, from, frames, rest);
-    }
-
-    fn queue(&mut self, key: usize, from: usize, frames: &[Frame], items: &[Item]) {
-        let Some(endpoint) = self.endpoints.get_mut(key) else { return };
-        let mut lost = 0;
-        let mut patient = false;
-        for item in items {
-            lost += u64::from(!endpoint.egress.push(&frames[item.at], item.form));
-            patient |= item.patient;
-        }
-        let port = endpoint.port;
-        if patient && endpoint.egress.wait(from, Instant::now()) {
-            if endpoint.egress.waiters.len() == 1 {
-                self.full.push(key);
-            }
-            if let Some(sender) = self.endpoints.get_mut(from) {
-                sender.waits += 1;
-            }
-        }
-        if lost > 0 {
-            self.bridge.dropped(port, Loss::Full, lost);
-        }
-    }
-
-    /// Has the system tell when it has room.
-    fn block(&mut self, key: usize) {
-        let Some(endpoint) = self.endpoints.get_mut(key) else { return };
-        if !std::mem::replace(&mut endpoint.egress.blocked, true) {
-            self.set_interest(key);
-        }
-    }
-
-    fn set_interest(&self, key: usize) {
-        let Some(Endpoint { socket: Some(socket), egress, .. }) = self.endpoints.get(key) else { return };
-        let mut flags = data_flags();
-        flags.set(EpollFlags::EPOLLOUT, egress.blocked);
-        // It can only fail for want of memory: then the queue is emptied when the next frame comes.
-        let _ = self.epoll.modify(&socket.data, &mut EpollEvent::new(flags, Token::Data(key).pack()));
-    }
-
-    /// Sends what waits in an endpoint's queue.
-    fn flush(&mut self, key: usize) {
-        let Some(endpoint) = self.endpoints.get_mut(key) else { return };
-        let port = endpoint.port;
-        let Some(socket) = &endpoint.socket else { return };
-        let mut full = false;
-        while !endpoint.egress.is_empty() {
-            let whole: Vec<sys::Pieces<'_>> = endpoint
-                .egress
-                .front()
-                .map(|frame| [IoSlice::new(frame), IoSlice::new(&[]), IoSlice::new(&[])])
-                .collect();
-            match trouble(sys::send_pieces(socket.data.as_fd(), &whole)) {
-                Ok(sent) => {
-                    let bytes = endpoint.egress.advance(sent);
-                    self.bridge.sent(port, sent as u64, bytes as u64);
-                }
-                Err(Trouble::Full) => {
-                    full = true;
-                    break;
-                }
-                Err(Trouble::Again) => (),
-                Err(Trouble::First(loss)) => {
-                    endpoint.egress.advance(1);
-                    self.bridge.dropped(port, loss, 1);
-                }
-                Err(Trouble::All(loss)) => {
-                    let lost = endpoint.egress.len();
-                    endpoint.egress.advance(lost);
-                    self.bridge.dropped(port, loss, lost as u64);
-                }
-            }
-        }
-        if endpoint.egress.blocked != full {
-            endpoint.egress.blocked = full;
-            self.set_interest(key);
-        }
-        self.release(key);
-    }
-
-    /// Lets those go on who waited for an endpoint that has room now, or is too slow to be waited for.
-    fn release(&mut self, key: usize) {
-        let Some(endpoint) = self.endpoints.get_mut(key) else { return };
-        if endpoint.egress.waiters.is_empty() || !(endpoint.egress.has_room() || endpoint.egress.is_slow()) {
-            return;
-        }
-        self.full.retain(|other| *other != key);
-        for waiter in endpoint.egress.take_waiters() {
-            self.resume(waiter);
-        }
-    }
-
-    fn resume(&mut self, key: usize) {
-        let Some(endpoint) = self.endpoints.get_mut(key) else { return };
-        endpoint.waits = endpoint.waits.saturating_sub(1);
-        self.enlist(key);
-    }
-
     fn expire(&mut self) {
         if self.full.is_empty() && self.guests.deadline().is_none() {
             return;
@@ -569,83 +361,9 @@ impl Core {
         }
         self.guests.expire(now);
     }
-
-    fn deliver_to_host(&mut self, port: u16, frames: &[Frame], items: &[Item]) {
-        let Some(host) = &mut self.host else { return };
-        let mut bytes = 0;
-        for item in items {
-            let copy = formed(&frames[item.at], item.form);
-            bytes += copy.len();
-            host.inbox.push_back(copy);
-        }
-        self.bridge.sent(port, items.len() as u64, bytes as u64);
-    }
-
-    /// Takes frames of the node's owner, from the front; what stays has to wait.
-    pub(super) fn send_from_host(&mut self, frames: &mut Batch) {
-        let Some(key) = self.host.as_ref().map(|host| host.key) else { return };
-        let now = self.now();
-        let mut chunk = Vec::with_capacity(frames.len().min(sys::BATCH));
-        while !frames.is_empty() {
-            if self.endpoints.get(key).is_none_or(|endpoint| endpoint.waits > 0) {
-                if let Some(host) = &mut self.host {
-                    host.told = true;
-                }
-                return;
-            }
-            chunk.clear();
-            chunk.extend(frames.drain(..frames.len().min(sys::BATCH)));
-            for (at, frame) in chunk.iter().enumerate() {
-                self.plan(now, 0, at, frame);
-            }
-            self.leave(key, &chunk);
-        }
-    }
-
-    /// Whether the owner, who was told to wait, need not any more.
-    pub(super) fn host_may_go_on(&mut self) -> bool {
-        let Some(host) = &mut self.host else { return false };
-        let free = self.endpoints.get(host.key).is_some_and(|endpoint| endpoint.waits == 0);
-        free && std::mem::take(&mut host.told)
-    }
 }
 
 /// Edge-triggered: an endpoint that must wait is not asked for again and again.
 pub(super) fn data_flags() -> EpollFlags {
     EpollFlags::EPOLLIN | EpollFlags::EPOLLET
-}
-
-/// Why not all was sent.
-enum Trouble {
-    /// No room: it will be told when there is some.
-    Full,
-    Again,
-    /// The first frame is lost.
-    First(Loss),
-    /// All are lost.
-    All(Loss),
-}
-
-fn trouble(result: Result<usize, Errno>) -> Result<usize, Trouble> {
-    result.map_err(|errno| match errno {
-        Errno::EAGAIN => Trouble::Full,
-        Errno::EINTR => Trouble::Again,
-        Errno::EMSGSIZE => Trouble::First(Loss::TooLong),
-        // The socket polls OUT all the while: waiting for that would be spinning.
-        Errno::ENOBUFS | Errno::ENOMEM => Trouble::First(Loss::Refused),
-        // Its data socket is closed or another's. If the client is gone, the control socket tells.
-        _ => Trouble::All(Loss::Refused),
-    })
-}
-
-fn send(fd: BorrowedFd<'_>, frames: &[Frame], items: &[Item]) -> Result<usize, Trouble> {
-    let mut tags = [[0; crate::ether::TAG]; sys::BATCH];
-    for (place, item) in tags.iter_mut().zip(items) {
-        *place = tag(item.form);
-    }
-    let mut datagrams = [[IoSlice::new(&[]); 3]; sys::BATCH];
-    for ((place, item), tag) in datagrams.iter_mut().zip(items).zip(&tags) {
-        *place = pieces(&frames[item.at], item.form, tag).map(IoSlice::new);
-    }
-    trouble(sys::send_pieces(fd, &datagrams[..items.len()]))
 }

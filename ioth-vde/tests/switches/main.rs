@@ -1,5 +1,6 @@
 //! Switches and their plugs: ours and Debian's, each beside and against the other.
 
+mod management;
 mod node;
 mod vde_switch;
 
