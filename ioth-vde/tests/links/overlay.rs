@@ -5,7 +5,7 @@ use std::net::UdpSocket;
 use ioth_core::Errno;
 use ioth_vde::open;
 
-use crate::plug::{Plug, frame, wait_until};
+use crate::plug::{PATIENCE, Plug, frame, wait_until};
 
 /// The header of network 1.
 const HEADER: [u8; 8] = [8, 0, 0, 0, 0, 0, 1, 0];
@@ -49,8 +49,11 @@ fn a_flood_of_addresses_leaves_the_network_as_it_was() {
     let port = port();
     let plug = Plug::new(&format!("vxlan://127.0.0.2/port={port}/bind=127.0.0.1/hashsize=100"));
     let peer = UdpSocket::bind(("127.0.0.2", port)).unwrap();
+    peer.set_read_timeout(Some(PATIENCE)).unwrap();
     let flooder = UdpSocket::bind("127.0.0.3:0").unwrap();
     let mut flood = frame(1, 9, 60, 0);
+    // None of these is a station that we know.
+    flood[6] = 6;
     for number in 0..100_000u32 {
         flood[8..12].copy_from_slice(&number.to_be_bytes());
         // Where the queue is full, it is lost.
