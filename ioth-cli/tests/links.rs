@@ -255,6 +255,35 @@ fn wirefilter_in_between() {
     converse(&mut a, &mut b);
 }
 
+/// Debian's tools for vde_switch's management socket.
+#[test]
+fn debians_tools_manage_it() {
+    let world = World::new();
+    let _switch = world.switch("sw", &[]);
+    let socket = world.at("sw/mgmt");
+    let missing = "unixcmd, unixterm (supply them by: apt-get install vde2)";
+    let command = |words: &[&str]| {
+        let mut unixcmd = Command::new("unixcmd");
+        unixcmd.args(["-s", &socket, "-f", "/etc/vde2/vdecmd"]).args(words).stdin(Stdio::null());
+        String::from_utf8_lossy(&unixcmd.output().expect(missing).stdout).into_owned()
+    };
+    command(&["vlan/create", "77"]);
+    assert!(command(&["showinfo"]).contains("mgmt"));
+    let mut terminal = Command::new("unixterm");
+    let mut terminal = Running::start(terminal.arg(&socket).stderr(Stdio::null()));
+    let input = terminal.0.stdin.as_mut().unwrap();
+    input.write_all(b"vlan/print\n").unwrap();
+    let mut said = String::new();
+    let mut output = terminal.0.stdout.take().unwrap();
+    while !said.contains("1000 Success") {
+        let mut some = [0; 200];
+        let len = output.read(&mut some).unwrap();
+        assert!(len > 0, "{said}");
+        said.push_str(&String::from_utf8_lossy(&some[..len]));
+    }
+    assert!(said.contains("VLAN 0000\nVLAN 0077\n"), "{said}");
+}
+
 #[test]
 fn a_switch_in_the_background() {
     let world = World::new();
