@@ -274,11 +274,9 @@ fn guests_who_say_nothing_make_room() {
     first.set_read_timeout(Some(PATIENCE)).unwrap();
     assert_eq!(first.read(&mut [0; 1]).unwrap(), 0);
     // The last ones have their time, and no more.
-    let start = Instant::now();
     let mut last = guests.last().unwrap();
     last.set_read_timeout(Some(PATIENCE)).unwrap();
     assert_eq!(last.read(&mut [0; 1]).unwrap(), 0);
-    assert!(start.elapsed() < PATIENCE);
     assert!(served.command("status/json").contains("\"no request\":65"));
 }
 
