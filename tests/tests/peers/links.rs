@@ -1,12 +1,12 @@
 //! Each kind of link: a node of ours at one end, the kernel at the other, by Debian's plug or by its own device.
 
 use std::io::Read;
-use std::net as std_net;
+use std::net::{self as std_net, IpAddr};
 use std::os::fd::IntoRawFd;
 use std::process::{Command, Stdio};
 
 use ioth::Stack;
-use ioth::net::{TcpListener, TcpStream};
+use ioth::net::{TcpListener, TcpStream, UdpSocket};
 
 use crate::fixture::{
     FAMILIES, KERNEL4, KERNEL6, Kernel, NODE4, NODE6, PATIENCE, Switch, command, ip, rethrow, wait_until,
@@ -48,6 +48,7 @@ fn they_talk(kernel: &Kernel, node: &Stack) {
                 );
             });
         }
+        datagrams_go_both_ways(kernel, node, theirs);
         let listener = TcpListener::bind_on(node, (ours, 0)).unwrap();
         let addr = listener.local_addr().unwrap();
         let sender = kernel.spawn(move || {
@@ -74,6 +75,32 @@ fn they_talk(kernel: &Kernel, node: &Stack) {
         drop(stream);
         receiver.join().unwrap_or_else(rethrow);
     }
+}
+
+/// The kernel's program sends back what the node's sends, whole or in pieces.
+fn datagrams_go_both_ways(kernel: &Kernel, node: &Stack, theirs: IpAddr) {
+    const LENGTHS: [usize; 5] = [0, 1, 7, 1400, 4001];
+    let there = kernel.run(|| std_net::UdpSocket::bind((theirs, 0)).unwrap());
+    there.set_read_timeout(Some(PATIENCE)).unwrap();
+    let to = there.local_addr().unwrap();
+    let echo = kernel.spawn(move || {
+        let mut buffer = [0; 5000];
+        for _ in LENGTHS {
+            let (len, from) = there.recv_from(&mut buffer).unwrap();
+            there.send_to(&buffer[..len], from).unwrap();
+        }
+    });
+    let any = if theirs.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" };
+    let here = UdpSocket::bind_on(node, any).unwrap();
+    here.set_read_timeout(Some(PATIENCE)).unwrap();
+    for len in LENGTHS {
+        let sent: Vec<u8> = (0..len).map(|at| (at * 31) as u8).collect();
+        here.send_to(&sent, to).unwrap();
+        let mut buffer = [0; 5000];
+        let (len, from) = here.recv_from(&mut buffer).unwrap();
+        assert!(buffer[..len] == sent && from == to);
+    }
+    echo.join().unwrap_or_else(rethrow);
 }
 
 /// The same over a link whose other end Debian's plug has.
