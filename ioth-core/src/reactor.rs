@@ -14,9 +14,11 @@ use std::sync::{Arc, OnceLock, Weak};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use nix::errno::Errno;
+use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags};
+use nix::sys::eventfd::{EfdFlags, EventFd};
 use nix::sys::signal::SigSet;
 use parking_lot::Mutex;
-use polling::{Event, Poller};
 
 use crate::fork::{self, PerProcess};
 use crate::{Events, sys};
@@ -49,6 +51,10 @@ pub trait Alarm: Send + Sync + 'static {
 
 /// What the reactor's thread is called.
 const THREAD_NAME: &str = "ioth-reactor";
+/// Key of the bell, which no registration has.
+const BELL: u64 = u64::MAX;
+/// Descriptors that one wait tells of; the others have their turn in the next.
+const EVENTS: usize = 256;
 
 /// The process-wide reactor.
 ///
@@ -117,7 +123,7 @@ impl Reactor {
         fork::check(self.shared.generation)?;
         let mut table = self.shared.table.lock();
         let key = table.next_key();
-        sys::poller_add(&self.shared.poller, fd, poll_event(key, interest))?;
+        self.shared.epoll.add(fd, epoll_event(key, interest))?;
         let fd = fd.as_raw_fd();
         table.by_fd.insert(fd, key);
         table.entries.insert(key, Registered { fd, interest, source });
@@ -137,7 +143,7 @@ impl Reactor {
         }
         let mut agenda = self.shared.agenda.lock();
         agenda.jobs.push(job);
-        let asleep = agenda.sleep != Sleep::Awake;
+        let asleep = agenda.rouse();
         drop(agenda);
         if asleep {
             self.shared.wake();
@@ -145,9 +151,14 @@ impl Reactor {
     }
 
     fn start() -> io::Result<Reactor> {
+        let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
+        let bell = EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)?;
+        // Edge-triggered, each ring is told once, and nobody has to read the count.
+        epoll.add(&bell, EpollEvent::new(EpollFlags::EPOLLIN | EpollFlags::EPOLLET, BELL))?;
         let shared = Arc::new(Shared {
             generation: fork::generation(),
-            poller: Poller::new()?,
+            epoll,
+            bell,
             table: Mutex::new(Table::default()),
             agenda: Mutex::new(Agenda { heap: BinaryHeap::new(), jobs: Vec::new(), sleep: Sleep::Awake }),
         });
@@ -171,7 +182,7 @@ impl fmt::Debug for Reactor {
 #[must_use = "dropping it ends the registration"]
 pub struct Registration {
     shared: Arc<Shared>,
-    key: usize,
+    key: u64,
 }
 
 impl Registration {
@@ -186,7 +197,7 @@ impl Registration {
             return Err(io::Error::from_raw_os_error(libc::ENOENT));
         };
         if registered.interest != interest {
-            sys::poller_modify(&self.shared.poller, registered.fd, poll_event(self.key, interest))?;
+            sys::epoll_modify(&self.shared.epoll, registered.fd, epoll_event(self.key, interest))?;
             registered.interest = interest;
         }
         Ok(())
@@ -254,7 +265,9 @@ impl fmt::Debug for Timer {
 struct Shared {
     /// Of the process whose reactor it is.
     generation: u64,
-    poller: Poller,
+    epoll: Epoll,
+    /// Rung to have the thread look at its agenda.
+    bell: EventFd,
     table: Mutex<Table>,
     agenda: Mutex<Agenda>,
 }
@@ -268,26 +281,31 @@ impl Shared {
     fn run(&self) {
         // The program's signal handlers and the calls that they interrupt belong in the program's threads.
         let _ = SigSet::all().thread_block();
-        let mut events = polling::Events::new();
+        let mut events = vec![EpollEvent::empty(); EVENTS];
         loop {
-            events.clear();
-            // polling goes on after EINTR by itself.
             let sleep = self.agenda.lock().fall_asleep();
-            let waited = match sleep {
-                Sleep::Awake => self.poller.wait(&mut events, Some(Duration::ZERO)),
-                Sleep::Until(deadline) => self.poller.wait_deadline(&mut events, deadline),
-                Sleep::Forever => self.poller.wait(&mut events, None),
+            let timeout = match sleep {
+                Sleep::Awake => Some(Duration::ZERO),
+                Sleep::Until(deadline) => Some(deadline.saturating_duration_since(Instant::now())),
+                Sleep::Forever => None,
+            };
+            let waited = match sys::epoll_wait(&self.epoll, &mut events, timeout) {
+                Err(Errno::EINTR) => Ok(0), // by a debugger: signals are blocked
+                waited => waited,
             };
             let jobs = self.agenda.lock().get_up();
-            if let Err(error) = waited {
-                eprintln!(
-                    "ioth-reactor: epoll_wait: {error}; links and timers stop \
-                     (close_range(2) and the like must spare descriptors that the program did not open)"
-                );
-                return;
-            }
-            for event in events.iter() {
-                self.dispatch(&event);
+            let ready = match waited {
+                Ok(count) => &events[..count],
+                Err(error) => {
+                    eprintln!(
+                        "ioth-reactor: epoll_wait: {error}; links and timers stop \
+                         (close_range(2) and the like must spare descriptors that the program did not open)"
+                    );
+                    return;
+                }
+            };
+            for event in ready {
+                self.dispatch(*event);
             }
             self.fire_due(Instant::now());
             for job in jobs {
@@ -298,19 +316,22 @@ impl Shared {
         }
     }
 
-    fn dispatch(&self, event: &Event) {
+    fn dispatch(&self, event: EpollEvent) {
+        let key = event.data();
         let Some((interest, source)) =
-            self.table.lock().entries.get(&event.key).map(|entry| (entry.interest, entry.source.clone()))
+            self.table.lock().entries.get(&key).map(|entry| (entry.interest, entry.source.clone()))
         else {
-            return; // deregistered after the kernel had reported it
+            return; // the bell, or deregistered after the kernel had reported it
         };
+        let flags = event.events();
+        let over = EpollFlags::EPOLLHUP | EpollFlags::EPOLLERR;
         let mut holds = Events::empty();
-        holds.set(Events::IN, event.readable);
-        holds.set(Events::PRI, event.is_priority());
-        holds.set(Events::OUT, event.writable);
+        holds.set(Events::IN, flags.intersects(EpollFlags::EPOLLIN | over));
+        holds.set(Events::PRI, flags.contains(EpollFlags::EPOLLPRI));
+        holds.set(Events::OUT, flags.intersects(EpollFlags::EPOLLOUT | over));
         holds &= interest;
-        holds.set(Events::HUP, event.is_interrupt());
-        holds.set(Events::ERR, event.is_err() == Some(true));
+        holds.set(Events::HUP, flags.contains(EpollFlags::EPOLLHUP));
+        holds.set(Events::ERR, flags.contains(EpollFlags::EPOLLERR));
         if holds.is_empty() {
             return; // the interest shrank meanwhile
         }
@@ -318,7 +339,7 @@ impl Shared {
             let name = catch_unwind(AssertUnwindSafe(|| format!("{source:?}")));
             let name = name.as_deref().unwrap_or("a source");
             eprintln!("ioth-reactor: {name} panicked; its descriptor is watched no more");
-            self.deregister(event.key);
+            self.deregister(key);
         }
         // The last reference may go here, and a panic in a destructor must not end the thread either.
         let _ = catch_unwind(AssertUnwindSafe(|| drop(source)));
@@ -358,7 +379,7 @@ impl Shared {
         }
     }
 
-    fn deregister(&self, key: usize) {
+    fn deregister(&self, key: u64) {
         // The epoll(7) behind it is the parent's, too: what is taken out here would be taken out there.
         if self.is_foreign() {
             return;
@@ -372,7 +393,7 @@ impl Shared {
         {
             current.remove();
             // It fails only where the file has left by itself.
-            let _ = sys::poller_delete(&self.poller, registered.fd);
+            let _ = sys::epoll_delete(&self.epoll, registered.fd);
         }
         drop(table);
         // Only now, with no lock held, may the source's destructor run.
@@ -380,9 +401,8 @@ impl Shared {
     }
 
     fn wake(&self) {
-        if let Err(error) = self.poller.notify() {
-            eprintln!("ioth-reactor: cannot wake the thread: {error}");
-        }
+        // It fails only with a count near 2^64, which has been told.
+        let _ = self.bell.write(1);
     }
 }
 
@@ -390,9 +410,9 @@ impl Shared {
 #[derive(Default)]
 struct Table {
     /// By a key that is not used again, so that an event that was read late finds nobody.
-    entries: HashMap<usize, Registered>,
-    by_fd: HashMap<RawFd, usize>,
-    last_key: usize,
+    entries: HashMap<u64, Registered>,
+    by_fd: HashMap<RawFd, u64>,
+    last_key: u64,
 }
 
 struct Registered {
@@ -402,14 +422,9 @@ struct Registered {
 }
 
 impl Table {
-    fn next_key(&mut self) -> usize {
-        loop {
-            self.last_key = self.last_key.wrapping_add(1);
-            // usize::MAX is polling's own; wrapping round is possible with 32 bits only.
-            if self.last_key != usize::MAX && !self.entries.contains_key(&self.last_key) {
-                return self.last_key;
-            }
-        }
+    fn next_key(&mut self) -> u64 {
+        self.last_key += 1;
+        self.last_key
     }
 }
 
@@ -433,10 +448,14 @@ impl Agenda {
     fn push(&mut self, deadline: Instant, timer: &Arc<TimerInner>) -> bool {
         self.heap.push(Due { deadline, timer: Arc::downgrade(timer) });
         match self.sleep {
-            Sleep::Awake => false,
-            Sleep::Until(until) => deadline < until,
-            Sleep::Forever => true,
+            Sleep::Until(until) if until <= deadline => false,
+            _ => self.rouse(),
         }
+    }
+
+    /// Whether the thread is asleep, and has to be woken by the caller, who is the only one.
+    fn rouse(&mut self) -> bool {
+        std::mem::replace(&mut self.sleep, Sleep::Awake) != Sleep::Awake
     }
 
     fn take_due(&mut self, now: Instant) -> Vec<Due> {
@@ -519,7 +538,10 @@ impl Ord for Due {
     }
 }
 
-fn poll_event(key: usize, interest: Events) -> Event {
-    let event = Event::new(key, interest.contains(Events::IN), interest.contains(Events::OUT));
-    if interest.contains(Events::PRI) { event.with_priority() } else { event }
+fn epoll_event(key: u64, interest: Events) -> EpollEvent {
+    let mut flags = EpollFlags::empty();
+    flags.set(EpollFlags::EPOLLIN, interest.contains(Events::IN));
+    flags.set(EpollFlags::EPOLLOUT, interest.contains(Events::OUT));
+    flags.set(EpollFlags::EPOLLPRI, interest.contains(Events::PRI));
+    EpollEvent::new(flags, key)
 }

@@ -1,38 +1,73 @@
 //! The system calls that no safe wrapper covers: the crate's only unsafe code.
 #![allow(unsafe_code)]
 
-use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
 use std::ptr;
 use std::sync::OnceLock;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
 
+use libc::c_int;
 use nix::errno::Errno;
-use polling::{Event, PollMode, Poller};
+use nix::sys::epoll::{Epoll, EpollEvent, EpollTimeout};
+use nix::sys::time::TimeSpec;
 
-/// Adds `fd` to the poller, level-triggered.
-pub(crate) fn poller_add(poller: &Poller, fd: BorrowedFd<'_>, interest: Event) -> io::Result<()> {
-    // polling has no safe way to add a descriptor.
-    // SAFETY: `fd` is open during the call. That it be removed before it is closed guards polling's
-    // back-ends that keep the number; epoll keeps the open file and drops it when that is closed.
-    unsafe { poller.add_with_mode(&fd, interest, PollMode::Level) }
+/// Waits as epoll_wait(2), to the nanosecond where the kernel can.
+pub(crate) fn epoll_wait(
+    epoll: &Epoll,
+    events: &mut [EpollEvent],
+    timeout: Option<Duration>,
+) -> Result<usize, Errno> {
+    static OLD: AtomicBool = AtomicBool::new(false);
+    if !OLD.load(Ordering::Relaxed) {
+        let timeout = timeout.map(TimeSpec::from);
+        let timeout: *const libc::timespec = timeout.as_ref().map_or(ptr::null(), |timeout| timeout.as_ref());
+        let room = c_int::try_from(events.len()).unwrap_or(c_int::MAX);
+        // nix has epoll_wait(2) only, whose milliseconds are too coarse for TCP's timers; older C libraries have no
+        // epoll_pwait2.
+        // SAFETY: the kernel writes at most `room` events to `events`, whose elements are epoll_events (the type is
+        // transparent), and reads a timespec, if any, that lives until the call returns; there is no signal mask.
+        let result = unsafe {
+            libc::syscall(
+                libc::SYS_epoll_pwait2,
+                epoll.0.as_raw_fd(),
+                events.as_mut_ptr(),
+                room,
+                timeout,
+                ptr::null::<libc::sigset_t>(),
+                0usize,
+            )
+        };
+        match Errno::result(result) {
+            Err(Errno::ENOSYS) => OLD.store(true, Ordering::Relaxed), // before Linux 5.11
+            result => return result.map(|count| count as usize),
+        }
+    }
+    // Rather late than awake for nothing.
+    let timeout = match timeout {
+        None => EpollTimeout::NONE,
+        Some(timeout) => {
+            EpollTimeout::try_from(timeout.as_nanos().div_ceil(1_000_000)).unwrap_or(EpollTimeout::MAX)
+        }
+    };
+    epoll.wait(events, timeout)
 }
 
-/// Changes what the poller reports of `fd`.
-pub(crate) fn poller_modify(poller: &Poller, fd: RawFd, interest: Event) -> io::Result<()> {
+/// Changes what is told of `fd`.
+pub(crate) fn epoll_modify(epoll: &Epoll, fd: RawFd, mut event: EpollEvent) -> Result<(), Errno> {
     // The table keeps a number, since a borrow cannot be stored.
     // SAFETY: whoever registered `fd` keeps it open until it is deregistered; the number goes into
     // one epoll_ctl call and nowhere else, which fails with EBADF or ENOENT for a stale one.
     let fd = unsafe { BorrowedFd::borrow_raw(fd) };
-    poller.modify_with_mode(fd, interest, PollMode::Level)
+    epoll.modify(fd, &mut event)
 }
 
-/// Removes `fd` from the poller.
-pub(crate) fn poller_delete(poller: &Poller, fd: RawFd) -> io::Result<()> {
+/// Takes `fd` out.
+pub(crate) fn epoll_delete(epoll: &Epoll, fd: RawFd) -> Result<(), Errno> {
     // The table keeps a number, since a borrow cannot be stored.
-    // SAFETY: as in `poller_modify`.
+    // SAFETY: as in `epoll_modify`.
     let fd = unsafe { BorrowedFd::borrow_raw(fd) };
-    poller.delete(fd)
+    epoll.delete(fd)
 }
 
 /// The number that the kernel gave the socket, unique while the system runs (`SO_COOKIE`).
