@@ -3,6 +3,7 @@
 //! The thread is named `ioth-reactor`, starts at first use and never ends. It sleeps without a time-out while
 //! no timer is set: an idle process shows no wake-up at all. Whatever it calls, it calls with no lock held.
 
+use std::cell::{Cell, RefCell};
 use std::cmp::Ordering;
 use std::collections::hash_map::Entry;
 use std::collections::{BinaryHeap, HashMap};
@@ -104,7 +105,7 @@ impl Reactor {
 
     /// Whether the caller runs in the reactor's thread, where nothing may wait for what the reactor does.
     pub fn is_current_thread() -> bool {
-        thread::current().name() == Some(THREAD_NAME)
+        ROUND.get() != Round::None
     }
 
     /// Calls `source` whenever one of `interest`, or `ERR` or `HUP`, holds for `fd`.
@@ -138,16 +139,25 @@ impl Reactor {
 
     /// Runs `job` soon in the reactor's thread.
     pub fn defer(&self, job: Box<dyn FnOnce() + Send>) {
-        if self.shared.is_foreign() {
-            return;
+        self.shared.enter(|agenda| agenda.jobs.push(job));
+    }
+
+    /// As [`defer`](Self::defer), after whatever holds of the descriptors by now has been told.
+    pub fn defer_round(&self, job: Box<dyn FnOnce() + Send>) {
+        self.shared.enter(|agenda| agenda.next_round.push(job));
+    }
+
+    /// Runs `job` when the reactor's thread has gone through what it woke up for, so that what many sources bring can be
+    /// sent at once. Elsewhere than within that, `job` is given back.
+    ///
+    /// # Errors
+    /// The job, for the caller to run.
+    pub fn at_end_of_round<J: FnOnce() + 'static>(job: J) -> Result<(), J> {
+        if ROUND.get() != Round::Open {
+            return Err(job);
         }
-        let mut agenda = self.shared.agenda.lock();
-        agenda.jobs.push(job);
-        let asleep = agenda.rouse();
-        drop(agenda);
-        if asleep {
-            self.shared.wake();
-        }
+        LAST.with_borrow_mut(|last| last.push(Box::new(job)));
+        Ok(())
     }
 
     fn start() -> io::Result<Reactor> {
@@ -160,7 +170,7 @@ impl Reactor {
             epoll,
             bell,
             table: Mutex::new(Table::default()),
-            agenda: Mutex::new(Agenda { heap: BinaryHeap::new(), jobs: Vec::new(), sleep: Sleep::Awake }),
+            agenda: Mutex::default(),
         });
         let for_thread = shared.clone();
         thread::Builder::new().name(THREAD_NAME.into()).spawn(move || for_thread.run())?;
@@ -173,6 +183,32 @@ impl fmt::Debug for Reactor {
         f.debug_struct("Reactor")
             .field("sources", &self.shared.table.lock().entries.len())
             .finish_non_exhaustive()
+    }
+}
+
+/// What the thread is at.
+#[derive(Clone, Copy, PartialEq)]
+enum Round {
+    /// It is not the reactor's thread, or that waits.
+    None,
+    Open,
+    Closing,
+}
+
+thread_local! {
+    static ROUND: Cell<Round> = const { Cell::new(Round::None) };
+    /// Jobs for the end of the round.
+    static LAST: RefCell<Vec<Box<dyn FnOnce()>>> = const { RefCell::new(Vec::new()) };
+}
+
+fn run_all<J: FnOnce() + ?Sized>(jobs: Vec<Box<J>>)
+where
+    Box<J>: FnOnce(),
+{
+    for job in jobs {
+        if catch_unwind(AssertUnwindSafe(job)).is_err() {
+            eprintln!("ioth-reactor: a deferred job panicked; going on");
+        }
     }
 }
 
@@ -278,6 +314,19 @@ impl Shared {
         fork::check(self.generation).is_err()
     }
 
+    fn enter(&self, enter: impl FnOnce(&mut Agenda)) {
+        if self.is_foreign() {
+            return;
+        }
+        let mut agenda = self.agenda.lock();
+        enter(&mut agenda);
+        let asleep = agenda.rouse();
+        drop(agenda);
+        if asleep {
+            self.wake();
+        }
+    }
+
     fn run(&self) {
         // The program's signal handlers and the calls that they interrupt belong in the program's threads.
         let _ = SigSet::all().thread_block();
@@ -293,7 +342,7 @@ impl Shared {
                 Err(Errno::EINTR) => Ok(0), // by a debugger: signals are blocked
                 waited => waited,
             };
-            let jobs = self.agenda.lock().get_up();
+            self.agenda.lock().sleep = Sleep::Awake;
             let ready = match waited {
                 Ok(count) => &events[..count],
                 Err(error) => {
@@ -304,15 +353,16 @@ impl Shared {
                     return;
                 }
             };
+            ROUND.set(Round::Open);
             for event in ready {
                 self.dispatch(*event);
             }
             self.fire_due(Instant::now());
-            for job in jobs {
-                if catch_unwind(AssertUnwindSafe(job)).is_err() {
-                    eprintln!("ioth-reactor: a deferred job panicked; going on");
-                }
-            }
+            // What the sources asked for belongs to this round, what the jobs ask for to the next.
+            let jobs = std::mem::take(&mut self.agenda.lock().jobs);
+            run_all(jobs);
+            ROUND.set(Round::Closing);
+            run_all(LAST.take());
         }
     }
 
@@ -429,15 +479,19 @@ impl Table {
 }
 
 /// What the thread has to do beside waiting for descriptors.
+#[derive(Default)]
 struct Agenda {
     heap: BinaryHeap<Due>,
     jobs: Vec<Box<dyn FnOnce() + Send>>,
+    /// Jobs after the next wait.
+    next_round: Vec<Box<dyn FnOnce() + Send>>,
     sleep: Sleep,
 }
 
 /// What the thread is doing: whoever brings something earlier has to wake it.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
 enum Sleep {
+    #[default]
     Awake,
     Until(Instant),
     Forever,
@@ -472,17 +526,13 @@ impl Agenda {
         while self.heap.peek().is_some_and(Due::is_void) {
             self.heap.pop();
         }
+        self.jobs.append(&mut self.next_round);
         self.sleep = match self.heap.peek() {
             _ if !self.jobs.is_empty() => Sleep::Awake,
             Some(due) => Sleep::Until(due.deadline),
             None => Sleep::Forever,
         };
         self.sleep
-    }
-
-    fn get_up(&mut self) -> Vec<Box<dyn FnOnce() + Send>> {
-        self.sleep = Sleep::Awake;
-        std::mem::take(&mut self.jobs)
     }
 }
 

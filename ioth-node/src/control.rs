@@ -142,7 +142,7 @@ impl Conversation {
         match conversation.hear() {
             // As often as not. The program may have closed a socket just before, whose port it asks for now: the reactor
             // hears of what was closed until here before it comes to this job.
-            Heard::Request(request) => Reactor::global().defer(Box::new(move || {
+            Heard::Request(request) => Reactor::global().defer_round(Box::new(move || {
                 if !conversation.attend(request) {
                     conversation.watch();
                 }

@@ -196,7 +196,7 @@ impl Node {
     fn take_turns(&self) {
         let turns = std::mem::take(&mut *self.queue.lock());
         for session in turns {
-            session.turn();
+            session.scheduled_turn();
         }
     }
 

@@ -77,6 +77,8 @@ pub(crate) struct Node {
     timer: Mutex<Option<Timer>>,
     /// The reactor was asked to go on where a call's budget ended.
     handed_over: AtomicBool,
+    /// The reactor's thread will send what waits when it has gone through what it woke up for. That thread's own.
+    gathering: AtomicBool,
     start: Instant,
     me: Weak<Node>,
 }
@@ -154,6 +156,7 @@ impl Node {
             armed: AtomicI64::new(UNARMED),
             timer: Mutex::new(None),
             handed_over: AtomicBool::new(false),
+            gathering: AtomicBool::new(false),
             start: Instant::now(),
             me: me.clone(),
         });
@@ -263,6 +266,7 @@ impl Node {
         }
         // The deadline is for those who keep asking something of a node that goes.
         self.sent.wait(Events::OUT, Instant::now().checked_add(engine::RESOLUTION_TIME));
+        self.flush(&mut { SEND_BUDGET });
         for port in &self.ports {
             port.detach();
         }
@@ -383,15 +387,46 @@ impl Node {
             self.arm(deadline);
         }
         let mut more = false;
-        if after.egress {
-            for port in &self.ports {
-                more |= port.drain(budget) != Drained::Done;
-            }
+        if after.egress && !self.flush_later() {
+            more = self.flush(budget);
         }
         for readiness in after.told.drain(..) {
             readiness.notify();
         }
         more
+    }
+
+    /// Sends what waits. True when there may be more to do.
+    fn flush(&self, budget: &mut usize) -> bool {
+        let mut more = false;
+        for port in &self.ports {
+            more |= port.drain(budget) != Drained::Done;
+        }
+        more
+    }
+
+    /// In the reactor's thread, many sockets of a node may have something to send, one after the other: to a link where
+    /// that costs a system call it goes together. False when it is not to wait.
+    fn flush_later(&self) -> bool {
+        if self.ports.iter().any(|port| !port.gathers()) {
+            return false;
+        }
+        if self.gathering.load(Ordering::Relaxed) {
+            return Reactor::is_current_thread();
+        }
+        let node = self.me.clone();
+        let later = Reactor::at_end_of_round(move || {
+            if let Some(node) = node.upgrade() {
+                node.gathering.store(false, Ordering::Relaxed);
+                if node.flush(&mut { SEND_BUDGET }) {
+                    node.call(|_| ());
+                }
+            }
+        });
+        if later.is_ok() {
+            self.gathering.store(true, Ordering::Relaxed);
+        }
+        later.is_ok()
     }
 
     /// Leaves the rest to the reactor's thread. False when there is none to be had.

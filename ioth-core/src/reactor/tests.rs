@@ -327,3 +327,42 @@ fn an_idle_reactor_does_not_wake() {
     assert_eq!(read(), before);
     *probe.registration.lock() = None;
 }
+
+#[test]
+fn jobs_know_their_rounds() {
+    let reactor = Reactor::global();
+    let (tell, told) = mpsc::channel();
+    let order = move |what: &'static str| {
+        let tell = tell.clone();
+        move || tell.send(what).unwrap()
+    };
+    let first = order("deferred");
+    let later = order("next round");
+    let last = order("end of round");
+    let within = order("deferred by a job");
+    reactor.defer(Box::new(move || {
+        Reactor::global().defer_round(Box::new(later));
+        Reactor::global().defer(Box::new(within));
+        assert!(Reactor::at_end_of_round(last).is_ok());
+        first();
+    }));
+    let order: Vec<_> = (0..4).map(|_| told.recv_timeout(LONG).unwrap()).collect();
+    assert_eq!(order, ["deferred", "end of round", "deferred by a job", "next round"]);
+    assert!(Reactor::at_end_of_round(|| ()).is_err(), "this is no thread with rounds");
+}
+
+#[test]
+fn what_holds_is_told_before_the_next_round() {
+    let reactor = Reactor::global();
+    let (probe, mut peer, seen) = Probe::new(Events::empty());
+    probe.register(reactor, Events::IN);
+    let (tell, told) = mpsc::channel();
+    reactor.defer(Box::new(move || {
+        peer.write_all(b"x").unwrap();
+        Reactor::global().defer_round(Box::new(move || {
+            tell.send(seen.try_recv().is_ok()).unwrap();
+            drop(peer);
+        }));
+    }));
+    assert_eq!(told.recv_timeout(LONG), Ok(true));
+}

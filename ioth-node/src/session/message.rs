@@ -7,7 +7,7 @@ use std::os::fd::BorrowedFd;
 use ioth::{Errno, Events, MsgFlags, RecvMsg, SendMsg, SockAddr, Socket};
 use ioth_node_proto::{Head, HeadKind, State};
 
-use super::Turn;
+use super::{Cause, Side, Turn};
 use crate::node::with_scratch;
 use crate::pair;
 
@@ -26,11 +26,20 @@ pub(super) struct Messages {
     up: Option<(Option<SockAddr>, Vec<u8>)>,
     /// What the stack's queue of errors had, with heads. They would be told of for ever there.
     errors: VecDeque<Vec<u8>>,
+    /// What each direction, up and down, found nothing at, or no room.
+    waits: (Option<Side>, Option<Side>),
 }
 
 impl Default for Messages {
     fn default() -> Self {
-        Messages { state: State::Fresh, ancillary: false, down: None, up: None, errors: VecDeque::new() }
+        Messages {
+            state: State::Fresh,
+            ancillary: false,
+            down: None,
+            up: None,
+            errors: VecDeque::new(),
+            waits: (None, None),
+        }
     }
 }
 
@@ -41,27 +50,41 @@ impl Messages {
         socket: &dyn Socket,
         end: BorrowedFd<'_>,
         hung: bool,
+        cause: Cause,
         error: &mut Option<Errno>,
     ) -> Turn {
+        if hung || cause.concerns(self.waits.0) {
+            self.waits.0 = match self.up(socket, end, error) {
+                Step::Moved => None,
+                Step::EndWaits if hung => return Turn::Over { reset: false },
+                Step::EndWaits => Some(Side::End),
+                Step::SocketWaits => Some(Side::Socket),
+                Step::Over => return Turn::Over { reset: false },
+            };
+        }
+        if hung {
+            self.waits.1 = Some(Side::End);
+        } else if cause.concerns(self.waits.1) {
+            self.waits.1 = match self.down(socket, end, error) {
+                Step::Moved => None,
+                Step::EndWaits => Some(Side::End),
+                Step::SocketWaits => Some(Side::Socket),
+                Step::Over => Some(Side::Neither),
+            };
+        }
+        let (Some(up), Some(down)) = self.waits else { return Turn::Again };
         let mut wait = (Events::empty(), Events::empty());
-        let up = self.up(socket, end, error);
         match up {
-            Step::Moved => {}
-            Step::EndWaits if hung => return Turn::Over { reset: false },
-            Step::EndWaits => wait.0 |= Events::IN,
-            Step::SocketWaits => wait.1 |= Events::OUT,
-            Step::Over => return Turn::Over { reset: false },
+            Side::End => wait.0 |= Events::IN,
+            Side::Socket => wait.1 |= Events::OUT,
+            Side::Neither => {}
         }
-        let down = if hung { Step::EndWaits } else { self.down(socket, end, error) };
         match down {
-            Step::Moved | Step::Over => {}
-            Step::EndWaits => wait.0 |= Events::OUT,
-            Step::SocketWaits => wait.1 |= Events::IN,
+            Side::End => wait.0 |= Events::OUT,
+            Side::Socket => wait.1 |= Events::IN,
+            Side::Neither => {}
         }
-        match matches!(up, Step::Moved) || matches!(down, Step::Moved) {
-            true => Turn::Again,
-            false => Turn::Wait { end: wait.0, socket: (!wait.1.is_empty()).then_some(wait.1) },
-        }
+        Turn::Wait { end: wait.0, socket: (!wait.1.is_empty()).then_some(wait.1) }
     }
 
     fn up(&mut self, socket: &dyn Socket, end: BorrowedFd<'_>, error: &mut Option<Errno>) -> Step {

@@ -6,7 +6,7 @@ mod message;
 mod stream;
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::sync::{Arc, Weak};
 use std::task::{Poll, Wake, Waker};
 
@@ -38,8 +38,8 @@ pub(crate) struct Session {
     me: Weak<Session>,
     /// Gives it a turn. One for ever: whoever keeps it knows it again, and does not keep a second.
     waker: Waker,
-    /// Whether a turn is due.
-    queued: AtomicBool,
+    /// Why a turn is due: [`Cause`]'s bits.
+    queued: AtomicU8,
     /// Of a connection that was accepted from the stack.
     listener: Weak<Session>,
     /// It may be a connection that nobody accepted before the listener was closed.
@@ -78,6 +78,46 @@ enum Turn {
     Again,
     /// The session is over; whether the connection is to be reset.
     Over { reset: bool },
+}
+
+/// Which side something may be new at: what waits for the other one has nothing to try.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+struct Cause {
+    end: bool,
+    socket: bool,
+}
+
+impl Cause {
+    const NONE: Cause = Cause { end: false, socket: false };
+    const END: Cause = Cause { end: true, socket: false };
+    const SOCKET: Cause = Cause { end: false, socket: true };
+    const BOTH: Cause = Cause { end: true, socket: true };
+
+    fn bits(self) -> u8 {
+        u8::from(self.end) | u8::from(self.socket) << 1
+    }
+
+    fn from_bits(bits: u8) -> Cause {
+        Cause { end: bits & 1 != 0, socket: bits & 2 != 0 }
+    }
+
+    /// Whether a direction that waits for `side` may go on.
+    fn concerns(self, side: Option<Side>) -> bool {
+        match side {
+            None | Some(Side::Neither) => true,
+            Some(Side::End) => self.end,
+            Some(Side::Socket) => self.socket,
+        }
+    }
+}
+
+/// What a direction waits for: the node's end of the pair, or the socket.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Side {
+    End,
+    Socket,
+    /// There is nothing to wait for, unless a request changes that.
+    Neither,
 }
 
 /// What becomes of a request to connect.
@@ -127,7 +167,7 @@ impl Session {
             node: Arc::downgrade(node),
             me: me.clone(),
             waker: Waker::from(Arc::new(Turner(me.clone()))),
-            queued: AtomicBool::new(false),
+            queued: AtomicU8::new(0),
             listener,
             unaccepted: AtomicBool::new(false),
             inner: Mutex::new(Inner { end: None, watch: None, role, error: None }),
@@ -140,14 +180,14 @@ impl Session {
         inner.end = Some(end);
         drop(inner);
         node.enter(&session);
-        session.schedule();
+        session.schedule(Cause::BOTH);
         Ok((session, user))
     }
 
     /// Takes a turn soon.
-    fn schedule(&self) {
-        if let (false, Some(me), Some(node)) =
-            (self.queued.swap(true, Ordering::AcqRel), self.me.upgrade(), self.node.upgrade())
+    fn schedule(&self, cause: Cause) {
+        if let (0, Some(me), Some(node)) =
+            (self.queued.fetch_or(cause.bits(), Ordering::AcqRel), self.me.upgrade(), self.node.upgrade())
         {
             node.schedule(me);
         }
@@ -155,12 +195,24 @@ impl Session {
 
     /// Moves what can be moved.
     pub(crate) fn turn(&self) {
-        self.queued.store(false, Ordering::Release);
-        let over = self.turn_locked(&mut self.inner.lock());
+        self.queued.store(0, Ordering::Release);
+        self.turn_for(Cause::BOTH);
+    }
+
+    /// The turn that was due.
+    pub(crate) fn scheduled_turn(&self) {
+        let cause = Cause::from_bits(self.queued.swap(0, Ordering::AcqRel));
+        if cause != Cause::NONE {
+            self.turn_for(cause);
+        }
+    }
+
+    fn turn_for(&self, cause: Cause) {
+        let over = self.turn_locked(&mut self.inner.lock(), cause);
         self.end(over);
     }
 
-    fn turn_locked(&self, inner: &mut Inner) -> Option<Remains> {
+    fn turn_locked(&self, inner: &mut Inner, mut cause: Cause) -> Option<Remains> {
         for _ in 0..BUDGET {
             let Inner { end: Some(end), watch, role, error } = inner else { return None };
             let hung = watch.is_none();
@@ -175,7 +227,7 @@ impl Session {
                     }
                     None => Turn::Wait { end: Events::empty(), socket: Some(Events::OUT) },
                 },
-                Role::Stream(stream) => match stream.turn(&*self.socket, end, hung, error) {
+                Role::Stream(stream) => match stream.turn(&*self.socket, end, hung, cause, error) {
                     // As Linux does with what waits in a listener's queue.
                     Turn::Over { reset: false } if stream.is_untouched() && self.is_unaccepted() => {
                         Turn::Over { reset: true }
@@ -190,8 +242,9 @@ impl Session {
                     Some(node) => listener.turn(&node, self, end.as_fd()),
                     None => Turn::Over { reset: false },
                 },
-                Role::Messages(messages) => messages.turn(&*self.socket, end.as_fd(), hung, error),
+                Role::Messages(messages) => messages.turn(&*self.socket, end.as_fd(), hung, cause, error),
             };
+            cause = Cause::NONE;
             match turn {
                 Turn::Again => {}
                 Turn::Over { reset } => return Some(self.finish(inner, reset)),
@@ -203,13 +256,13 @@ impl Session {
                         *now = end;
                     }
                     match socket {
-                        Some(interest) if self.is_ready(interest) => {}
+                        Some(interest) if self.is_ready(interest) => cause = Cause::SOCKET,
                         _ => return None,
                     }
                 }
             }
         }
-        self.schedule();
+        self.schedule(Cause::BOTH);
         None
     }
 
@@ -427,7 +480,7 @@ impl Source for Session {
         let mut inner = self.inner.lock();
         // It would be told again and again.
         let watch = if events.intersects(Events::HUP | Events::ERR) { inner.watch.take() } else { None };
-        let over = self.turn_locked(&mut inner);
+        let over = self.turn_locked(&mut inner, Cause::END);
         drop(inner);
         drop(watch);
         self.end(over);
@@ -444,7 +497,7 @@ impl Wake for Turner {
 
     fn wake_by_ref(self: &Arc<Self>) {
         if let Some(session) = self.0.upgrade() {
-            session.schedule();
+            session.schedule(Cause::SOCKET);
         }
     }
 }

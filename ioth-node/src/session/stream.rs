@@ -6,7 +6,7 @@ use std::sync::Arc;
 use ioth::{Errno, Events, MsgFlags, RecvMsg, SendMsg, Shutdown, SockAddr, Socket};
 use ioth_node_proto::State;
 
-use super::{Role, Turn};
+use super::{Cause, Role, Side, Turn};
 use crate::control::Conversation;
 use crate::node::with_scratch;
 use crate::pair;
@@ -115,6 +115,8 @@ struct Up {
     /// Something came at some time.
     any: bool,
     over: bool,
+    /// What it found nothing at, or no room.
+    waits: Option<Side>,
 }
 
 /// From the stack to the program.
@@ -125,6 +127,8 @@ struct Down {
     /// Something went at some time.
     any: bool,
     over: bool,
+    /// What it found nothing at, or no room.
+    waits: Option<Side>,
     /// Nobody reads any more: what comes is acknowledged and thrown away, as after SHUT_RD.
     deaf: bool,
 }
@@ -132,6 +136,8 @@ struct Down {
 /// What one attempt to move a piece came to.
 enum Moved {
     Some,
+    /// A piece, and there was no more of it.
+    All,
     /// The pair has nothing, or no room.
     EndWaits,
     /// The socket has nothing, or no room.
@@ -149,15 +155,21 @@ impl Stream {
         socket: &dyn Socket,
         end: &OwnedFd,
         hung: bool,
+        cause: Cause,
         error: &mut Option<Errno>,
     ) -> Turn {
-        let mut wait = (Events::empty(), Events::empty());
-        let mut moved = false;
-        if !self.up.over {
+        if self.up.over {
+            if hung {
+                return self.closed();
+            }
+        } else if hung || cause.concerns(self.up.waits) {
+            // Of what comes after a hang-up nobody tells.
+            self.up.waits = None;
             match self.up.step(socket, end.as_fd()) {
-                Moved::Some => moved = true,
-                Moved::EndWaits => wait.0 |= Events::IN,
-                Moved::SocketWaits => wait.1 |= Events::OUT,
+                Moved::Some => {}
+                Moved::All if hung => {}
+                Moved::All | Moved::EndWaits => self.up.waits = Some(Side::End),
+                Moved::SocketWaits => self.up.waits = Some(Side::Socket),
                 Moved::Abandoned => return Turn::Over { reset: true },
                 Moved::Over if hung || pair::is_hung_up(end) => return self.closed(),
                 Moved::Over => {
@@ -173,20 +185,17 @@ impl Stream {
                     }
                 }
             }
-        } else if hung {
-            return self.closed();
         }
         // After a close, what is unread stays so, and makes the stack reset the connection.
-        if !self.down.over && !hung {
+        if !self.down.over && !hung && cause.concerns(self.down.waits) {
+            self.down.waits = None;
             match self.down.step(socket, end.as_fd()) {
-                Moved::Some => moved = true,
-                Moved::EndWaits => wait.0 |= Events::OUT,
-                Moved::SocketWaits => wait.1 |= Events::IN,
+                Moved::Some => {}
+                Moved::EndWaits => self.down.waits = Some(Side::End),
+                Moved::All | Moved::SocketWaits => self.down.waits = Some(Side::Socket),
                 Moved::Over => {
                     self.down.over = true;
                     pair::end_of_data(end.as_fd());
-                    // Nothing moves any more when that was the second direction.
-                    moved = true;
                 }
                 Moved::Broken(why) => {
                     *error = error.or(Some(why));
@@ -196,7 +205,8 @@ impl Stream {
                 Moved::Abandoned => return Turn::Over { reset: true },
             }
         }
-        if moved {
+        let down_over = self.down.over || hung;
+        if (!self.up.over && self.up.waits.is_none()) || (!down_over && self.down.waits.is_none()) {
             return Turn::Again;
         }
         // With nothing to read any more, a reset shows in the bits alone.
@@ -204,6 +214,17 @@ impl Stream {
         if listens && socket.events().intersects(Events::ERR | Events::HUP) {
             *error = error.or(take_error(socket));
             return Turn::Over { reset: false };
+        }
+        let mut wait = (Events::empty(), Events::empty());
+        match self.up.waits {
+            _ if self.up.over => {}
+            Some(Side::End) => wait.0 |= Events::IN,
+            _ => wait.1 |= Events::OUT,
+        }
+        match self.down.waits {
+            _ if down_over => {}
+            Some(Side::End) => wait.0 |= Events::OUT,
+            _ => wait.1 |= Events::IN,
         }
         Turn::Wait { end: wait.0, socket: (listens || !wait.1.is_empty()).then_some(wait.1) }
     }
@@ -251,8 +272,10 @@ impl Up {
             };
             if sent < len {
                 self.kept = buffer[sent..len].to_vec();
+                return Moved::Some;
             }
-            Moved::Some
+            // Were there more, it would be told.
+            if len < buffer.len() { Moved::All } else { Moved::Some }
         })
     }
 }
@@ -303,8 +326,9 @@ impl Down {
             };
             if sent < len {
                 self.kept = buffer[sent..len].to_vec();
+                return Moved::Some;
             }
-            Moved::Some
+            if len < buffer.len() { Moved::All } else { Moved::Some }
         })
     }
 }

@@ -135,6 +135,11 @@ impl<T> Lane<T> {
         }
     }
 
+    /// Whether as many frames wait as go to a link at once.
+    pub(crate) fn has_batch(&self) -> bool {
+        self.state.lock().frames.len() >= BATCH
+    }
+
     /// The link takes frames again, or is gone and takes any.
     pub(crate) fn unblock(&self) {
         self.state.lock().blocked = false;

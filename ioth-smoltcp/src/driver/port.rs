@@ -77,6 +77,11 @@ impl Port {
         waiting
     }
 
+    /// Whether what waits may wait for more: sending is dear, and a full batch is not there yet.
+    pub(crate) fn gathers(&self) -> bool {
+        !self.link.properties().trusted && !self.lane.has_batch()
+    }
+
     /// Sends what waits, unless somebody else is at it. Called with no lock held.
     pub(crate) fn drain(&self, budget: &mut usize) -> Drained {
         self.lane.drain(budget, |frames| {

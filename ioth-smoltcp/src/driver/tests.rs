@@ -92,6 +92,8 @@ struct Gate {
     room: AtomicUsize,
     taken: AtomicUsize,
     gone: AtomicBool,
+    /// It leaves the process.
+    outward: AtomicBool,
     /// Called for each send.
     hook: Mutex<Option<Arc<dyn Fn() + Send + Sync>>>,
     filters: Mutex<Vec<Filter>>,
@@ -120,7 +122,7 @@ impl Gate {
 
 impl Link for Gate {
     fn properties(&self) -> Properties {
-        Properties { mtu: 1500, gso_max: 0, trusted: true }
+        Properties { mtu: 1500, gso_max: 0, trusted: !self.outward.load(Ordering::SeqCst) }
     }
 
     fn attach(&self, receiver: Arc<dyn Receiver>) -> std::result::Result<(), LinkError> {
@@ -181,6 +183,39 @@ fn a_blocked_link_holds_senders_back_until_it_takes_more() {
     assert_eq!(sender("a sender, though the link takes frames again"), Ok(1));
     assert!(node.ports[0].is_idle());
     assert!(gate.taken.load(Ordering::SeqCst) > before);
+}
+
+#[test]
+fn what_one_round_of_the_reactor_sends_goes_out_together() {
+    let gate = Gate::new(usize::MAX / 2);
+    gate.outward.store(true, Ordering::SeqCst);
+    let node = node(1, vec![gate.clone()]);
+    let socket = broadcaster(&node);
+    let calls = Arc::new(AtomicUsize::new(0));
+    let counted = calls.clone();
+    *gate.hook.lock() = Some(Arc::new(move || {
+        counted.fetch_add(1, Ordering::SeqCst);
+    }));
+    let go = |sends: usize| {
+        calls.store(0, Ordering::SeqCst);
+        gate.taken.store(0, Ordering::SeqCst);
+        let socket = socket.clone();
+        Reactor::global().defer(Box::new(move || {
+            for _ in 0..sends {
+                assert_eq!(send(&*socket, b"x", MsgFlags::DONTWAIT), Ok(1));
+            }
+        }));
+        until("all of them go", || gate.taken.load(Ordering::SeqCst) == sends);
+        calls.load(Ordering::SeqCst)
+    };
+    assert_eq!(go(1), 1);
+    assert_eq!(go(10), 1);
+    // A full batch does not wait for more.
+    assert_eq!(go(100), 2);
+    // Another thread's call sends what it has at once.
+    gate.taken.store(0, Ordering::SeqCst);
+    send(&*socket, b"x", MsgFlags::DONTWAIT).unwrap();
+    assert_eq!(gate.taken.load(Ordering::SeqCst), 1);
 }
 
 #[test]
