@@ -162,6 +162,8 @@ fn cable() {
         let path = std::env::temp_dir().join(format!("ioth-cable-{}", std::process::id()));
         let path = path.display();
         with_upstreams(kernel, &format!("ptp://{path}[old]"), &format!("ptp://{path}"));
+        // Their plug was killed, and left its socket.
+        let _ = std::fs::remove_file(format!("{path}+"));
     });
 }
 
