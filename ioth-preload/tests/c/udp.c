@@ -121,7 +121,9 @@ static void refused(void)
 {
 	int gone = bound(), on = 1;
 	struct sockaddr_in to = loopback(port_of(gone)), from;
-	OK(close(gone));
+	/* Nobody else gets its port, and it hears nobody but that peer. */
+	struct sockaddr_in peer = loopback(9);
+	OK(connect(gone, (struct sockaddr *)&peer, sizeof(peer)));
 	int a = bound();
 	OK(setsockopt(a, IPPROTO_IP, IP_RECVERR, &on, sizeof(on)));
 	char text[2] = "", control[128];

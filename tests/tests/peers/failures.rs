@@ -185,7 +185,7 @@ fn what_cannot_be_a_stack() {
         ("stack=smoltcp,vnl=switch://lan[mtu=x]", Errno::EINVAL, "mtu"),
         ("stack=smoltcp,vnl=switch://lan[mtu=1500", Errno::EINVAL, "["),
         ("stack=smoltcp,vnl=switch://lan[colour=red]", Errno::EINVAL, "colour"),
-        ("stack=smoltcp,vnl=switch://", Errno::EINVAL, "name"),
+        ("stack=smoltcp,vnl=switch:///nonexistent/lan", Errno::ENOENT, "/nonexistent/lan"),
         ("stack=smoltcp,vnl=pcap://", Errno::EINVAL, "pcap"),
         ("stack=smoltcp,vnl=fault://{switch://lan}/loss=200%", Errno::EINVAL, "loss"),
         ("stack=smoltcp,vnl=vde:///nonexistent/switch", Errno::ENOENT, "/nonexistent/switch"),
