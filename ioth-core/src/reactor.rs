@@ -54,7 +54,7 @@ pub trait Alarm: Send + Sync + 'static {
 const THREAD_NAME: &str = "ioth-reactor";
 /// Key of the bell, which no registration has.
 const BELL: u64 = u64::MAX;
-/// Descriptors that one wait tells of; the others have their turn in the next.
+/// Descriptors that one wait tells of, to begin with; the others have their turn in the next.
 const EVENTS: usize = 256;
 
 /// The process-wide reactor.
@@ -334,7 +334,14 @@ impl Shared {
         loop {
             let sleep = self.agenda.lock().fall_asleep();
             let timeout = match sleep {
-                Sleep::Awake => Some(Duration::ZERO),
+                Sleep::Awake => {
+                    // Perhaps for a job before which all is to be told that holds: each descriptor is told of once.
+                    let all = self.table.lock().entries.len() + 1;
+                    if all > events.len() {
+                        events.resize(all, EpollEvent::empty());
+                    }
+                    Some(Duration::ZERO)
+                }
                 Sleep::Until(deadline) => Some(deadline.saturating_duration_since(Instant::now())),
                 Sleep::Forever => None,
             };

@@ -19,7 +19,8 @@ pub(crate) fn epoll_wait(
     timeout: Option<Duration>,
 ) -> Result<usize, Errno> {
     static OLD: AtomicBool = AtomicBool::new(false);
-    if !OLD.load(Ordering::Relaxed) {
+    // Its timespec has 64 bits everywhere, the C library's not.
+    if cfg!(target_pointer_width = "64") && !OLD.load(Ordering::Relaxed) {
         let timeout = timeout.map(TimeSpec::from);
         let timeout: *const libc::timespec = timeout.as_ref().map_or(ptr::null(), |timeout| timeout.as_ref());
         let room = c_int::try_from(events.len()).unwrap_or(c_int::MAX);
@@ -39,7 +40,8 @@ pub(crate) fn epoll_wait(
             )
         };
         match Errno::result(result) {
-            Err(Errno::ENOSYS) => OLD.store(true, Ordering::Relaxed), // before Linux 5.11
+            // Before Linux 5.11, or under a filter that does not know it.
+            Err(Errno::ENOSYS | Errno::EPERM) => OLD.store(true, Ordering::Relaxed),
             result => return result.map(|count| count as usize),
         }
     }

@@ -35,7 +35,7 @@ mod sync;
 mod tests;
 
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicUsize, Ordering};
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, Weak, mpsc};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use ioth_core::reactor::{Alarm, Reactor, Timer};
@@ -266,7 +266,7 @@ impl Node {
         }
         // The deadline is for those who keep asking something of a node that goes.
         self.sent.wait(Events::OUT, Instant::now().checked_add(engine::RESOLUTION_TIME));
-        self.flush(&mut { SEND_BUDGET });
+        self.finish_sending();
         for port in &self.ports {
             port.detach();
         }
@@ -405,6 +405,21 @@ impl Node {
         more
     }
 
+    /// Sends what waits, and lets the reactor's thread send what that has gathered, or has begun with.
+    fn finish_sending(&self) {
+        self.flush(&mut { SEND_BUDGET });
+        if Reactor::is_current_thread() || self.ports.iter().all(|port| port.is_trusted()) {
+            return;
+        }
+        let Ok(reactor) = Reactor::try_global() else { return };
+        let (done, over) = mpsc::channel();
+        reactor.defer_round(Box::new(move || {
+            let _ = done.send(());
+        }));
+        // Bounded, as that thread may be at somebody else's source.
+        let _ = over.recv_timeout(engine::RESOLUTION_TIME);
+    }
+
     /// In the reactor's thread, many sockets of a node may have something to send, one after the other: to a link where
     /// that costs a system call it goes together. False when it is not to wait.
     fn flush_later(&self) -> bool {
@@ -414,13 +429,12 @@ impl Node {
         if self.gathering.load(Ordering::Relaxed) {
             return Reactor::is_current_thread();
         }
-        let node = self.me.clone();
+        // Kept until then: the last socket may go meanwhile, and the node with it. A node that is going waits for nothing.
+        let Some(node) = self.me.upgrade() else { return false };
         let later = Reactor::at_end_of_round(move || {
-            if let Some(node) = node.upgrade() {
-                node.gathering.store(false, Ordering::Relaxed);
-                if node.flush(&mut { SEND_BUDGET }) {
-                    node.call(|_| ());
-                }
+            node.gathering.store(false, Ordering::Relaxed);
+            if node.flush(&mut { SEND_BUDGET }) {
+                node.call(|_| ());
             }
         });
         if later.is_ok() {

@@ -9,6 +9,7 @@ use std::thread::ThreadId;
 use std::time::{Duration, Instant};
 
 use ioth_core::fork::Owned;
+use ioth_core::reactor::Reactor;
 use ioth_core::{
     Errno, Events, Mmsg, MsgFlags, Readiness, RecvMsg, Result, SendMsg, Shutdown, SockAddr, Socket,
     SocketType, recv_each, send_each,
@@ -51,9 +52,9 @@ impl Handle {
         if *self.closing.lock() == Some(std::thread::current().id()) { self.close() } else { self.end() }
     }
 
-    /// close(2), which waits where SO_LINGER says so.
+    /// close(2), which waits where SO_LINGER says so; not in the reactor's thread, which brings the acknowledgements.
     fn close(&self) {
-        if !self.lingers.load(Ordering::Relaxed) {
+        if Reactor::is_current_thread() || !self.lingers.load(Ordering::Relaxed) {
             return self.end();
         }
         let begun =

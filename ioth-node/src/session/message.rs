@@ -62,6 +62,10 @@ impl Messages {
                 Step::Over => return Turn::Over { reset: false },
             };
         }
+        // With ERR, the socket would be ready again and again, and nothing could go down.
+        if cause.socket && self.waits.1 == Some(Side::End) {
+            self.keep_errors(socket);
+        }
         if hung {
             self.waits.1 = Some(Side::End);
         } else if cause.concerns(self.waits.1) {

@@ -79,7 +79,12 @@ impl Port {
 
     /// Whether what waits may wait for more: sending is dear, and a full batch is not there yet.
     pub(crate) fn gathers(&self) -> bool {
-        !self.link.properties().trusted && !self.lane.has_batch()
+        !self.is_trusted() && !self.lane.has_batch()
+    }
+
+    /// Whether frames stay within the process.
+    pub(crate) fn is_trusted(&self) -> bool {
+        self.link.properties().trusted
     }
 
     /// Sends what waits, unless somebody else is at it. Called with no lock held.

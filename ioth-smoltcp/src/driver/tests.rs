@@ -219,6 +219,20 @@ fn what_one_round_of_the_reactor_sends_goes_out_together() {
 }
 
 #[test]
+fn what_a_node_sent_goes_out_though_the_node_goes_in_that_round() {
+    let gate = Gate::new(usize::MAX / 2);
+    gate.outward.store(true, Ordering::SeqCst);
+    let node = node(1, vec![gate.clone()]);
+    let socket = broadcaster(&node);
+    Reactor::global().defer(Box::new(move || {
+        assert_eq!(send(&*socket, b"x", MsgFlags::DONTWAIT), Ok(1));
+        drop(socket);
+        drop(node);
+    }));
+    until("the last frame goes", || gate.taken.load(Ordering::SeqCst) == 1);
+}
+
+#[test]
 fn a_link_that_goes_while_it_is_blocked_lets_its_senders_go() {
     let gate = Gate::new(0);
     let node = node(1, vec![gate.clone()]);
