@@ -4,9 +4,8 @@
 //! no timer is set: an idle process shows no wake-up at all. Whatever it calls, it calls with no lock held.
 
 use std::cell::{Cell, RefCell};
-use std::cmp::Ordering;
+use std::collections::HashMap;
 use std::collections::hash_map::Entry;
-use std::collections::{BinaryHeap, HashMap};
 use std::fmt;
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
@@ -23,7 +22,9 @@ use parking_lot::Mutex;
 
 use crate::fork::{self, PerProcess};
 use crate::{Events, sys};
+use agenda::{Agenda, Sleep, TimerInner, TimerState};
 
+mod agenda;
 #[cfg(test)]
 mod tests;
 
@@ -482,116 +483,6 @@ impl Table {
     fn next_key(&mut self) -> u64 {
         self.last_key += 1;
         self.last_key
-    }
-}
-
-/// What the thread has to do beside waiting for descriptors.
-#[derive(Default)]
-struct Agenda {
-    heap: BinaryHeap<Due>,
-    jobs: Vec<Box<dyn FnOnce() + Send>>,
-    /// Jobs after the next wait.
-    next_round: Vec<Box<dyn FnOnce() + Send>>,
-    sleep: Sleep,
-}
-
-/// What the thread is doing: whoever brings something earlier has to wake it.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
-enum Sleep {
-    #[default]
-    Awake,
-    Until(Instant),
-    Forever,
-}
-
-impl Agenda {
-    /// Queues a deadline; whether the thread has to be woken for it.
-    fn push(&mut self, deadline: Instant, timer: &Arc<TimerInner>) -> bool {
-        self.heap.push(Due { deadline, timer: Arc::downgrade(timer) });
-        match self.sleep {
-            Sleep::Until(until) if until <= deadline => false,
-            _ => self.rouse(),
-        }
-    }
-
-    /// Whether the thread is asleep, and has to be woken by the caller, who is the only one.
-    fn rouse(&mut self) -> bool {
-        std::mem::replace(&mut self.sleep, Sleep::Awake) != Sleep::Awake
-    }
-
-    fn take_due(&mut self, now: Instant) -> Vec<Due> {
-        let mut due = Vec::new();
-        while self.heap.peek().is_some_and(|next| next.deadline <= now) {
-            due.extend(self.heap.pop());
-        }
-        due
-    }
-
-    /// Called by the thread before it waits: for how long.
-    fn fall_asleep(&mut self) -> Sleep {
-        // What was cleared or dropped meanwhile must not cause a wake-up.
-        while self.heap.peek().is_some_and(Due::is_void) {
-            self.heap.pop();
-        }
-        self.jobs.append(&mut self.next_round);
-        self.sleep = match self.heap.peek() {
-            _ if !self.jobs.is_empty() => Sleep::Awake,
-            Some(due) => Sleep::Until(due.deadline),
-            None => Sleep::Forever,
-        };
-        self.sleep
-    }
-}
-
-struct TimerInner {
-    target: Weak<dyn Alarm>,
-    state: Mutex<TimerState>,
-}
-
-struct TimerState {
-    deadline: Option<Instant>,
-    /// Deadline of the heap's entry that counts. It is never later than `deadline`; a later entry is void, and an
-    /// earlier one is queued again with the deadline that holds then. So a deadline that moves away with every
-    /// packet costs no heap operation.
-    queued: Option<Instant>,
-}
-
-/// An entry of the heap, the earliest on top.
-struct Due {
-    deadline: Instant,
-    timer: Weak<TimerInner>,
-}
-
-impl Due {
-    /// Whether nobody waits for it any more. One that was moved away is not void: it is queued again at its time.
-    fn is_void(&self) -> bool {
-        let Some(timer) = self.timer.upgrade() else { return true };
-        // Against the lock order, hence only where it does not wait; the price is a wake-up for nothing.
-        let Some(mut state) = timer.state.try_lock() else { return false };
-        if state.queued == Some(self.deadline) && state.deadline.is_none() {
-            state.queued = None;
-        }
-        state.queued != Some(self.deadline)
-    }
-}
-
-impl PartialEq for Due {
-    fn eq(&self, other: &Self) -> bool {
-        self.deadline == other.deadline
-    }
-}
-
-impl Eq for Due {}
-
-impl PartialOrd for Due {
-    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
-        Some(self.cmp(other))
-    }
-}
-
-impl Ord for Due {
-    fn cmp(&self, other: &Self) -> Ordering {
-        other.deadline.cmp(&self.deadline)
     }
 }
 

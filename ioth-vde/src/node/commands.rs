@@ -452,11 +452,7 @@ fn port_allocatable(core: &mut Core, text: &str) -> Result<(), Errno> {
 
 fn port_setuser(core: &mut Core, text: &str) -> Result<(), Errno> {
     let (port, name) = two(text)?;
-    let user = match (name, name.parse::<u32>()) {
-        ("NONE", _) => None,
-        (_, Ok(number)) => Some(number),
-        (name, _) => Some(User::from_name(name).ok().flatten().ok_or(Errno::EINVAL)?.uid.as_raw()),
-    };
+    let user = owner(name, |name| Some(User::from_name(name).ok()??.uid.as_raw()))?;
     let port = core.made(port)?;
     core.ports.change(port).user = user;
     Ok(())
@@ -464,14 +460,19 @@ fn port_setuser(core: &mut Core, text: &str) -> Result<(), Errno> {
 
 fn port_setgroup(core: &mut Core, text: &str) -> Result<(), Errno> {
     let (port, name) = two(text)?;
-    let group = match (name, name.parse::<u32>()) {
-        ("NONE", _) => None,
-        (_, Ok(number)) => Some(number),
-        (name, _) => Some(Group::from_name(name).ok().flatten().ok_or(Errno::EINVAL)?.gid.as_raw()),
-    };
+    let group = owner(name, |name| Some(Group::from_name(name).ok()??.gid.as_raw()))?;
     let port = core.made(port)?;
     core.ports.change(port).group = group;
     Ok(())
+}
+
+/// A number, a name, or NONE.
+fn owner(name: &str, by_name: impl FnOnce(&str) -> Option<u32>) -> Result<Option<u32>, Errno> {
+    match (name, name.parse()) {
+        ("NONE", _) => Ok(None),
+        (_, Ok(number)) => Ok(Some(number)),
+        (name, _) => by_name(name).map(Some).ok_or(Errno::EINVAL),
+    }
 }
 
 fn port_epclose(core: &mut Core, text: &str) -> Result<(), Errno> {
