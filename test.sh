@@ -165,9 +165,10 @@ step "Rust $RUST" need_rust
 step "Debian packages" need_packages
 step "namespaces" need_namespaces
 step "TAP devices" need_tun
-step "socat's tests" fetch_socat_tests
 step "format" cargo fmt --all --check
 step "clippy" cargo clippy --workspace --all-targets --locked -- -D warnings
+# Not before cargo has made its target directory, which it marks for programs that make backups.
+step "socat's tests" fetch_socat_tests
 step "documentation" env RUSTDOCFLAGS=-Dwarnings cargo doc --workspace --no-deps --locked
 step "tests: build" cargo test --workspace --locked --no-run
 # As its tests build it, each of which would wait for it.

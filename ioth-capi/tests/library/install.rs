@@ -5,14 +5,15 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use crate::headers::declared_everywhere;
-use crate::support::{cargo, here, place, run, scratch, succeeds};
+use crate::place::{Place, cargo};
+use crate::support::{here, run, scratch, succeeds};
 
 /// Where a package's files go, below the directory that stands for the root.
 const PREFIX: &str = "/usr/local";
 
 /// Runs make(1). Only to build does it need cargo, which root, who installs, seldom has.
 fn make(goal: &str, root: &Path) {
-    let place = place();
+    let place = Place::of_this_test();
     let cargo = if goal == "all" { cargo() } else { "/bin/false".into() };
     let mut make = Command::new("make");
     make.arg(goal).arg(format!("PREFIX={PREFIX}")).arg(format!("PROFILE={}", place.profile));

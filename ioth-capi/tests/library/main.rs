@@ -2,5 +2,7 @@
 
 mod headers;
 mod install;
+#[path = "../../../ioth-core/tests/support/place.rs"]
+mod place;
 mod programs;
 mod support;

@@ -8,7 +8,7 @@ use std::process::{Child, Command, Output, Stdio};
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
-use cargo_metadata::Message;
+use crate::place::Place;
 
 /// Longer than any C program of the tests takes on a machine that has other things to do.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
@@ -18,7 +18,7 @@ pub(crate) fn here() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
-/// The built libraries, as cargo says where they are.
+/// The built libraries.
 #[derive(Debug)]
 pub(crate) struct Library {
     pub(crate) shared: PathBuf,
@@ -29,63 +29,10 @@ pub(crate) struct Library {
 pub(crate) fn library() -> &'static Library {
     static LIBRARY: OnceLock<Library> = OnceLock::new();
     LIBRARY.get_or_init(|| {
-        let Place { target, profile, triple } = place();
-        let mut cargo = Command::new(cargo());
-        cargo.args(["build", "--locked", "--package", "ioth-capi", "--lib", "--message-format", "json"]);
-        cargo.arg("--profile").arg(&profile).arg("--target-dir").arg(&target);
-        if let Some(triple) = triple {
-            cargo.arg("--target").arg(triple);
-        }
-        cargo.current_dir(here()).stdin(Stdio::null());
-        let output = succeeds(&mut cargo);
-        let mut files = Vec::new();
-        for message in Message::parse_stream(&output.stdout[..]) {
-            if let Ok(Message::CompilerArtifact(artifact)) = message
-                && artifact.target.name == "ioth_c"
-            {
-                files.extend(artifact.filenames);
-            }
-        }
-        let file = |extension: &str| {
-            let found = files.iter().find(|file| file.extension() == Some(extension));
-            found
-                .unwrap_or_else(|| panic!("cargo built no .{extension} but {files:?}"))
-                .clone()
-                .into_std_path_buf()
-        };
-        Library { shared: file("so"), fixed: file("a") }
+        let place = Place::of_this_test();
+        place.build(&["--package", "ioth-capi", "--lib"]);
+        Library { shared: place.dir.join("libioth_c.so"), fixed: place.dir.join("libioth_c.a") }
     })
-}
-
-pub(crate) fn cargo() -> PathBuf {
-    std::env::var_os("CARGO").unwrap_or_else(|| env!("CARGO").into()).into()
-}
-
-/// Where this test was built, from its own path: `TARGET[/TRIPLE]/PROFILE/deps/NAME`.
-pub(crate) struct Place {
-    pub(crate) target: PathBuf,
-    pub(crate) profile: String,
-    pub(crate) triple: Option<String>,
-}
-
-pub(crate) fn place() -> Place {
-    let own = std::env::current_exe().expect("the test's own path");
-    let dir = own.ancestors().nth(2).expect("a test is in a directory of its profile");
-    let name = |path: &Path| path.file_name().expect("no root").to_string_lossy().into_owned();
-    let profile = match name(dir).as_str() {
-        "debug" => "dev".to_owned(),
-        other => other.to_owned(),
-    };
-    let parent = dir.parent().expect("the directory of a profile is in the target directory");
-    // Cargo marks its target directory.
-    match parent.join("CACHEDIR.TAG").exists() {
-        true => Place { target: parent.to_owned(), profile, triple: None },
-        false => Place {
-            target: parent.parent().expect("the directory of a triple is in the target directory").to_owned(),
-            profile,
-            triple: Some(name(parent)),
-        },
-    }
 }
 
 /// An empty directory of this name.

@@ -2,6 +2,8 @@
 
 mod names;
 mod node;
+#[path = "../../../ioth-core/tests/support/place.rs"]
+mod place;
 mod support;
 mod sys;
 

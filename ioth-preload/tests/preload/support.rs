@@ -6,9 +6,8 @@ use std::process::{Command, Stdio};
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
-use cargo_metadata::Message;
-
 use crate::node::Node;
+use crate::place::Place;
 
 /// Longer than any C program of the tests takes on a machine that has other things to do.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -21,31 +20,9 @@ fn here() -> &'static Path {
 pub(crate) fn library() -> &'static Path {
     static LIBRARY: OnceLock<PathBuf> = OnceLock::new();
     LIBRARY.get_or_init(|| {
-        // TARGET[/TRIPLE]/PROFILE/deps/NAME
-        let own = std::env::current_exe().expect("the test's own path");
-        let dir = own.ancestors().nth(2).expect("a test is in a directory of its profile");
-        let name = |path: &Path| path.file_name().expect("no root").to_string_lossy().into_owned();
-        let profile = if name(dir) == "debug" { "dev".to_owned() } else { name(dir) };
-        let parent = dir.parent().expect("the directory of a profile is in the target directory");
-        // Cargo marks its target directory.
-        let is_target = parent.join("CACHEDIR.TAG").exists();
-        let target =
-            if is_target { parent } else { parent.parent().expect("the triple's directory is in it") };
-        let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| env!("CARGO").into()));
-        cargo.args(["build", "--locked", "--package", "ioth-preload", "--lib", "--message-format", "json"]);
-        cargo.arg("--profile").arg(&profile).arg("--target-dir").arg(target);
-        if !is_target {
-            cargo.arg("--target").arg(name(parent));
-        }
-        let output = cargo.current_dir(here()).stdin(Stdio::null()).output().expect("cargo");
-        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-        let built = Message::parse_stream(&output.stdout[..]).find_map(|message| match message {
-            Ok(Message::CompilerArtifact(artifact)) if artifact.target.name == "ioth_preload" => {
-                artifact.filenames.into_iter().find(|file| file.extension() == Some("so"))
-            }
-            _ => None,
-        });
-        built.expect("cargo says which library it has built").into_std_path_buf()
+        let place = Place::of_this_test();
+        place.build(&["--package", "ioth-preload", "--lib"]);
+        place.dir.join("libioth_preload.so")
     })
 }
 

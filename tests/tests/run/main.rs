@@ -9,6 +9,8 @@
 
 mod command;
 mod nginx;
+#[path = "../../../ioth-core/tests/support/place.rs"]
+mod place;
 mod programs;
 mod python;
 mod socat;

@@ -18,6 +18,8 @@ use nix::sched::{CloneFlags, unshare};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::{Pid, geteuid};
 
+use crate::place::Place;
+
 /// How long one step may take; a broken test ends then. Longer than anything takes on a machine that has other things to do.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 /// How long a test may take.
@@ -432,37 +434,8 @@ pub(crate) struct Built {
 pub(crate) fn built() -> &'static Built {
     static BUILT: OnceLock<Built> = OnceLock::new();
     BUILT.get_or_init(|| {
-        // This test is TARGET[/TRIPLE]/PROFILE/deps/NAME.
-        let own = std::env::current_exe().expect("a test knows its own binary");
-        let dir = own.ancestors().nth(2).expect("a test is in a directory of its profile");
-        let name = |path: &Path| path.file_name().expect("no root").to_string_lossy().into_owned();
-        let profile = match name(dir).as_str() {
-            "debug" => "dev".to_owned(),
-            other => other.to_owned(),
-        };
-        let parent = dir.parent().expect("the directory of a profile is in another");
-        let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| env!("CARGO").into()));
-        cargo.args([
-            "build",
-            "--locked",
-            "--package",
-            "ioth-cli",
-            "--package",
-            "ioth-preload",
-            "--profile",
-            &profile,
-        ]);
-        // Cargo marks its target directory.
-        match parent.join("CACHEDIR.TAG").exists() {
-            true => cargo.arg("--target-dir").arg(parent),
-            false => cargo
-                .arg("--target-dir")
-                .arg(parent.parent().expect("a triple's directory is in another"))
-                .arg("--target")
-                .arg(name(parent)),
-        };
-        let run = cargo.current_dir(env!("CARGO_MANIFEST_DIR")).stdin(Stdio::null()).output().expect("cargo");
-        assert!(run.status.success(), "{cargo:?}:\n{}", String::from_utf8_lossy(&run.stderr));
-        Built { ioth: dir.join("ioth"), preload: dir.join("libioth_preload.so") }
+        let place = Place::of_this_test();
+        place.build(&["--package", "ioth-cli", "--package", "ioth-preload"]);
+        Built { ioth: place.dir.join("ioth"), preload: place.dir.join("libioth_preload.so") }
     })
 }
