@@ -5,7 +5,7 @@ use proptest::prelude::*;
 
 use super::connect::{ADDRESS_LEN, Options, PortName, parse_reply, plug, request};
 use super::*;
-use crate::vnl;
+use crate::{Frame, sys, vnl};
 
 #[test]
 fn request_image() {
