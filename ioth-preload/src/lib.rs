@@ -7,34 +7,20 @@
 //!   the program                      write, read, poll, dup, close, ...: the kernel's own
 //!      │ socket, connect, recvmsg, ...                        │
 //!   sys::exports    errno, pointers                           │
+//!      │          names: what the C library would look up      │
+//!   ioth_node_calls: what each call is                        │
 //!      │                                                      │
-//!   calls, options, data, ioctl, names    what each call is   │
-//!      │                 │                                    │
-//!   control: a request   stream, message: through the pair    │
-//!      │                 │                                    │
-//!      ▼                 ▼                                    ▼
+//!      ▼                                                      ▼
 //!   the node process ═══ node's end ═══════════════════ user's end
 //! ```
 //!
 //! There is no engine, thread or lock here, no memory is taken but what the program frees, and nothing is kept by descriptor
 //! number: descriptors come and go by fork, exec, dup and SCM_RIGHTS, and what one of them is, is asked of the kernel
-//! each time ([`end`]). So every function is as safe in signal handlers, threads and forked children as the system call.
+//! each time (`ioth_node_calls`). So every function is as safe in signal handlers, threads and forked children as the system call.
 //!
 //! What it cannot do: see system calls of programs that make them by themselves (static and Go binaries, io_uring), or
 //! anything of set-uid programs.
 #![deny(unsafe_code)]
 
-mod ancillary;
-mod calls;
-mod control;
-mod data;
-mod deadline;
-mod end;
-mod errno;
-mod ioctl;
-mod message;
 mod names;
-mod options;
-mod stream;
 mod sys;
-mod table;

@@ -15,8 +15,9 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("ioth", &["ioth-conf", "ioth-core", "ioth-kernel", "ioth-smoltcp", "ioth-vde"]),
     ("ioth-capi", &["ioth"]),
     ("ioth-node-proto", &[]),
+    ("ioth-node-calls", &["ioth-node-proto"]),
     ("ioth-node", &["ioth", "ioth-node-proto"]),
-    ("ioth-preload", &["ioth-node-proto"]),
+    ("ioth-preload", &["ioth-node-calls", "ioth-node-proto"]),
     ("ioth-cli", &["ioth", "ioth-node", "ioth-node-proto"]),
 ];
 

@@ -2,17 +2,16 @@
 
 use std::ffi::c_int;
 
+use ioth_node_calls::control::Question;
+use ioth_node_calls::sys::pieces::{Inward, Pieces};
+use ioth_node_calls::sys::raw;
+use ioth_node_calls::{Errno, User, calls, control};
 use ioth_node_proto::{AddrInfo, Item, Op, Reply, Row, Wanted, wanted_names};
 use libc::{addrinfo, sockaddr};
 
 use super::{NAME_MAX, ROOM, ask, refused};
-use crate::control::Question;
-use crate::errno::Errno;
-use crate::sys::memory::User;
-use crate::sys::pieces::{Inward, Pieces};
-use crate::sys::raw;
 use crate::sys::room::Room;
-use crate::{calls, control};
+use crate::sys::start;
 
 /// Bytes of two names and their marks.
 const WANTED_MAX: usize = 2 * (NAME_MAX + 1);
@@ -165,7 +164,7 @@ fn names(addr: User<u8>, addr_len: u32, host: Place, service: Place, flags: c_in
     let mut pieces = Pieces::<Inward>::new();
     pieces.own(&mut bytes)?;
     let question = Question::general(Op::NameInfo, [flags, wanted, 0, 0]);
-    let answer = control::exchange(&question, &mut payload, &mut pieces)?;
+    let answer = control::exchange(start::client(), &question, &mut payload, &mut pieces)?;
     check(&answer.reply)?;
     for item in Row::new(&bytes[..answer.len.min(room)]) {
         match item {

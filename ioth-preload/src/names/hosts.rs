@@ -2,11 +2,11 @@
 
 use std::ffi::{c_char, c_int};
 
+use ioth_node_calls::Errno;
+use ioth_node_calls::control::Question;
 use ioth_node_proto::{Item, Op, Row};
 
 use super::{ROOM, ask, refused};
-use crate::control::Question;
-use crate::errno::Errno;
 use crate::sys::room::Room;
 
 /// netdb.h's `struct hostent`.

@@ -3,12 +3,12 @@
 use std::ffi::{c_uint, c_void};
 use std::mem::offset_of;
 
+use ioth_node_calls::control::Question;
+use ioth_node_calls::{Errno, Result};
 use ioth_node_proto::{ADDR_MAX, InterfaceAddress, Item, Op};
 use libc::{ifaddrs, sockaddr};
 
 use super::{ROOM, ask};
-use crate::control::Question;
-use crate::errno::{Errno, Result};
 use crate::sys::room::Room;
 
 /// What each entry of getifaddrs(3) takes at most, in bytes.

@@ -15,11 +15,12 @@ pub(crate) use resolver::{INTERNAL, Resolved, exchange, query, search};
 
 use std::ffi::c_int;
 
+use ioth_node_calls::control::{self, Question};
+use ioth_node_calls::sys::pieces::{Inward, Outward, Pieces};
+use ioth_node_calls::{Errno, Result};
 use ioth_node_proto::{Reply, Row};
 
-use crate::control::{self, Question};
-use crate::errno::{Errno, Result};
-use crate::sys::pieces::{Inward, Outward, Pieces};
+use crate::sys::start;
 
 /// More addresses than any name has, in bytes; what does not fit is not told.
 const ROOM: usize = 16 << 10;
@@ -37,6 +38,6 @@ fn ask<'a>(question: &Question, payload: &[u8], row: &'a mut [u8; ROOM]) -> Resu
     pieces.own(payload)?;
     let mut room = Pieces::<Inward>::new();
     room.own(row)?;
-    let answer = control::exchange(question, &mut pieces, &mut room)?;
+    let answer = control::exchange(start::client(), question, &mut pieces, &mut room)?;
     Ok((answer.reply, Row::new(&row[..answer.len.min(ROOM)])))
 }

@@ -2,12 +2,12 @@
 
 use std::ffi::c_int;
 
+use ioth_node_calls::control::{self, Question};
+use ioth_node_calls::sys::pieces::{Inward, Outward, Pieces};
+use ioth_node_calls::{Errno, Result, User};
 use ioth_node_proto::Op;
 
-use crate::control::{self, Question};
-use crate::errno::{Errno, Result};
-use crate::sys::memory::User;
-use crate::sys::pieces::{Inward, Outward, Pieces};
+use crate::sys::start;
 
 /// What came of a question.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -35,7 +35,7 @@ fn resolve(name: &[u8], args: [c_int; 4], answer: User<u8>, room: c_int) -> Reso
     let mut payload = Pieces::<Outward>::new();
     let asked = payload.own(name).and_then(|()| {
         let mut pieces = control::room(answer, usize::try_from(room).map_err(|_| Errno::INVAL)?)?;
-        control::exchange(&Question::general(Op::Resolve, args), &mut payload, &mut pieces)
+        control::exchange(start::client(), &Question::general(Op::Resolve, args), &mut payload, &mut pieces)
     });
     match asked {
         Ok(answer) if answer.reply.args[0] == 0 && answer.reply.result >= 0 => Resolved::Answer(answer.len),
@@ -52,6 +52,11 @@ pub(crate) fn exchange(query: User<u8>, len: c_int, answer: User<u8>, room: c_in
     let length = |len| usize::try_from(len).map_err(|_| Errno::INVAL);
     let mut payload = control::payload(query, length(len)?)?;
     let mut pieces: Pieces<'_, Inward> = control::room(answer, length(room)?)?;
-    let answer = control::ask_with(&Question::general(Op::Exchange, [0; 4]), &mut payload, &mut pieces)?;
+    let answer = control::ask_with(
+        start::client(),
+        &Question::general(Op::Exchange, [0; 4]),
+        &mut payload,
+        &mut pieces,
+    )?;
     Ok(answer.len)
 }

@@ -5,68 +5,69 @@
 
 use std::ffi::{c_int, c_uint, c_ulong, c_void};
 
+use ioth_node_calls::sys::raw;
+use ioth_node_calls::{User, calls, data, ioctl, options};
 use libc::{mmsghdr, msghdr, sockaddr, socklen_t, ssize_t, timespec};
 
-use super::memory::User;
-use super::{raw, returns, user};
-use crate::{calls, data, ioctl, options};
+use super::start::client;
+use super::{returns, user};
 
 exports! {
     fn socket(domain: c_int, kind: c_int, protocol: c_int) -> c_int {
-        returns(|| calls::socket(domain, kind, protocol))
+        returns(|| calls::socket(client(), domain, kind, protocol))
     }
 
     fn bind(fd: c_int, addr: *const sockaddr, len: socklen_t) -> c_int {
         // SAFETY: the caller's promise.
-        returns(|| calls::bind(fd, unsafe { user(addr) }, len))
+        returns(|| calls::bind(client(), fd, unsafe { user(addr) }, len))
     }
 
     fn listen(fd: c_int, backlog: c_int) -> c_int {
-        returns(|| calls::listen(fd, backlog))
+        returns(|| calls::listen(client(), fd, backlog))
     }
 
     fn connect(fd: c_int, addr: *const sockaddr, len: socklen_t) -> c_int {
         // SAFETY: the caller's promise.
-        returns(|| calls::connect(fd, unsafe { user(addr) }, len))
+        returns(|| calls::connect(client(), fd, unsafe { user(addr) }, len))
     }
 
     fn accept(fd: c_int, addr: *mut sockaddr, len: *mut socklen_t) -> c_int {
         // SAFETY: the caller's promise.
-        returns(|| calls::accept4(fd, unsafe { user(addr) }, unsafe { User::new(len) }, 0))
+        returns(|| calls::accept4(client(), fd, unsafe { user(addr) }, unsafe { User::new(len) }, 0))
     }
 
     fn accept4(fd: c_int, addr: *mut sockaddr, len: *mut socklen_t, flags: c_int) -> c_int {
         // SAFETY: the caller's promise.
-        returns(|| calls::accept4(fd, unsafe { user(addr) }, unsafe { User::new(len) }, flags))
+        returns(|| calls::accept4(client(), fd, unsafe { user(addr) }, unsafe { User::new(len) }, flags))
     }
 
     fn getsockname(fd: c_int, addr: *mut sockaddr, len: *mut socklen_t) -> c_int {
         // SAFETY: the caller's promise.
-        returns(|| calls::getsockname(fd, unsafe { user(addr) }, unsafe { User::new(len) }))
+        returns(|| calls::getsockname(client(), fd, unsafe { user(addr) }, unsafe { User::new(len) }))
     }
 
     fn getpeername(fd: c_int, addr: *mut sockaddr, len: *mut socklen_t) -> c_int {
         // SAFETY: the caller's promise.
-        returns(|| calls::getpeername(fd, unsafe { user(addr) }, unsafe { User::new(len) }))
+        returns(|| calls::getpeername(client(), fd, unsafe { user(addr) }, unsafe { User::new(len) }))
     }
 
     fn getsockopt(fd: c_int, level: c_int, name: c_int, value: *mut c_void, len: *mut socklen_t) -> c_int {
         // SAFETY: the caller's promise.
-        returns(|| options::get(fd, level, name, unsafe { user(value) }, unsafe { User::new(len) }))
+        returns(|| options::get(client(), fd, level, name, unsafe { user(value) }, unsafe { User::new(len) }))
     }
 
     fn setsockopt(fd: c_int, level: c_int, name: c_int, value: *const c_void, len: socklen_t) -> c_int {
         // SAFETY: the caller's promise.
-        returns(|| options::set(fd, level, name, unsafe { user(value) }, len))
+        returns(|| options::set(client(), fd, level, name, unsafe { user(value) }, len))
     }
 
     fn shutdown(fd: c_int, how: c_int) -> c_int {
-        returns(|| calls::shutdown(fd, how))
+        returns(|| calls::shutdown(client(), fd, how))
     }
 
     fn send(fd: c_int, bytes: *const c_void, len: usize, flags: c_int) -> ssize_t {
         // SAFETY: the caller's promise.
-        returns(|| data::sendto(fd, unsafe { user(bytes) }, len, flags, User::NULL, 0))
+        returns(|| data::sendto(client(), fd, unsafe { user(bytes) }, len, flags, User::NULL, 0))
     }
 
     fn sendto(
@@ -78,22 +79,22 @@ exports! {
         addr_len: socklen_t,
     ) -> ssize_t {
         // SAFETY: the caller's promise.
-        returns(|| data::sendto(fd, unsafe { user(bytes) }, len, flags, unsafe { user(addr) }, addr_len))
+        returns(|| data::sendto(client(), fd, unsafe { user(bytes) }, len, flags, unsafe { user(addr) }, addr_len))
     }
 
     fn sendmsg(fd: c_int, header: *const msghdr, flags: c_int) -> ssize_t {
         // SAFETY: the caller's promise.
-        returns(|| data::sendmsg(fd, unsafe { User::new(header) }, flags))
+        returns(|| data::sendmsg(client(), fd, unsafe { User::new(header) }, flags))
     }
 
     fn sendmmsg(fd: c_int, list: *mut mmsghdr, count: c_uint, flags: c_int) -> c_int {
         // SAFETY: the caller's promise.
-        returns(|| data::sendmmsg(fd, unsafe { User::new(list) }, count, flags))
+        returns(|| data::sendmmsg(client(), fd, unsafe { User::new(list) }, count, flags))
     }
 
     fn recv(fd: c_int, room: *mut c_void, len: usize, flags: c_int) -> ssize_t {
         // SAFETY: the caller's promise.
-        returns(|| data::recvfrom(fd, unsafe { user(room) }, len, flags, User::NULL, User::NULL))
+        returns(|| data::recvfrom(client(), fd, unsafe { user(room) }, len, flags, User::NULL, User::NULL))
     }
 
     fn recvfrom(
@@ -106,18 +107,18 @@ exports! {
     ) -> ssize_t {
         // SAFETY: the caller's promise.
         let (room, addr, addr_len) = unsafe { (user(room), user(addr), User::new(addr_len)) };
-        returns(|| data::recvfrom(fd, room, len, flags, addr, addr_len))
+        returns(|| data::recvfrom(client(), fd, room, len, flags, addr, addr_len))
     }
 
     fn recvmsg(fd: c_int, header: *mut msghdr, flags: c_int) -> ssize_t {
         // SAFETY: the caller's promise.
-        returns(|| data::recvmsg(fd, unsafe { User::new(header) }, flags))
+        returns(|| data::recvmsg(client(), fd, unsafe { User::new(header) }, flags))
     }
 
     fn recvmmsg(fd: c_int, list: *mut mmsghdr, count: c_uint, flags: c_int, timeout: *mut timespec) -> c_int {
         // SAFETY: the caller's promise.
         let (list, timeout) = unsafe { (User::new(list), User::new(timeout)) };
-        returns(|| data::recvmmsg(fd, list, count, flags, timeout))
+        returns(|| data::recvmmsg(client(), fd, list, count, flags, timeout))
     }
 
     /// `recv` as programs compiled with _FORTIFY_SOURCE call it.
@@ -126,7 +127,7 @@ exports! {
             raw::chk_fail();
         }
         // SAFETY: the caller's promise.
-        returns(|| data::recvfrom(fd, unsafe { user(room) }, len, flags, User::NULL, User::NULL))
+        returns(|| data::recvfrom(client(), fd, unsafe { user(room) }, len, flags, User::NULL, User::NULL))
     }
 
     /// `recvfrom` as programs compiled with _FORTIFY_SOURCE call it.
@@ -144,13 +145,13 @@ exports! {
         }
         // SAFETY: the caller's promise.
         let (room, addr, addr_len) = unsafe { (user(room), user(addr), User::new(addr_len)) };
-        returns(|| data::recvfrom(fd, room, len, flags, addr, addr_len))
+        returns(|| data::recvfrom(client(), fd, room, len, flags, addr, addr_len))
     }
 
     /// The C library's takes a variable argument, which is passed as a third one is on the systems that this is for.
     fn ioctl(fd: c_int, request: c_ulong, argument: *mut c_void) -> c_int {
         // SAFETY: the caller's promise.
-        returns(|| ioctl::ioctl(fd, request, unsafe { user(argument) }))
+        returns(|| ioctl::ioctl(client(), fd, request, unsafe { user(argument) }))
     }
 }
 

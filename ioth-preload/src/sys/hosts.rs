@@ -4,14 +4,16 @@ use std::cell::UnsafeCell;
 use std::ffi::{c_char, c_int, c_void};
 use std::ptr;
 
+use ioth_node_calls::{Errno, Plain, User};
 use libc::socklen_t;
 
-use super::memory::User;
 use super::next::named;
 use super::room::Room;
 use super::{raw, set_h_errno, user};
-use crate::errno::Errno;
 use crate::names::{HostFailure, Hostent, NAME_MAX, Wanted, host};
+
+// SAFETY: numbers and pointers, of which any bits are some.
+unsafe impl Plain for Hostent {}
 
 named! {
     fn gethostbyname(name: *const c_char) -> *mut Hostent, else { ptr::null_mut() } {

@@ -3,8 +3,6 @@
 //! * [`exports`]: the functions that programs call, instead of the C library's.
 //! * [`names`], [`hosts`], [`resolver`]: those about names and interfaces; [`next`]: the C library's own of them.
 //! * [`room`]: memory for what such functions give.
-//! * [`memory`]: the program's memory, behind its pointers.
-//! * [`raw`]: system calls, and the pieces that messages are made of.
 //! * [`start`]: what happens before main().
 #![allow(unsafe_code)]
 
@@ -21,19 +19,16 @@ macro_rules! exports {
 
 mod exports;
 mod hosts;
-pub(crate) mod memory;
 mod names;
 mod next;
-pub(crate) mod pieces;
-pub(crate) mod raw;
 mod resolver;
 pub(crate) mod room;
 pub(crate) mod start;
 
 use std::ffi::c_int;
 
-use crate::errno::Result;
-use memory::User;
+use ioth_node_calls::sys::raw;
+use ioth_node_calls::{Result, User};
 
 /// What a call returns, and errno.
 fn returns<T: From<i8>>(call: impl FnOnce() -> Result<T>) -> T {

@@ -3,12 +3,11 @@
 use std::ffi::{c_char, c_int, c_uint};
 use std::ptr;
 
+use ioth_node_calls::{Errno, User};
 use libc::{addrinfo, ifaddrs, sockaddr, socklen_t};
 
-use super::memory::User;
 use super::next::{named, next};
 use super::{gives, returns, user};
-use crate::errno::Errno;
 use crate::names::{self, Place};
 
 named! {

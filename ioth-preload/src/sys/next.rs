@@ -21,7 +21,7 @@ macro_rules! named {
         $(
             #[unsafe(no_mangle)]
             unsafe extern "C" fn $name($($arg: $type),*) -> $result {
-                if $crate::sys::start::place().is_none() {
+                if $crate::sys::start::client().place().is_none() {
                     const NAME: &str = concat!(stringify!($name), "\0");
                     return match $crate::sys::next::next!(NAME => unsafe extern "C" fn($($type),*) -> $result) {
                         // SAFETY: the caller's promise.

@@ -3,10 +3,10 @@
 use std::ffi::{c_char, c_int, c_ulong, c_void};
 use std::mem::offset_of;
 
-use super::memory::User;
+use ioth_node_calls::{Errno, Result, User};
+
 use super::next::named;
 use super::{raw, returns, set_h_errno, user};
-use crate::errno::{Errno, Result};
 use crate::names::{self, NAME_MAX, Resolved};
 
 named! {

@@ -2,7 +2,7 @@
 
 use std::ffi::c_char;
 
-use super::memory::User;
+use ioth_node_calls::User;
 
 /// A piece of memory that is filled from its beginning.
 #[derive(Debug)]

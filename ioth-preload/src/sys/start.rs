@@ -3,20 +3,20 @@
 use std::ffi::{CStr, c_char};
 use std::sync::OnceLock;
 
+use ioth_node_calls::Client;
+use ioth_node_calls::control::{self, Question};
+use ioth_node_calls::sys::raw;
 use ioth_node_proto::{ENV, Op, Place};
 
-use super::raw;
-use crate::control::{self, Question};
+/// The node, whose place the environment had when the program began.
+static CLIENT: OnceLock<Client> = OnceLock::new();
 
-/// The node's place, as the environment had it when the program began.
-static PLACE: OnceLock<Option<Place>> = OnceLock::new();
-
-/// Where the program's node is; none for a program that has none.
+/// The program's node; one without a place for a program that has none.
 ///
 /// Programs write over their environment (for ps(1) to show something else), so it is looked at once, before main().
 /// Another library's constructor that comes earlier gets the same answer.
-pub(crate) fn place() -> Option<&'static Place> {
-    PLACE.get_or_init(from_environment).as_ref()
+pub(crate) fn client() -> &'static Client {
+    CLIENT.get_or_init(|| Client::new(from_environment()))
 }
 
 fn from_environment() -> Option<Place> {
@@ -41,7 +41,7 @@ const _: () = assert!(ENV.len() + 1 == ENV_NUL.len(), "the variable's name");
 /// Run by the dynamic linker.
 extern "C" fn constructor() {
     let errno = raw::errno();
-    if place().is_some() {
+    if client().place().is_some() {
         take_lease();
     }
     raw::set_errno(errno);
@@ -50,7 +50,7 @@ extern "C" fn constructor() {
 /// Tells the node that there is a program, for as long as there is: by a mapping, which has no number to be closed, and
 /// which forked children have as well. A node that has none to give knows its programs by other means.
 fn take_lease() {
-    let Ok(answer) = control::ask(&Question::general(Op::Lease, [0; 4])) else { return };
+    let Ok(answer) = control::ask(client(), &Question::general(Op::Lease, [0; 4])) else { return };
     if let Some(lease) = answer.fd {
         raw::map_nothing(&lease);
     }

@@ -4,6 +4,7 @@ use std::ffi::c_int;
 
 use ioth_node_proto::{Op, State};
 
+use crate::Client;
 use crate::calls::{self, SOCKADDR_MAX};
 use crate::data::{Got, Incoming, Outgoing};
 use crate::errno::{Errno, Result};
@@ -12,11 +13,16 @@ use crate::sys::raw;
 use crate::{end, message, options};
 
 /// sendmsg(2). TCP looks neither at the name nor at ancillary data that is none of its own.
-pub(crate) fn send<const N: usize>(fd: c_int, outgoing: &Outgoing, flags: c_int) -> Result<usize> {
+pub(crate) fn send<const N: usize>(
+    client: &Client,
+    fd: c_int,
+    outgoing: &Outgoing,
+    flags: c_int,
+) -> Result<usize> {
     if flags & libc::MSG_FASTOPEN != 0 {
         return Err(Errno::OPNOTSUPP);
     }
-    let sent = match is_connected(fd, flags, libc::SO_SNDTIMEO) {
+    let sent = match is_connected(client, fd, flags, libc::SO_SNDTIMEO) {
         Ok(true) => {
             let mut pieces = Pieces::<Outward, N>::new();
             outgoing.data.add(&mut pieces)?;
@@ -28,15 +34,15 @@ pub(crate) fn send<const N: usize>(fd: c_int, outgoing: &Outgoing, flags: c_int)
         Err(errno) => Err(errno),
     };
     match sent {
-        Err(Errno::PIPE) => Err(broken_pipe(fd, flags)),
+        Err(Errno::PIPE) => Err(broken_pipe(client, fd, flags)),
         sent => sent,
     }
 }
 
 /// Nothing can be sent any more: the error that is why, once, without a signal; else the writer's signal, unless it asked for
 /// none.
-pub(crate) fn broken_pipe(fd: c_int, flags: c_int) -> Errno {
-    if let Err(errno) = message::check_error(fd) {
+pub(crate) fn broken_pipe(client: &Client, fd: c_int, flags: c_int) -> Errno {
+    if let Err(errno) = message::check_error(client, fd) {
         return errno;
     }
     if flags & libc::MSG_NOSIGNAL == 0 {
@@ -47,16 +53,16 @@ pub(crate) fn broken_pipe(fd: c_int, flags: c_int) -> Errno {
 
 /// Nothing comes any more: fails once if an error is why. The node has taken its end away then, which it has not where the peer
 /// has but sent its last byte: that costs no request.
-pub(crate) fn check_end(fd: c_int) -> Result<()> {
+pub(crate) fn check_end(client: &Client, fd: c_int) -> Result<()> {
     match raw::poll(fd, 0, Some(0))? {
         0 => Ok(()),
-        _ => message::check_error(fd),
+        _ => message::check_error(client, fd),
     }
 }
 
 /// Whether there is, or was, a connection. One that is being made is waited for, unless the descriptor or the flags say
 /// otherwise; its error, and any other that is pending, is the call's.
-fn is_connected(fd: c_int, flags: c_int, timeout: c_int) -> Result<bool> {
+fn is_connected(client: &Client, fd: c_int, flags: c_int, timeout: c_int) -> Result<bool> {
     let state = end::state(fd);
     if state == State::Connected {
         return Ok(true);
@@ -64,7 +70,7 @@ fn is_connected(fd: c_int, flags: c_int, timeout: c_int) -> Result<bool> {
     if state == State::Connecting {
         wait_for_room(fd, flags, timeout)?;
     }
-    match options::number(fd, libc::SOL_SOCKET, libc::SO_ERROR)? {
+    match options::number(client, fd, libc::SOL_SOCKET, libc::SO_ERROR)? {
         0 => {}
         errno => return Err(Errno(errno)),
     }
@@ -72,7 +78,7 @@ fn is_connected(fd: c_int, flags: c_int, timeout: c_int) -> Result<bool> {
         return Ok(end::state(fd) == State::Connected);
     }
     // It is decided; from now on the end says how.
-    let (state, connected) = match calls::address_of(fd, Op::PeerAddr, &mut [0; SOCKADDR_MAX]) {
+    let (state, connected) = match calls::address_of(client, fd, Op::PeerAddr, &mut [0; SOCKADDR_MAX]) {
         Ok(_) => (State::Connected, true),
         Err(Errno::NOTCONN) => (State::Fresh, false),
         Err(errno) => return Err(errno),
@@ -94,7 +100,12 @@ fn wait_for_room(fd: c_int, flags: c_int, timeout: c_int) -> Result<()> {
 }
 
 /// recvmsg(2)
-pub(crate) fn receive<const N: usize>(fd: c_int, incoming: &Incoming, flags: c_int) -> Result<Got> {
+pub(crate) fn receive<const N: usize>(
+    client: &Client,
+    fd: c_int,
+    incoming: &Incoming,
+    flags: c_int,
+) -> Result<Got> {
     if flags & libc::MSG_ERRQUEUE != 0 {
         return Err(Errno::AGAIN);
     }
@@ -107,18 +118,18 @@ pub(crate) fn receive<const N: usize>(fd: c_int, incoming: &Incoming, flags: c_i
         return Err(Errno::INVAL);
     }
     if state != State::Connected {
-        match move_in::<N>(fd, incoming, flags | libc::MSG_DONTWAIT) {
+        match move_in::<N>(client, fd, incoming, flags | libc::MSG_DONTWAIT) {
             Err(Errno::AGAIN) => {}
             received => return received,
         }
-        if !is_connected(fd, flags, libc::SO_RCVTIMEO)? {
+        if !is_connected(client, fd, flags, libc::SO_RCVTIMEO)? {
             return Err(Errno::NOTCONN);
         }
     }
-    move_in::<N>(fd, incoming, flags)
+    move_in::<N>(client, fd, incoming, flags)
 }
 
-fn move_in<const N: usize>(fd: c_int, incoming: &Incoming, flags: c_int) -> Result<Got> {
+fn move_in<const N: usize>(client: &Client, fd: c_int, incoming: &Incoming, flags: c_int) -> Result<Got> {
     let mut pieces = Pieces::<Inward, N>::new();
     let len = incoming.data.add(&mut pieces)?;
     if flags & libc::MSG_TRUNC != 0 {
@@ -126,7 +137,7 @@ fn move_in<const N: usize>(fd: c_int, incoming: &Incoming, flags: c_int) -> Resu
     }
     let received = raw::receive(fd, &mut [], &mut pieces, false, flags)?;
     if received.len == 0 && len > 0 {
-        check_end(fd)?;
+        check_end(client, fd)?;
     }
     Ok(Got::new(received.len, received.flags))
 }

@@ -4,6 +4,7 @@ use std::ffi::c_int;
 
 use ioth_node_proto::{ADDR_MAX, EndName, Head, HeadKind, Op, REQUEST_ROOM, Request, State};
 
+use crate::Client;
 use crate::calls;
 use crate::control::{self, Question};
 use crate::data::{Got, Incoming, MESSAGE_MAX, Outgoing};
@@ -20,6 +21,7 @@ const CONTROL_MAX: usize = 1024;
 
 /// sendmsg(2)
 pub(crate) fn send<const N: usize>(
+    client: &Client,
     fd: c_int,
     name: &EndName,
     outgoing: &Outgoing,
@@ -52,7 +54,7 @@ pub(crate) fn send<const N: usize>(
         }
         _ => {}
     }
-    let sent = request::<N>(fd, outgoing, len, flags);
+    let sent = request::<N>(client, fd, outgoing, len, flags);
     match (destination, &sent) {
         (Some(there), Ok(_)) => there.learn(),
         (Some(there), Err(_)) => there.forget(),
@@ -62,7 +64,13 @@ pub(crate) fn send<const N: usize>(
 }
 
 /// Sends by way of the node, which says what came of it.
-fn request<const N: usize>(fd: c_int, outgoing: &Outgoing, len: usize, flags: c_int) -> Result<usize> {
+fn request<const N: usize>(
+    client: &Client,
+    fd: c_int,
+    outgoing: &Outgoing,
+    len: usize,
+    flags: c_int,
+) -> Result<usize> {
     let addr_len = outgoing.addr_len as usize;
     let parts = [Request::LEN, addr_len, outgoing.control_len, len];
     if parts.iter().fold(0usize, |sum, part| sum.saturating_add(*part)) > REQUEST_ROOM {
@@ -76,42 +84,53 @@ fn request<const N: usize>(fd: c_int, outgoing: &Outgoing, len: usize, flags: c_
     let nonblocking = flags & libc::MSG_DONTWAIT != 0 || raw::is_nonblocking(fd)?;
     let timeout = if nonblocking { None } else { raw::timeout(fd, libc::SO_SNDTIMEO)? };
     let question = Question { nonblocking, timeout, ..Question::about(fd, Op::Send, args) };
-    let answer = control::ask_with(&question, &mut pieces, &mut Pieces::<Inward>::new())?;
+    let answer = control::ask_with(client, &question, &mut pieces, &mut Pieces::<Inward>::new())?;
     Ok(answer.reply.result as usize)
 }
 
 /// recvmsg(2)
-pub(crate) fn receive<const N: usize>(fd: c_int, incoming: &Incoming, flags: c_int) -> Result<Got> {
+pub(crate) fn receive<const N: usize>(
+    client: &Client,
+    fd: c_int,
+    incoming: &Incoming,
+    flags: c_int,
+) -> Result<Got> {
     if flags & libc::MSG_ERRQUEUE != 0 {
-        return kept_error::<N>(fd, incoming, flags);
+        return kept_error::<N>(client, fd, incoming, flags);
     }
     // Datagram sockets do not look at MSG_OOB; the whole length is always of interest.
     let pair_flags = flags & (libc::MSG_DONTWAIT | libc::MSG_PEEK) | libc::MSG_TRUNC;
     match end::state(fd) {
-        State::Connected => bare::<N>(fd, incoming, flags, pair_flags),
+        State::Connected => bare::<N>(client, fd, incoming, flags, pair_flags),
         _ => headed::<N>(fd, incoming, flags, pair_flags),
     }
 }
 
 /// A message of a connected socket.
-fn bare<const N: usize>(fd: c_int, incoming: &Incoming, flags: c_int, pair_flags: c_int) -> Result<Got> {
+fn bare<const N: usize>(
+    client: &Client,
+    fd: c_int,
+    incoming: &Incoming,
+    flags: c_int,
+    pair_flags: c_int,
+) -> Result<Got> {
     let mut pieces = Pieces::<Inward, N>::new();
     let room = incoming.data.add(&mut pieces)?;
     let received = raw::receive(fd, &mut [], &mut pieces, false, pair_flags)?;
     if received.len == 0 {
-        check_error(fd)?;
+        check_error(client, fd)?;
     }
     let mut got = got(received.len, room, flags);
     if incoming.wants_name {
         // Whom it is connected to is the only one it hears.
-        got.name_len = calls::address_of(fd, Op::PeerAddr, &mut got.name).unwrap_or(0);
+        got.name_len = calls::address_of(client, fd, Op::PeerAddr, &mut got.name).unwrap_or(0);
     }
     Ok(got)
 }
 
 /// Fails with the socket's pending error, which an empty message may stand for.
-pub(crate) fn check_error(fd: c_int) -> Result<()> {
-    match options::number(fd, libc::SOL_SOCKET, libc::SO_ERROR) {
+pub(crate) fn check_error(client: &Client, fd: c_int) -> Result<()> {
+    match options::number(client, fd, libc::SOL_SOCKET, libc::SO_ERROR) {
         // A node that has gone has no errors; what it sent before is still there.
         Ok(0) | Err(_) => Ok(()),
         Ok(errno) => Err(Errno(errno)),
@@ -119,7 +138,7 @@ pub(crate) fn check_error(fd: c_int) -> Result<()> {
 }
 
 /// What the node keeps for MSG_ERRQUEUE: the beginning of a packet, and what was said about it.
-fn kept_error<const N: usize>(fd: c_int, incoming: &Incoming, flags: c_int) -> Result<Got> {
+fn kept_error<const N: usize>(client: &Client, fd: c_int, incoming: &Incoming, flags: c_int) -> Result<Got> {
     let mut head = [0; Head::LEN];
     let mut spare = [0; CONTROL_MAX];
     let mut pieces = Pieces::<Inward, N>::new();
@@ -127,7 +146,7 @@ fn kept_error<const N: usize>(fd: c_int, incoming: &Incoming, flags: c_int) -> R
     let room = incoming.data.add(&mut pieces)?;
     pieces.own(&mut spare)?;
     let question = Question::about(fd, Op::Errors, [0; 4]);
-    let answer = control::ask_with(&question, &mut Pieces::<Outward>::new(), &mut pieces)?;
+    let answer = control::ask_with(client, &question, &mut Pieces::<Outward>::new(), &mut pieces)?;
     let mut head = [0; Head::LEN];
     pieces.copy_out(0, &mut head);
     let parsed = Head::parse(&head[..answer.len.min(Head::LEN)]).ok_or(Errno::AGAIN)?;

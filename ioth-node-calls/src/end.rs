@@ -8,7 +8,7 @@ use ioth_node_proto::{EndName, State};
 use crate::sys::raw;
 
 /// What the other end's name says, if the descriptor is a socket of a node. Costs one system call.
-pub(crate) fn of(fd: c_int) -> Option<EndName> {
+pub fn of(fd: c_int) -> Option<EndName> {
     const PATH: usize = offset_of!(libc::sockaddr_un, sun_path);
     const FAMILY: usize = size_of::<libc::sa_family_t>();
     let mut name = [0; size_of::<libc::sockaddr_un>()];
@@ -24,7 +24,7 @@ pub(crate) fn of(fd: c_int) -> Option<EndName> {
 }
 
 /// The state that an end shows. A value that means nothing makes the caller ask.
-pub(crate) fn state(fd: c_int) -> State {
+pub fn state(fd: c_int) -> State {
     raw::option(fd, libc::SO_PRIORITY).ok().and_then(State::from_priority).unwrap_or(State::Fresh)
 }
 

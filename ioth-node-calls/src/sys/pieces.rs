@@ -12,20 +12,20 @@ pub(crate) const IOVECS_MAX: usize = 1024;
 /// Room for this library's own pieces around those of the program.
 const OWN: usize = 4;
 /// Enough for most calls; others get [`LARGE`].
-pub(crate) const SMALL: usize = 8 + OWN;
+pub const SMALL: usize = 8 + OWN;
 /// Enough for every call.
 pub(crate) const LARGE: usize = IOVECS_MAX + OWN;
 
 /// Pieces that are sent.
 #[derive(Debug)]
-pub(crate) struct Outward;
+pub struct Outward;
 /// Pieces that are received into.
 #[derive(Debug)]
-pub(crate) struct Inward;
+pub struct Inward;
 
 /// A list of pieces of memory, behind a place for a head that a call puts in for as long as it takes.
 #[derive(Debug)]
-pub(crate) struct Pieces<'a, Direction, const N: usize = SMALL> {
+pub struct Pieces<'a, Direction, const N: usize = SMALL> {
     list: [iovec; N],
     used: usize,
     borrowed: PhantomData<(&'a mut [u8], Direction)>,
@@ -34,12 +34,16 @@ pub(crate) struct Pieces<'a, Direction, const N: usize = SMALL> {
 impl<'a, Direction, const N: usize> Pieces<'a, Direction, N> {
     const EMPTY: iovec = iovec { iov_base: std::ptr::null_mut(), iov_len: 0 };
 
-    pub(crate) fn new() -> Self {
+    /// None yet.
+    pub fn new() -> Self {
         Pieces { list: [Self::EMPTY; N], used: 1, borrowed: PhantomData }
     }
 
     /// Adds a buffer of the program's.
-    pub(crate) fn user(&mut self, at: User<u8>, len: usize) -> Result<()> {
+    ///
+    /// # Errors
+    /// `EMSGSIZE` for more than there is room for.
+    pub fn user(&mut self, at: User<u8>, len: usize) -> Result<()> {
         self.push(iovec { iov_base: at.pointer().cast(), iov_len: len })
     }
 
@@ -67,7 +71,7 @@ impl<'a, Direction, const N: usize> Pieces<'a, Direction, N> {
     }
 
     /// Runs a system call on the list with `head` before it.
-    pub(super) fn with_head<T>(
+    pub(crate) fn with_head<T>(
         &mut self,
         head: *mut u8,
         len: usize,
@@ -90,16 +94,28 @@ impl<'a, Direction, const N: usize> Pieces<'a, Direction, N> {
     }
 }
 
+impl<Direction, const N: usize> Default for Pieces<'_, Direction, N> {
+    fn default() -> Self {
+        Pieces::new()
+    }
+}
+
 impl<'a, const N: usize> Pieces<'a, Outward, N> {
     /// Adds bytes of this library's.
-    pub(crate) fn own(&mut self, bytes: &'a [u8]) -> Result<()> {
+    ///
+    /// # Errors
+    /// `EMSGSIZE` for more than there is room for.
+    pub fn own(&mut self, bytes: &'a [u8]) -> Result<()> {
         self.push(iovec { iov_base: bytes.as_ptr().cast_mut().cast(), iov_len: bytes.len() })
     }
 }
 
 impl<'a, const N: usize> Pieces<'a, Inward, N> {
     /// Adds room of this library's.
-    pub(crate) fn own(&mut self, room: &'a mut [u8]) -> Result<()> {
+    ///
+    /// # Errors
+    /// `EMSGSIZE` for more than there is room for.
+    pub fn own(&mut self, room: &'a mut [u8]) -> Result<()> {
         self.push(iovec { iov_base: room.as_mut_ptr().cast(), iov_len: room.len() })
     }
 

@@ -4,13 +4,13 @@ use std::ffi::c_int;
 
 use ioth_node_proto::EndName;
 
+use crate::Client;
 use crate::calls::{self, SOCKADDR_MAX};
 use crate::deadline::Deadline;
 use crate::errno::{Errno, Result};
 use crate::sys::memory::User;
 use crate::sys::pieces::{IOVECS_MAX, LARGE, Pieces, SMALL};
 use crate::sys::raw::{self, call, number};
-use crate::sys::start;
 use crate::{end, message, stream};
 
 /// The longest message that goes through a pair, in bytes; longer ones go by request.
@@ -90,15 +90,16 @@ impl Got {
 }
 
 /// The node's socket that a descriptor is, if it has to be treated as one.
-fn ours(fd: c_int, is_plain: bool) -> Option<EndName> {
-    if start::place().is_none() || is_plain && end::is_plain(fd) {
+fn ours(client: &Client, fd: c_int, is_plain: bool) -> Option<EndName> {
+    if client.place().is_none() || is_plain && end::is_plain(fd) {
         return None;
     }
     end::of(fd)
 }
 
 /// sendto(2)
-pub(crate) fn sendto(
+pub fn sendto(
+    client: &Client,
     fd: c_int,
     data: User<u8>,
     len: usize,
@@ -108,13 +109,13 @@ pub(crate) fn sendto(
 ) -> Result<isize> {
     // The state's answer is good for both kinds of pairs, except that a stream's writer gets SIGPIPE.
     let is_plain = addr.is_null() && flags & !PLAIN_FLAGS == 0 && (1..=MESSAGE_MAX).contains(&len);
-    if is_plain && start::place().is_some() && end::is_plain(fd) {
+    if is_plain && client.place().is_some() && end::is_plain(fd) {
         return match raw::send_native(fd, data, len, flags | libc::MSG_NOSIGNAL) {
-            Err(Errno::PIPE) => Err(broken_pipe(fd, flags)),
+            Err(Errno::PIPE) => Err(broken_pipe(client, fd, flags)),
             sent => sent.map(|sent| sent as isize),
         };
     }
-    let Some(name) = ours(fd, false) else {
+    let Some(name) = ours(client, fd, false) else {
         let args = [
             number(fd),
             data.pointer() as usize,
@@ -128,36 +129,42 @@ pub(crate) fn sendto(
     let addr_len = if addr.is_null() { 0 } else { addr_len };
     let data = Data::One(data, len);
     let outgoing = Outgoing { data, addr, addr_len, control: User::NULL, control_len: 0 };
-    send(fd, &name, &outgoing, flags)
+    send(client, fd, &name, &outgoing, flags)
 }
 
 /// A stream that is shut: the error that is why, or the writer's signal, unless it asked for none.
-fn broken_pipe(fd: c_int, flags: c_int) -> Errno {
+fn broken_pipe(client: &Client, fd: c_int, flags: c_int) -> Errno {
     match end::of(fd) {
         Some(name) if !name.is_stream() => Errno::PIPE,
-        _ => stream::broken_pipe(fd, flags),
+        _ => stream::broken_pipe(client, fd, flags),
     }
 }
 
-fn send(fd: c_int, name: &EndName, outgoing: &Outgoing, flags: c_int) -> Result<isize> {
+fn send(client: &Client, fd: c_int, name: &EndName, outgoing: &Outgoing, flags: c_int) -> Result<isize> {
     let sent = match (name.is_stream(), outgoing.data.is_large()) {
-        (true, false) => stream::send::<SMALL>(fd, outgoing, flags),
-        (true, true) => stream::send::<LARGE>(fd, outgoing, flags),
-        (false, false) => message::send::<SMALL>(fd, name, outgoing, flags),
-        (false, true) => message::send::<LARGE>(fd, name, outgoing, flags),
+        (true, false) => stream::send::<SMALL>(client, fd, outgoing, flags),
+        (true, true) => stream::send::<LARGE>(client, fd, outgoing, flags),
+        (false, false) => message::send::<SMALL>(client, fd, name, outgoing, flags),
+        (false, true) => message::send::<LARGE>(client, fd, name, outgoing, flags),
     };
     sent.map(|sent| sent as isize)
 }
 
 /// sendmsg(2)
-pub(crate) fn sendmsg(fd: c_int, header: User<libc::msghdr>, flags: c_int) -> Result<isize> {
-    match ours(fd, false) {
+pub fn sendmsg(client: &Client, fd: c_int, header: User<libc::msghdr>, flags: c_int) -> Result<isize> {
+    match ours(client, fd, false) {
         None => call(libc::SYS_sendmsg, [number(fd), header.pointer() as usize, number(flags), 0, 0, 0]),
-        Some(name) => send_message(fd, &name, header, flags),
+        Some(name) => send_message(client, fd, &name, header, flags),
     }
 }
 
-fn send_message(fd: c_int, name: &EndName, header: User<libc::msghdr>, flags: c_int) -> Result<isize> {
+fn send_message(
+    client: &Client,
+    fd: c_int,
+    name: &EndName,
+    header: User<libc::msghdr>,
+    flags: c_int,
+) -> Result<isize> {
     let header = header.read()?;
     let mut addr_len = header.msg_namelen;
     if header.msg_name.is_null() {
@@ -174,7 +181,7 @@ fn send_message(fd: c_int, name: &EndName, header: User<libc::msghdr>, flags: c_
         control: User::pointed(header.msg_control),
         control_len: header.msg_controllen,
     };
-    send(fd, name, &outgoing, flags)
+    send(client, fd, name, &outgoing, flags)
 }
 
 fn list_of(header: &libc::msghdr) -> Result<Data> {
@@ -186,15 +193,21 @@ fn list_of(header: &libc::msghdr) -> Result<Data> {
 }
 
 /// sendmmsg(2)
-pub(crate) fn sendmmsg(fd: c_int, list: User<libc::mmsghdr>, count: u32, flags: c_int) -> Result<c_int> {
-    let Some(name) = ours(fd, false) else {
+pub fn sendmmsg(
+    client: &Client,
+    fd: c_int,
+    list: User<libc::mmsghdr>,
+    count: u32,
+    flags: c_int,
+) -> Result<c_int> {
+    let Some(name) = ours(client, fd, false) else {
         let args = [number(fd), list.pointer() as usize, count as usize, number(flags), 0, 0];
         return Ok(call(libc::SYS_sendmmsg, args)? as c_int);
     };
     let mut done = 0;
     for at in 0..(count as usize).min(IOVECS_MAX) {
         let entry = list.add(at);
-        let sent = send_message(fd, &name, entry.cast(), flags)
+        let sent = send_message(client, fd, &name, entry.cast(), flags)
             .and_then(|sent| entry.byte_add(MMSG_LEN).cast::<u32>().write(sent as u32));
         match sent {
             Ok(()) => done += 1,
@@ -209,7 +222,8 @@ pub(crate) fn sendmmsg(fd: c_int, list: User<libc::mmsghdr>, count: u32, flags: 
 const MMSG_LEN: usize = std::mem::offset_of!(libc::mmsghdr, msg_len);
 
 /// recvfrom(2)
-pub(crate) fn recvfrom(
+pub fn recvfrom(
+    client: &Client,
     fd: c_int,
     room: User<u8>,
     len: usize,
@@ -218,13 +232,13 @@ pub(crate) fn recvfrom(
     addr_len: User<u32>,
 ) -> Result<isize> {
     let is_plain = addr.is_null() && flags & !(libc::MSG_DONTWAIT | libc::MSG_PEEK | libc::MSG_WAITALL) == 0;
-    if is_plain && start::place().is_some() && end::is_plain(fd) {
+    if is_plain && client.place().is_some() && end::is_plain(fd) {
         match raw::receive_native(fd, room, len, flags) {
             // The end of a stream, an empty message, or an error that waits.
             Ok(0) if len > 0 => {
                 match end::of(fd) {
-                    Some(name) if name.is_stream() => stream::check_end(fd)?,
-                    Some(_) => message::check_error(fd)?,
+                    Some(name) if name.is_stream() => stream::check_end(client, fd)?,
+                    Some(_) => message::check_error(client, fd)?,
                     None => {}
                 }
                 return Ok(0);
@@ -232,7 +246,7 @@ pub(crate) fn recvfrom(
             received => return received.map(|len| len as isize),
         }
     }
-    let Some(name) = ours(fd, false) else {
+    let Some(name) = ours(client, fd, false) else {
         let (addr, addr_len) = (addr.pointer() as usize, addr_len.pointer() as usize);
         return call(
             libc::SYS_recvfrom,
@@ -242,31 +256,37 @@ pub(crate) fn recvfrom(
     let data = Data::One(room, len);
     let wants_name = !addr.is_null();
     let incoming = Incoming { data, wants_name, control: User::NULL, control_room: 0 };
-    let got = receive(fd, &name, &incoming, flags)?;
+    let got = receive(client, fd, &name, &incoming, flags)?;
     if wants_name {
         calls::write_address(addr, addr_len, got.name())?;
     }
     Ok(got.len as isize)
 }
 
-fn receive(fd: c_int, name: &EndName, incoming: &Incoming, flags: c_int) -> Result<Got> {
+fn receive(client: &Client, fd: c_int, name: &EndName, incoming: &Incoming, flags: c_int) -> Result<Got> {
     match (name.is_stream(), incoming.data.is_large()) {
-        (true, false) => stream::receive::<SMALL>(fd, incoming, flags),
-        (true, true) => stream::receive::<LARGE>(fd, incoming, flags),
-        (false, false) => message::receive::<SMALL>(fd, incoming, flags),
-        (false, true) => message::receive::<LARGE>(fd, incoming, flags),
+        (true, false) => stream::receive::<SMALL>(client, fd, incoming, flags),
+        (true, true) => stream::receive::<LARGE>(client, fd, incoming, flags),
+        (false, false) => message::receive::<SMALL>(client, fd, incoming, flags),
+        (false, true) => message::receive::<LARGE>(client, fd, incoming, flags),
     }
 }
 
 /// recvmsg(2)
-pub(crate) fn recvmsg(fd: c_int, header: User<libc::msghdr>, flags: c_int) -> Result<isize> {
-    match ours(fd, false) {
+pub fn recvmsg(client: &Client, fd: c_int, header: User<libc::msghdr>, flags: c_int) -> Result<isize> {
+    match ours(client, fd, false) {
         None => call(libc::SYS_recvmsg, [number(fd), header.pointer() as usize, number(flags), 0, 0, 0]),
-        Some(name) => receive_message(fd, &name, header, flags),
+        Some(name) => receive_message(client, fd, &name, header, flags),
     }
 }
 
-fn receive_message(fd: c_int, end: &EndName, at: User<libc::msghdr>, flags: c_int) -> Result<isize> {
+fn receive_message(
+    client: &Client,
+    fd: c_int,
+    end: &EndName,
+    at: User<libc::msghdr>,
+    flags: c_int,
+) -> Result<isize> {
     let mut header = at.read()?;
     let wants_name = !header.msg_name.is_null();
     if wants_name && (header.msg_namelen as c_int) < 0 {
@@ -278,7 +298,7 @@ fn receive_message(fd: c_int, end: &EndName, at: User<libc::msghdr>, flags: c_in
         control: User::pointed(header.msg_control),
         control_room: if header.msg_control.is_null() { 0 } else { header.msg_controllen },
     };
-    let got = receive(fd, end, &incoming, flags)?;
+    let got = receive(client, fd, end, &incoming, flags)?;
     if wants_name {
         let fits = got.name_len.min(header.msg_namelen as usize);
         User::pointed(header.msg_name).write_bytes(&got.name[..fits])?;
@@ -291,14 +311,15 @@ fn receive_message(fd: c_int, end: &EndName, at: User<libc::msghdr>, flags: c_in
 }
 
 /// recvmmsg(2)
-pub(crate) fn recvmmsg(
+pub fn recvmmsg(
+    client: &Client,
     fd: c_int,
     list: User<libc::mmsghdr>,
     count: u32,
     mut flags: c_int,
     timeout: User<libc::timespec>,
 ) -> Result<c_int> {
-    let Some(name) = ours(fd, false) else {
+    let Some(name) = ours(client, fd, false) else {
         let args = [
             number(fd),
             list.pointer() as usize,
@@ -316,7 +337,7 @@ pub(crate) fn recvmmsg(
     let mut done = 0;
     for at in 0..(count as usize).min(IOVECS_MAX) {
         let entry = list.add(at);
-        let received = receive_message(fd, &name, entry.cast(), flags & !libc::MSG_WAITFORONE)
+        let received = receive_message(client, fd, &name, entry.cast(), flags & !libc::MSG_WAITFORONE)
             .and_then(|len| entry.byte_add(MMSG_LEN).cast::<u32>().write(len as u32));
         match received {
             Ok(()) => done += 1,

@@ -4,6 +4,7 @@ use std::ffi::c_int;
 
 use ioth_node_proto::{EndName, Op};
 
+use crate::Client;
 use crate::control::{self, Question};
 use crate::end;
 use crate::errno::{Errno, Result};
@@ -22,7 +23,14 @@ const SO_SNDTIMEO_NEW: c_int = 67;
 const SO_GET_FILTER: c_int = libc::SO_ATTACH_FILTER;
 
 /// getsockopt(2)
-pub(crate) fn get(fd: c_int, level: c_int, name: c_int, value: User<u8>, len: User<u32>) -> Result<c_int> {
+pub fn get(
+    client: &Client,
+    fd: c_int,
+    level: c_int,
+    name: c_int,
+    value: User<u8>,
+    len: User<u32>,
+) -> Result<c_int> {
     let native = || {
         let (value, len) = (value.pointer() as usize, len.pointer() as usize);
         let args = [raw::number(fd), raw::number(level), raw::number(name), value, len, 0];
@@ -49,14 +57,18 @@ pub(crate) fn get(fd: c_int, level: c_int, name: c_int, value: User<u8>, len: Us
     };
     let room = room.saturating_mul(unit).min(VALUE_MAX);
     let question = Question::about(fd, Op::GetOption, [level, name, room as i32, 0]);
-    let answer =
-        control::ask_with(&question, &mut control::payload(value, room)?, &mut control::room(value, room)?)?;
+    let answer = control::ask_with(
+        client,
+        &question,
+        &mut control::payload(value, room)?,
+        &mut control::room(value, room)?,
+    )?;
     len.write((answer.len / unit) as u32)?;
     Ok(0)
 }
 
 /// An option of a node's socket that is an int.
-pub(crate) fn number(fd: c_int, level: c_int, name: c_int) -> Result<c_int> {
+pub(crate) fn number(client: &Client, fd: c_int, level: c_int, name: c_int) -> Result<c_int> {
     let mut bytes = [0; size_of::<c_int>()];
     let mut room = Pieces::<Inward>::new();
     room.own(&mut bytes)?;
@@ -64,7 +76,7 @@ pub(crate) fn number(fd: c_int, level: c_int, name: c_int) -> Result<c_int> {
     let zeroes = [0; size_of::<c_int>()];
     let mut payload = Pieces::<Outward>::new();
     payload.own(&zeroes)?;
-    control::ask_with(&question, &mut payload, &mut room)?;
+    control::ask_with(client, &question, &mut payload, &mut room)?;
     Ok(c_int::from_ne_bytes(bytes))
 }
 
@@ -94,7 +106,14 @@ fn is_refused(level: c_int, name: c_int) -> bool {
 }
 
 /// setsockopt(2)
-pub(crate) fn set(fd: c_int, level: c_int, name: c_int, value: User<u8>, len: u32) -> Result<c_int> {
+pub fn set(
+    client: &Client,
+    fd: c_int,
+    level: c_int,
+    name: c_int,
+    value: User<u8>,
+    len: u32,
+) -> Result<c_int> {
     let native = || {
         let args = [raw::number(fd), raw::number(level), raw::number(name)];
         let [fd, level, name] = args;
@@ -112,7 +131,7 @@ pub(crate) fn set(fd: c_int, level: c_int, name: c_int, value: User<u8>, len: u3
         _ => control::payload(value, len.min(VALUE_MAX))?,
     };
     let question = Question::about(fd, Op::SetOption, [level, name, 0, 0]);
-    control::ask_with(&question, &mut payload, &mut Pieces::<Inward>::new())?;
+    control::ask_with(client, &question, &mut payload, &mut Pieces::<Inward>::new())?;
     if is_native(level, name) {
         native()?;
     }

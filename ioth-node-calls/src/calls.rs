@@ -4,6 +4,7 @@ use std::ffi::{c_int, c_long};
 
 use ioth_node_proto::{EndName, Head, HeadKind, Op, State, reply_flags};
 
+use crate::Client;
 use crate::control::{self, Question};
 use crate::end;
 use crate::errno::{Errno, Result};
@@ -11,10 +12,9 @@ use crate::options;
 use crate::sys::memory::User;
 use crate::sys::pieces::{Inward, Outward, Pieces};
 use crate::sys::raw::{self, call, number};
-use crate::sys::start;
 
 /// Bytes of `struct sockaddr_storage`: no address is longer.
-pub(crate) const SOCKADDR_MAX: usize = size_of::<libc::sockaddr_storage>();
+pub const SOCKADDR_MAX: usize = size_of::<libc::sockaddr_storage>();
 
 /// The flags that socket(2) and accept4(2) take.
 const FLAGS: c_int = libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC;
@@ -23,8 +23,8 @@ const FLAGS: c_int = libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC;
 const TYPE_MASK: c_int = 0xf;
 
 /// socket(2)
-pub(crate) fn socket(domain: c_int, kind: c_int, protocol: c_int) -> Result<c_int> {
-    if start::place().is_none() || !is_of_node(domain, protocol) {
+pub fn socket(client: &Client, domain: c_int, kind: c_int, protocol: c_int) -> Result<c_int> {
+    if client.place().is_none() || !is_of_node(domain, protocol) {
         let made = call(libc::SYS_socket, [number(domain), number(kind), number(protocol), 0, 0, 0])?;
         return Ok(made as c_int);
     }
@@ -32,7 +32,8 @@ pub(crate) fn socket(domain: c_int, kind: c_int, protocol: c_int) -> Result<c_in
     if flags & !FLAGS != 0 {
         return Err(Errno::INVAL);
     }
-    let answer = control::ask(&Question::general(Op::Socket, [domain, kind & TYPE_MASK, protocol, 0]))?;
+    let answer =
+        control::ask(client, &Question::general(Op::Socket, [domain, kind & TYPE_MASK, protocol, 0]))?;
     let socket = answer.fd.ok_or(Errno::MFILE)?;
     // The request had the lowest number that was free, which is the socket's.
     let socket = raw::lowest(socket)?;
@@ -49,12 +50,13 @@ fn is_of_node(domain: c_int, protocol: c_int) -> bool {
 }
 
 /// bind(2)
-pub(crate) fn bind(fd: c_int, addr: User<u8>, len: u32) -> Result<c_int> {
+pub fn bind(client: &Client, fd: c_int, addr: User<u8>, len: u32) -> Result<c_int> {
     if end::of(fd).is_none() {
         return pass(libc::SYS_bind, fd, addr, len);
     }
     let mut payload = address(addr, len)?;
     let answer = control::ask_with(
+        client,
         &Question::about(fd, Op::Bind, [0; 4]),
         &mut payload,
         &mut Pieces::<Inward>::new(),
@@ -63,16 +65,16 @@ pub(crate) fn bind(fd: c_int, addr: User<u8>, len: u32) -> Result<c_int> {
 }
 
 /// listen(2)
-pub(crate) fn listen(fd: c_int, backlog: c_int) -> Result<c_int> {
+pub fn listen(client: &Client, fd: c_int, backlog: c_int) -> Result<c_int> {
     if end::of(fd).is_none() {
         return Ok(call(libc::SYS_listen, [number(fd), number(backlog), 0, 0, 0, 0])? as c_int);
     }
-    control::ask(&Question::about(fd, Op::Listen, [backlog, 0, 0, 0]))?;
+    control::ask(client, &Question::about(fd, Op::Listen, [backlog, 0, 0, 0]))?;
     Ok(0)
 }
 
 /// connect(2)
-pub(crate) fn connect(fd: c_int, addr: User<u8>, len: u32) -> Result<c_int> {
+pub fn connect(client: &Client, fd: c_int, addr: User<u8>, len: u32) -> Result<c_int> {
     let Some(name) = end::of(fd) else {
         return pass(libc::SYS_connect, fd, addr, len);
     };
@@ -84,7 +86,7 @@ pub(crate) fn connect(fd: c_int, addr: User<u8>, len: u32) -> Result<c_int> {
         timeout: if nonblocking { None } else { raw::timeout(fd, libc::SO_SNDTIMEO)? },
         ..Question::about(fd, Op::Connect, [0; 4])
     };
-    match control::ask_with(&question, &mut payload, &mut Pieces::<Inward>::new()) {
+    match control::ask_with(client, &question, &mut payload, &mut Pieces::<Inward>::new()) {
         Ok(_) => Ok(0),
         Err(errno @ (Errno::INTR | Errno::AGAIN)) if name.is_stream() => {
             // It goes on by itself: from now on the node has to be asked how far it is.
@@ -96,7 +98,7 @@ pub(crate) fn connect(fd: c_int, addr: User<u8>, len: u32) -> Result<c_int> {
 }
 
 /// accept4(2)
-pub(crate) fn accept4(fd: c_int, addr: User<u8>, len: User<u32>, flags: c_int) -> Result<c_int> {
+pub fn accept4(client: &Client, fd: c_int, addr: User<u8>, len: User<u32>, flags: c_int) -> Result<c_int> {
     let Some(name) = end::of(fd) else {
         let (addr, len) = (addr.pointer() as usize, len.pointer() as usize);
         return Ok(call(libc::SYS_accept4, [number(fd), addr, len, number(flags), 0, 0])? as c_int);
@@ -104,7 +106,7 @@ pub(crate) fn accept4(fd: c_int, addr: User<u8>, len: User<u32>, flags: c_int) -
     if flags & !FLAGS != 0 {
         return Err(Errno::INVAL);
     }
-    check_listening(fd, &name)?;
+    check_listening(client, fd, &name)?;
     loop {
         // The kernel looks for a free descriptor before it looks for a connection. One that comes and finds none is lost.
         drop(raw::reserve(fd)?);
@@ -146,12 +148,12 @@ pub(crate) fn accept4(fd: c_int, addr: User<u8>, len: User<u32>, flags: c_int) -
 }
 
 /// Fails as accept(2) of a socket that does not listen.
-fn check_listening(fd: c_int, name: &EndName) -> Result<()> {
+fn check_listening(client: &Client, fd: c_int, name: &EndName) -> Result<()> {
     if !name.is_stream() {
         return Err(Errno::OPNOTSUPP);
     }
     match end::state(fd) == State::Listening
-        || options::number(fd, libc::SOL_SOCKET, libc::SO_ACCEPTCONN)? != 0
+        || options::number(client, fd, libc::SOL_SOCKET, libc::SO_ACCEPTCONN)? != 0
     {
         true => Ok(()),
         false => Err(Errno::INVAL),
@@ -159,42 +161,53 @@ fn check_listening(fd: c_int, name: &EndName) -> Result<()> {
 }
 
 /// getsockname(2)
-pub(crate) fn getsockname(fd: c_int, addr: User<u8>, len: User<u32>) -> Result<c_int> {
-    name_of(libc::SYS_getsockname, Op::LocalAddr, fd, addr, len)
+pub fn getsockname(client: &Client, fd: c_int, addr: User<u8>, len: User<u32>) -> Result<c_int> {
+    name_of(client, libc::SYS_getsockname, Op::LocalAddr, fd, addr, len)
 }
 
 /// getpeername(2)
-pub(crate) fn getpeername(fd: c_int, addr: User<u8>, len: User<u32>) -> Result<c_int> {
-    name_of(libc::SYS_getpeername, Op::PeerAddr, fd, addr, len)
+pub fn getpeername(client: &Client, fd: c_int, addr: User<u8>, len: User<u32>) -> Result<c_int> {
+    name_of(client, libc::SYS_getpeername, Op::PeerAddr, fd, addr, len)
 }
 
-fn name_of(which: c_long, op: Op, fd: c_int, addr: User<u8>, len: User<u32>) -> Result<c_int> {
+fn name_of(
+    client: &Client,
+    which: c_long,
+    op: Op,
+    fd: c_int,
+    addr: User<u8>,
+    len: User<u32>,
+) -> Result<c_int> {
     if end::of(fd).is_none() {
         let (addr, len) = (addr.pointer() as usize, len.pointer() as usize);
         return Ok(call(which, [number(fd), addr, len, 0, 0, 0])? as c_int);
     }
     let mut name = [0; SOCKADDR_MAX];
-    let name_len = address_of(fd, op, &mut name)?;
+    let name_len = address_of(client, fd, op, &mut name)?;
     write_address(addr, len, &name[..name_len])?;
     Ok(0)
 }
 
 /// The address that the node says; how long it is.
-pub(crate) fn address_of(fd: c_int, op: Op, name: &mut [u8; SOCKADDR_MAX]) -> Result<usize> {
+pub(crate) fn address_of(client: &Client, fd: c_int, op: Op, name: &mut [u8; SOCKADDR_MAX]) -> Result<usize> {
     let mut room = Pieces::<Inward>::new();
     room.own(name)?;
-    let answer =
-        control::ask_with(&Question::about(fd, op, [0; 4]), &mut Pieces::<Outward>::new(), &mut room)?;
+    let answer = control::ask_with(
+        client,
+        &Question::about(fd, op, [0; 4]),
+        &mut Pieces::<Outward>::new(),
+        &mut room,
+    )?;
     Ok(answer.len.min(SOCKADDR_MAX))
 }
 
 /// shutdown(2)
-pub(crate) fn shutdown(fd: c_int, how: c_int) -> Result<c_int> {
+pub fn shutdown(client: &Client, fd: c_int, how: c_int) -> Result<c_int> {
     let native = match end::of(fd) {
         None => true,
         Some(name) if name.is_stream() && end::state(fd) == State::Connected => true,
         Some(_) => {
-            let answer = control::ask(&Question::about(fd, Op::Shutdown, [how, 0, 0, 0]))?;
+            let answer = control::ask(client, &Question::about(fd, Op::Shutdown, [how, 0, 0, 0]))?;
             answer.reply.flags & reply_flags::NATIVE != 0
         }
     };
@@ -205,7 +218,7 @@ pub(crate) fn shutdown(fd: c_int, how: c_int) -> Result<c_int> {
 }
 
 /// The address that goes to the node, which the kernel reads where it is.
-pub(crate) fn address(addr: User<u8>, len: u32) -> Result<Pieces<'static, Outward>> {
+pub fn address(addr: User<u8>, len: u32) -> Result<Pieces<'static, Outward>> {
     match len as usize {
         len if len > SOCKADDR_MAX => Err(Errno::INVAL),
         len => control::payload(addr, len),

@@ -15,10 +15,10 @@ const WORD: usize = 8;
 
 /// A pointer that the program gave: into its own memory, or wrong.
 ///
-/// Only [`exports`](super::exports) make them, out of the arguments of functions whose callers promise what C's manual
-/// pages say: if the memory is there, it is theirs to read or to be written during the call.
+/// They are made out of the arguments of functions whose callers promise what C's manual pages say: if the memory is there,
+/// it is theirs to read or to be written during the call.
 #[derive(Debug)]
-pub(crate) struct User<T> {
+pub struct User<T> {
     at: *mut T,
 }
 
@@ -34,7 +34,7 @@ impl<T> Copy for User<T> {}
 ///
 /// # Safety
 /// That is so.
-pub(crate) unsafe trait Plain: Copy {}
+pub unsafe trait Plain: Copy {}
 
 // SAFETY: numbers, and structures of numbers and pointers, as the kernel defines them.
 unsafe impl Plain for u8 {}
@@ -59,34 +59,37 @@ unsafe impl Plain for libc::sock_fprog {}
 // SAFETY: as above.
 unsafe impl Plain for libc::addrinfo {}
 // SAFETY: as above.
-unsafe impl Plain for crate::names::Hostent {}
-// SAFETY: as above.
 unsafe impl<T> Plain for *mut T {}
 
 impl<T> User<T> {
-    pub(crate) const NULL: User<T> = User { at: std::ptr::null_mut() };
+    /// C's null pointer.
+    pub const NULL: User<T> = User { at: std::ptr::null_mut() };
 
+    /// A pointer that the program gave.
+    ///
     /// # Safety
     /// As [`User`] says.
-    pub(super) unsafe fn new(at: *const T) -> User<T> {
+    pub unsafe fn new(at: *const T) -> User<T> {
         User { at: at.cast_mut() }
     }
 
-    pub(crate) fn is_null(self) -> bool {
+    /// Whether it is a null pointer.
+    pub fn is_null(self) -> bool {
         self.at.is_null()
     }
 
     /// For the kernel, which checks it.
-    pub(crate) fn pointer(self) -> *mut T {
+    pub fn pointer(self) -> *mut T {
         self.at
     }
 
-    pub(crate) fn cast<U>(self) -> User<U> {
+    /// The same, to another type.
+    pub fn cast<U>(self) -> User<U> {
         User { at: self.at.cast() }
     }
 
     /// Another `bytes` further.
-    pub(crate) fn byte_add(self, bytes: usize) -> User<T> {
+    pub fn byte_add(self, bytes: usize) -> User<T> {
         User { at: self.at.wrapping_byte_add(bytes) }
     }
 
@@ -103,7 +106,10 @@ impl User<u8> {
     }
 
     /// Fills `bytes`.
-    pub(crate) fn read_bytes(self, bytes: &mut [u8]) -> Result<()> {
+    ///
+    /// # Errors
+    /// `EFAULT`.
+    pub fn read_bytes(self, bytes: &mut [u8]) -> Result<()> {
         probe(self.at as usize, bytes.len())?;
         // Slices cannot be made of what another thread of the program might change.
         // SAFETY: it was there a moment ago, and what the program passes during a call it leaves there.
@@ -112,7 +118,10 @@ impl User<u8> {
     }
 
     /// The text up to its NUL, in `bytes`: none for a null pointer.
-    pub(crate) fn text(self, bytes: &mut [u8]) -> Result<Option<&[u8]>> {
+    ///
+    /// # Errors
+    /// `EFAULT`; `EMSGSIZE` for a longer text.
+    pub fn text(self, bytes: &mut [u8]) -> Result<Option<&[u8]>> {
         if self.is_null() {
             return Ok(None);
         }
@@ -123,7 +132,10 @@ impl User<u8> {
     }
 
     /// Copies a text up to its NUL, or as much as there is room for: how many bytes that are.
-    pub(crate) fn read_text(self, bytes: &mut [u8]) -> Result<usize> {
+    ///
+    /// # Errors
+    /// `EFAULT`.
+    pub fn read_text(self, bytes: &mut [u8]) -> Result<usize> {
         for (at, byte) in bytes.iter_mut().enumerate() {
             // A text may end before a page that is not there.
             let from = self.byte_add(at);
@@ -140,7 +152,10 @@ impl User<u8> {
     }
 
     /// Takes `bytes`.
-    pub(crate) fn write_bytes(self, bytes: &[u8]) -> Result<()> {
+    ///
+    /// # Errors
+    /// `EFAULT`.
+    pub fn write_bytes(self, bytes: &[u8]) -> Result<()> {
         probe(self.at as usize, bytes.len())?;
         // As above.
         // SAFETY: as above; what the program gives for a result it lets the call write.
@@ -151,7 +166,10 @@ impl User<u8> {
 
 impl<T: Plain> User<T> {
     /// The value there.
-    pub(crate) fn read(self) -> Result<T> {
+    ///
+    /// # Errors
+    /// `EFAULT`.
+    pub fn read(self) -> Result<T> {
         probe(self.at as usize, size_of::<T>())?;
         // The program's structures are behind pointers.
         // SAFETY: it was there a moment ago, and what the program passes during a call it leaves there; any bits are a value.
@@ -159,7 +177,10 @@ impl<T: Plain> User<T> {
     }
 
     /// Puts a value there.
-    pub(crate) fn write(self, value: T) -> Result<()> {
+    ///
+    /// # Errors
+    /// `EFAULT`.
+    pub fn write(self, value: T) -> Result<()> {
         probe(self.at as usize, size_of::<T>())?;
         // As above.
         // SAFETY: as above; what the program gives for a result it lets the call write.

@@ -4,52 +4,55 @@ use std::ffi::c_int;
 
 use ioth_node_proto::{Op, Reply, Request, request_flags};
 
+use crate::Client;
 use crate::deadline::Deadline;
 use crate::errno::{Errno, Result};
 use crate::sys::pieces::{Inward, Outward, Pieces, SMALL};
 use crate::sys::raw::{self, Fd};
-use crate::sys::start;
 
 /// What is asked of the node, without its payload.
 #[derive(Debug)]
-pub(crate) struct Question {
-    pub(crate) op: Op,
-    pub(crate) args: [i32; 4],
+pub struct Question {
+    /// What.
+    pub op: Op,
+    /// Its numbers.
+    pub args: [i32; 4],
     /// The user's end that it is about.
-    pub(crate) end: Option<c_int>,
+    pub end: Option<c_int>,
     /// Whether the node is not to wait.
-    pub(crate) nonblocking: bool,
+    pub nonblocking: bool,
     /// Whether a signal ends the call (`EINTR`); that closes the connection, which tells the node.
-    pub(crate) interruptible: bool,
+    pub interruptible: bool,
     /// After how many milliseconds the call ends by itself (`EAGAIN`), as by a signal.
-    pub(crate) timeout: Option<i64>,
+    pub timeout: Option<i64>,
 }
 
 impl Question {
     /// About a socket.
-    pub(crate) fn about(end: c_int, op: Op, args: [i32; 4]) -> Question {
+    pub fn about(end: c_int, op: Op, args: [i32; 4]) -> Question {
         Question { end: Some(end), ..Question::general(op, args) }
     }
 
     /// About none.
-    pub(crate) fn general(op: Op, args: [i32; 4]) -> Question {
+    pub fn general(op: Op, args: [i32; 4]) -> Question {
         Question { op, args, end: None, nonblocking: false, interruptible: false, timeout: None }
     }
 }
 
 /// What the node has answered.
 #[derive(Debug)]
-pub(crate) struct Answer {
-    pub(crate) reply: Reply,
+pub struct Answer {
+    /// The reply's head.
+    pub reply: Reply,
     /// Bytes of payload, also those that found no room.
-    pub(crate) len: usize,
+    pub len: usize,
     /// The descriptor that came with it, with O_CLOEXEC.
-    pub(crate) fd: Option<Fd>,
+    pub fd: Option<Fd>,
 }
 
 /// Asks without payload in either direction.
-pub(crate) fn ask(question: &Question) -> Result<Answer> {
-    ask_with(question, &mut Pieces::<Outward>::new(), &mut Pieces::<Inward>::new())
+pub fn ask(client: &Client, question: &Question) -> Result<Answer> {
+    ask_with(client, question, &mut Pieces::<Outward>::new(), &mut Pieces::<Inward>::new())
 }
 
 /// Asks with a payload, and gets one that goes into `room`.
@@ -57,24 +60,26 @@ pub(crate) fn ask(question: &Question) -> Result<Answer> {
 /// # Errors
 /// The node's, or one that such calls have for lack of a descriptor (`ENOBUFS`) or of a network (`ENETDOWN`, a node that has
 /// gone). `EFAULT` for wrong pointers of the program's among the pieces.
-pub(crate) fn ask_with<const N: usize, const M: usize>(
+pub fn ask_with<const N: usize, const M: usize>(
+    client: &Client,
     question: &Question,
     payload: &mut Pieces<'_, Outward, N>,
     room: &mut Pieces<'_, Inward, M>,
 ) -> Result<Answer> {
-    match exchange(question, payload, room)? {
+    match exchange(client, question, payload, room)? {
         answer if answer.reply.result < 0 => Err(Errno(answer.reply.result.saturating_neg())),
         answer => Ok(answer),
     }
 }
 
 /// As [`ask_with`], for calls whose results are no errno.
-pub(crate) fn exchange<const N: usize, const M: usize>(
+pub fn exchange<const N: usize, const M: usize>(
+    client: &Client,
     question: &Question,
     payload: &mut Pieces<'_, Outward, N>,
     room: &mut Pieces<'_, Inward, M>,
 ) -> Result<Answer> {
-    let place = start::place().ok_or(Errno::NETDOWN)?;
+    let place = client.place().ok_or(Errno::NETDOWN)?;
     let control = raw::control_socket().map_err(|errno| match (question.op, errno) {
         (Op::Socket, errno) => errno,
         (_, Errno::MFILE | Errno::NFILE) => Errno::NOBUFS,
@@ -113,17 +118,20 @@ fn wait(control: &Fd, milliseconds: i64, interruptible: bool) -> Result<()> {
 }
 
 /// Room for one buffer of the program's.
-pub(crate) fn room(at: crate::sys::memory::User<u8>, len: usize) -> Result<Pieces<'static, Inward, SMALL>> {
+///
+/// # Errors
+/// None: there is room for one.
+pub fn room(at: crate::sys::memory::User<u8>, len: usize) -> Result<Pieces<'static, Inward, SMALL>> {
     let mut pieces = Pieces::new();
     pieces.user(at, len)?;
     Ok(pieces)
 }
 
 /// One buffer of the program's.
-pub(crate) fn payload(
-    at: crate::sys::memory::User<u8>,
-    len: usize,
-) -> Result<Pieces<'static, Outward, SMALL>> {
+///
+/// # Errors
+/// None: there is room for one.
+pub fn payload(at: crate::sys::memory::User<u8>, len: usize) -> Result<Pieces<'static, Outward, SMALL>> {
     let mut pieces = Pieces::new();
     pieces.user(at, len)?;
     Ok(pieces)

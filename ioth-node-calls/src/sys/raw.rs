@@ -9,15 +9,16 @@ use crate::errno::{Errno, Result};
 
 /// A descriptor of this library's, closed when it is dropped.
 #[derive(Debug)]
-pub(crate) struct Fd(c_int);
+pub struct Fd(c_int);
 
 impl Fd {
-    pub(crate) fn number(&self) -> c_int {
+    /// Its number.
+    pub fn number(&self) -> c_int {
         self.0
     }
 
     /// Gives it to the program.
-    pub(crate) fn into_number(self) -> c_int {
+    pub fn into_number(self) -> c_int {
         let number = self.0;
         std::mem::forget(self);
         number
@@ -31,13 +32,14 @@ impl Drop for Fd {
 }
 
 /// The thread's errno.
-pub(crate) fn errno() -> c_int {
+pub fn errno() -> c_int {
     // std reads it only as an error of its own.
     // SAFETY: the pointer is good for the thread's life.
     unsafe { *libc::__errno_location() }
 }
 
-pub(crate) fn set_errno(errno: c_int) {
+/// Sets it.
+pub fn set_errno(errno: c_int) {
     // As above, and std does not set it.
     // SAFETY: as above.
     unsafe { *libc::__errno_location() = errno };
@@ -171,7 +173,7 @@ pub(crate) fn monotonic() -> Result<i128> {
 }
 
 /// Maps a page of a file for as long as the program runs, without the right to look at it.
-pub(crate) fn map_nothing(file: &Fd) {
+pub fn map_nothing(file: &Fd) {
     let (rights, kind) = (number(libc::PROT_NONE), number(libc::MAP_SHARED));
     let _ = call(libc::SYS_mmap, [0, 1, rights, kind, number(file.0), 0]);
 }
@@ -292,7 +294,7 @@ pub(crate) fn count(of: c_int, request: u64) -> Result<c_int> {
 }
 
 /// Ends the process: the C library's answer to a buffer that is shorter than it was said to be.
-pub(crate) fn chk_fail() -> ! {
+pub fn chk_fail() -> ! {
     unsafe extern "C" {
         fn __chk_fail() -> !;
     }

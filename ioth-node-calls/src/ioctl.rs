@@ -6,6 +6,7 @@ use std::mem::offset_of;
 use ioth_node_proto::{EndName, Op, State};
 use libc::{ifreq, rtentry};
 
+use crate::Client;
 use crate::control::{self, Question};
 use crate::errno::{Errno, Result};
 use crate::sys::memory::User;
@@ -36,7 +37,7 @@ const IN6_RTMSG: usize = 80;
 const ARGUMENT_MAX: usize = size_of::<rtentry>() + libc::IFNAMSIZ;
 
 /// ioctl(2)
-pub(crate) fn ioctl(fd: c_int, request: c_ulong, argument: User<u8>) -> Result<c_int> {
+pub fn ioctl(client: &Client, fd: c_int, request: c_ulong, argument: User<u8>) -> Result<c_int> {
     // The C library's declaration has an unsigned long, the kernel's an unsigned int: others come sign-extended.
     let request = request & c_ulong::from(u32::MAX);
     let is_socket = request == FIONREAD || request == SIOCOUTQ || SOCKIOS.contains(&request);
@@ -50,30 +51,30 @@ pub(crate) fn ioctl(fd: c_int, request: c_ulong, argument: User<u8>) -> Result<c
     match request {
         // A stream has no urgent data, which is what the pair says as well.
         SIOCATMARK if name.is_stream() => native(),
-        FIONREAD => argument.cast::<c_int>().write(unread(fd, &name)?).map(|()| 0),
-        SIOCOUTQ => argument.cast::<c_int>().write(waiting(fd, 1)?).map(|()| 0),
-        libc::SIOCGIFCONF => addresses(fd, argument),
+        FIONREAD => argument.cast::<c_int>().write(unread(client, fd, &name)?).map(|()| 0),
+        SIOCOUTQ => argument.cast::<c_int>().write(waiting(client, fd, 1)?).map(|()| 0),
+        libc::SIOCGIFCONF => addresses(client, fd, argument),
         libc::SIOCADDRT | libc::SIOCDELRT if c_int::from(name.domain) == libc::AF_INET => {
-            ipv4_route(fd, request, argument)
+            ipv4_route(client, fd, request, argument)
         }
-        _ => structure(fd, request, argument, argument_len(&name, request)),
+        _ => structure(client, fd, request, argument, argument_len(&name, request)),
     }
 }
 
-fn unread(fd: c_int, name: &EndName) -> Result<c_int> {
+fn unread(client: &Client, fd: c_int, name: &EndName) -> Result<c_int> {
     if !name.is_stream() {
         return message::unread(fd);
     }
     match end::state(fd) {
         State::Listening => Err(Errno::INVAL),
-        State::Connected => Ok(stream::unread(fd)?.saturating_add(waiting(fd, 0)?)),
-        _ => waiting(fd, 0),
+        State::Connected => Ok(stream::unread(fd)?.saturating_add(waiting(client, fd, 0)?)),
+        _ => waiting(client, fd, 0),
     }
 }
 
 /// What the node has of the socket's bytes: unread ones, or unsent ones.
-fn waiting(fd: c_int, which: c_int) -> Result<c_int> {
-    Ok(control::ask(&Question::about(fd, Op::Waiting, [which, 0, 0, 0]))?.reply.result)
+fn waiting(client: &Client, fd: c_int, which: c_int) -> Result<c_int> {
+    Ok(control::ask(client, &Question::about(fd, Op::Waiting, [which, 0, 0, 0]))?.reply.result)
 }
 
 fn question(fd: c_int, request: c_ulong) -> Question {
@@ -82,14 +83,14 @@ fn question(fd: c_int, request: c_ulong) -> Question {
 }
 
 /// A request over a structure of `len` bytes.
-fn structure(fd: c_int, request: c_ulong, argument: User<u8>, len: usize) -> Result<c_int> {
+fn structure(client: &Client, fd: c_int, request: c_ulong, argument: User<u8>, len: usize) -> Result<c_int> {
     let (mut before, mut after) = ([0; ARGUMENT_MAX], [0; ARGUMENT_MAX]);
     argument.read_bytes(&mut before[..len])?;
     let mut payload = Pieces::<Outward>::new();
     payload.own(&before[..len])?;
     let mut room = Pieces::<Inward>::new();
     room.own(&mut after[..len])?;
-    let answer = control::ask_with(&question(fd, request), &mut payload, &mut room)?;
+    let answer = control::ask_with(client, &question(fd, request), &mut payload, &mut room)?;
     let len = answer.len.min(len);
     // A request that only says something may have a constant for its argument.
     if after[..len] != before[..len] {
@@ -99,7 +100,7 @@ fn structure(fd: c_int, request: c_ulong, argument: User<u8>, len: usize) -> Res
 }
 
 /// `SIOCGIFCONF`, whose structure points to an array.
-fn addresses(fd: c_int, argument: User<u8>) -> Result<c_int> {
+fn addresses(client: &Client, fd: c_int, argument: User<u8>) -> Result<c_int> {
     let len_at = argument.byte_add(offset_of!(Ifconf, len)).cast::<c_int>();
     let array = argument.byte_add(offset_of!(Ifconf, array)).cast::<usize>().read()? as *const u8;
     let (len, array) = (len_at.read()?, User::pointed(array));
@@ -110,14 +111,18 @@ fn addresses(fd: c_int, argument: User<u8>) -> Result<c_int> {
     }
     let room = room.min(64 << 10);
     let mut payload = control::payload(array, room)?;
-    let answer =
-        control::ask_with(&question(fd, libc::SIOCGIFCONF), &mut payload, &mut control::room(array, room)?)?;
+    let answer = control::ask_with(
+        client,
+        &question(fd, libc::SIOCGIFCONF),
+        &mut payload,
+        &mut control::room(array, room)?,
+    )?;
     len_at.write(answer.reply.result)?;
     Ok(0)
 }
 
 /// `SIOCADDRT`, `SIOCDELRT` of IPv4, whose structure points to the device's name; it follows the structure on the way on.
-fn ipv4_route(fd: c_int, request: c_ulong, argument: User<u8>) -> Result<c_int> {
+fn ipv4_route(client: &Client, fd: c_int, request: c_ulong, argument: User<u8>) -> Result<c_int> {
     let mut bytes = [0; ARGUMENT_MAX];
     let (entry, device) = bytes.split_at_mut(size_of::<rtentry>());
     argument.read_bytes(entry)?;
@@ -127,7 +132,8 @@ fn ipv4_route(fd: c_int, request: c_ulong, argument: User<u8>) -> Result<c_int> 
     }
     let mut payload = Pieces::<Outward>::new();
     payload.own(&bytes)?;
-    let answer = control::ask_with(&question(fd, request), &mut payload, &mut Pieces::<Inward>::new())?;
+    let answer =
+        control::ask_with(client, &question(fd, request), &mut payload, &mut Pieces::<Inward>::new())?;
     Ok(answer.reply.result)
 }
 
