@@ -12,6 +12,7 @@ use crate::named::Name;
 #[command(
     name = "ioth",
     version,
+    propagate_version = true,
     about = "Runs unmodified programs as Internet nodes of their own, and the networks between them"
 )]
 pub(crate) struct Cli {
@@ -106,6 +107,9 @@ pub(crate) struct Switch {
     /// Permissions of the directory, in octal [default: 02700, or what goes with --mode]
     #[arg(long, value_parser = octal, value_name = "MODE")]
     pub(crate) dirmode: Option<u32>,
+    /// Plug the host's kernel in by this TAP interface; NAME,NAME or several times for several
+    #[arg(short, long, value_name = "NAME", value_delimiter = ',')]
+    pub(crate) tap: Vec<String>,
     /// Group of the directory and the control socket
     #[arg(short, long)]
     pub(crate) group: Option<String>,
@@ -146,7 +150,7 @@ pub(crate) struct Switch {
     #[arg(short, long, value_name = "FILE")]
     pub(crate) pidfile: Option<PathBuf>,
     /// Show the state of the switch that is there
-    #[arg(long, conflicts_with_all = ["daemon", "mirror", "rcfile", "mgmt", "pidfile", "hub"])]
+    #[arg(long, conflicts_with_all = ["daemon", "mirror", "rcfile", "mgmt", "pidfile", "hub", "tap"])]
     pub(crate) status: bool,
     /// With --status, as JSON
     #[arg(long, requires = "status")]

@@ -52,6 +52,9 @@ fn serve(args: &Switch, config: Config, ready: Ready) -> Result<()> {
     if let Some(file) = &args.mirror {
         node.mirror(file).map_err(failed)?;
     }
+    for tap in &args.tap {
+        node.tap(tap).map_err(failed)?;
+    }
     if let Some(file) = &args.rcfile {
         node.load(file).map_err(failed)?;
     }

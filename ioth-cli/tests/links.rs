@@ -371,3 +371,17 @@ fn wrong_usage() {
     }
     assert!(!Path::new(&world.at("sw")).exists(), "nothing is left of what could not be served");
 }
+
+#[test]
+fn each_command_tells_its_version() {
+    for command in ["run", "node", "switch", "plug", "cap"] {
+        for option in ["--version", "-V"] {
+            let run = run(ioth().args([command, option]));
+            let said = String::from_utf8_lossy(&run.stdout);
+            assert!(
+                run.status.success() && said.ends_with(concat!(env!("CARGO_PKG_VERSION"), "\n")),
+                "{said}"
+            );
+        }
+    }
+}

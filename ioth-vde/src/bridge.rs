@@ -157,6 +157,19 @@ pub struct Station {
     pub bucket: usize,
 }
 
+/// A station that became known or was forgotten, as [`Bridge::take_changes`] tells it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Change {
+    /// Whether it became known.
+    pub known: bool,
+    /// Its address.
+    pub mac: MacAddr,
+    /// Its VLAN.
+    pub vlan: u16,
+    /// The port behind which it is, or was.
+    pub port: u16,
+}
+
 /// The brain of a switch.
 #[derive(Debug)]
 pub struct Bridge {
@@ -513,6 +526,24 @@ impl Bridge {
     /// How many stations have a place in the table, how many can have one, and how many had to leave theirs.
     pub fn occupancy(&self) -> (usize, usize, u64) {
         (self.stations.len(), self.stations.capacity(), self.stations.evicted())
+    }
+
+    /// Keeps which stations become known or are forgotten, for [`take_changes`](Self::take_changes), or does not any more.
+    pub fn watch(&mut self, watched: bool) {
+        self.stations.watch(watched);
+    }
+
+    /// The stations that became known or were forgotten since it was asked last, in order, and how many more there were than
+    /// are kept (4096).
+    pub fn take_changes(&mut self) -> (Vec<Change>, u64) {
+        let (changes, missed) = self.stations.take_changes();
+        let change = |(known, key, port): (bool, Key, u16)| Change {
+            known,
+            mac: address(key.mac()),
+            vlan: key.vlan(),
+            port,
+        };
+        (changes.into_iter().map(change).collect(), missed)
     }
 
     /// Stations that went from one port to another.

@@ -13,9 +13,11 @@
 mod commands;
 mod console;
 mod core;
+mod debug;
 mod dir;
 mod door;
 mod egress;
+mod fstp;
 mod link;
 mod mirror;
 mod request;
@@ -105,6 +107,17 @@ impl Node {
         group: Option<u32>,
     ) -> Result<(), LinkError> {
         self.core.manage(path.into(), Permit { mode, group })
+    }
+
+    /// Plugs in the host's kernel, by a TAP interface of that name at a port of its own; made if it is not there.
+    ///
+    /// # Errors
+    /// [`LinkError::Syntax`] for what is no interface's name; [`LinkError::Os`] when there is no such interface for us, or no
+    /// free port: `ENOSPC`.
+    pub fn tap(&mut self, name: &str) -> Result<(), LinkError> {
+        let what = format!("a switch at {}: tap {name}", self.core.dir.path().display());
+        let fd = crate::tap::plain(name, &what)?;
+        self.core.add_tap(fd, name).map_err(|errno| LinkError::Os { what, errno })
     }
 
     /// Records each frame that arrives in a capture, which is made or emptied: every port is an interface, with who is there.

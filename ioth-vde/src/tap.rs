@@ -15,7 +15,7 @@
 
 mod vnet;
 
-use std::fs::{File, OpenOptions};
+use std::fs::OpenOptions;
 use std::io::{IoSlice, IoSliceMut};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt;
@@ -44,15 +44,36 @@ const OVERHEAD: usize = HEADER + 8;
 /// Opens `tap://...`.
 pub(crate) fn open(spec: &Spec<'_>) -> Result<Arc<dyn Link>, LinkError> {
     let (name, params) = spec.bracket(KEYS)?;
-    if name.len() > IFNAME_MAX || name.contains(['/', ':', '%']) || name.contains(char::is_whitespace) {
-        return Err(syntax(format!(
-            "interface name \"{name}\" in \"{}\" (at most {IFNAME_MAX} bytes, no '/', ':', '%' or blank)",
-            spec.vnl
-        )));
-    }
+    check_name(name, spec.vnl)?;
     let gso_max = params.number("gso", 0..=GSO_MAX as u64)?.map_or(GSO_MAX, |bytes| bytes as usize);
     let offload = !params.flag("checksum")?;
     let failed = |what: String, errno| LinkError::Os { what: format!("{}: {what}", spec.vnl), errno };
+    let tap = Tap::new(name, gso_max, offload).map_err(|(what, errno)| failed(what, errno))?;
+    Ok(Arc::new(Port::new(spec.vnl, tap)))
+}
+
+/// A TAP interface whose frames have no headers in front, and no work left undone; errors begin with `what`.
+pub(crate) fn plain(name: &str, what: &str) -> Result<OwnedFd, LinkError> {
+    check_name(name, what)?;
+    interface(name, libc::IFF_TAP | libc::IFF_NO_PI)
+        .map(|(fd, _)| fd)
+        .map_err(|(why, errno)| LinkError::Os { what: format!("{what}: {why}"), errno })
+}
+
+fn check_name(name: &str, place: &str) -> Result<(), LinkError> {
+    if name.len() > IFNAME_MAX || name.contains(['/', ':', '%']) || name.contains(char::is_whitespace) {
+        return Err(syntax(format!(
+            "interface name \"{name}\" in \"{place}\" (at most {IFNAME_MAX} bytes, no '/', ':', '%' or blank)",
+        )));
+    }
+    Ok(())
+}
+
+/// What failed, in words, and why.
+type Failure = (String, Errno);
+
+/// A queue of a TAP interface, and the interface's name.
+fn interface(name: &str, kind: libc::c_int) -> Result<(OwnedFd, String), Failure> {
     let device =
         OpenOptions::new().read(true).write(true).custom_flags(libc::O_NONBLOCK).open(DEVICE).map_err(
             |error| {
@@ -64,11 +85,19 @@ pub(crate) fn open(spec: &Spec<'_>) -> Result<Arc<dyn Link>, LinkError> {
                     Errno::EACCES | Errno::EPERM => " (as root: chmod 666 /dev/net/tun)",
                     _ => "",
                 };
-                failed(format!("opening {DEVICE}{remedy}"), errno)
+                (format!("opening {DEVICE}{remedy}"), errno)
             },
         )?;
-    let tap = Tap::new(device, name, gso_max, offload).map_err(|(what, errno)| failed(what, errno))?;
-    Ok(Arc::new(Port::new(spec.vnl, tap)))
+    let fd: OwnedFd = device.into();
+    let given = match sys::tun_set_interface(fd.as_fd(), name, kind) {
+        // One of several queues has to say so.
+        Err(Errno::EINVAL) => sys::tun_set_interface(fd.as_fd(), name, kind | libc::IFF_MULTI_QUEUE),
+        other => other,
+    };
+    match given {
+        Ok(name) => Ok((fd, name)),
+        Err(errno) => Err((refusal(if name.is_empty() { "tap0" } else { name }, errno), errno)),
+    }
 }
 
 /// What the kernel refused, in words that say what to do about it.
@@ -100,16 +129,8 @@ struct Tap {
 }
 
 impl Tap {
-    fn new(device: File, name: &str, gso_max: usize, offload: bool) -> Result<Self, (String, Errno)> {
-        let fd: OwnedFd = device.into();
-        let kind = libc::IFF_TAP | libc::IFF_NO_PI | libc::IFF_VNET_HDR;
-        let given = match sys::tun_set_interface(fd.as_fd(), name, kind) {
-            // One of several queues has to say so.
-            Err(Errno::EINVAL) => sys::tun_set_interface(fd.as_fd(), name, kind | libc::IFF_MULTI_QUEUE),
-            other => other,
-        };
-        let name =
-            given.map_err(|errno| (refusal(if name.is_empty() { "tap0" } else { name }, errno), errno))?;
+    fn new(name: &str, gso_max: usize, offload: bool) -> Result<Self, Failure> {
+        let (fd, name) = interface(name, libc::IFF_TAP | libc::IFF_NO_PI | libc::IFF_VNET_HDR)?;
         let mtu =
             sys::interface_mtu(&name).map_err(|errno| (format!("asking for the MTU of {name}"), errno))?;
         // What the kernel may leave to us; the other way it always takes what we leave to it.

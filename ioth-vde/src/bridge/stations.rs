@@ -67,7 +67,14 @@ pub(super) struct Stations {
     expire: u32,
     persistence: u32,
     evicted: u64,
+    /// What became known (`true`) or was forgotten, with its port, when somebody watches.
+    changes: Option<Vec<(bool, Key, u16)>>,
+    /// Changes that found no room there.
+    missed: u64,
 }
+
+/// Changes that wait to be taken, at most.
+const CHANGES_MAX: usize = 4096;
 
 /// What became of a frame's source address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -93,6 +100,31 @@ impl Stations {
             expire,
             persistence,
             evicted: 0,
+            changes: None,
+            missed: 0,
+        }
+    }
+
+    /// Keeps what becomes known and what is forgotten from now on, or does not any more.
+    pub(super) fn watch(&mut self, watched: bool) {
+        if watched {
+            self.changes.get_or_insert_default();
+        } else {
+            self.changes = None;
+        }
+    }
+
+    /// What was kept since it was asked last, and how much more there was.
+    pub(super) fn take_changes(&mut self) -> (Vec<(bool, Key, u16)>, u64) {
+        let changes = self.changes.as_mut().map(std::mem::take).unwrap_or_default();
+        (changes, std::mem::take(&mut self.missed))
+    }
+
+    fn note(&mut self, known: bool, key: Key, port: u16) {
+        match &mut self.changes {
+            Some(changes) if changes.len() < CHANGES_MAX => changes.push((known, key, port)),
+            Some(_) => self.missed += 1,
+            None => (),
         }
     }
 
@@ -236,6 +268,7 @@ impl Stations {
     }
 
     fn insert(&mut self, key: Key, port: u16, seen: u32) {
+        self.note(true, key, port);
         let entry = Entry { key, seen, port, older: NONE, newer: NONE };
         let at = if self.free == NONE {
             self.entries.push(entry);
@@ -254,6 +287,8 @@ impl Stations {
 
     fn remove(&mut self, at: u32) {
         self.unlink(at);
+        let Entry { key, port, .. } = self.entries[at as usize];
+        self.note(false, key, port);
         let entry = &mut self.entries[at as usize];
         self.index.remove(&entry.key);
         entry.newer = self.free;

@@ -10,7 +10,9 @@ use std::os::unix::fs::OpenOptionsExt;
 use ioth_core::{Errno, MacAddr};
 use nix::unistd::{Gid, Group, Uid, User};
 
-use super::core::Core;
+use super::core::{Core, Way};
+use super::debug::{debug_add, debug_del, debug_list};
+use super::fstp::{fstp_bonus, fstp_print, fstp_setedge, fstp_setfstp, fstp_showinfo};
 use crate::bridge::{Loss, Station};
 
 pub(super) const BANNER: &str =
@@ -71,10 +73,16 @@ const COMMANDS: &[Command] = &[
     command("shutdown", "", "shutdown of the switch", Shutdown),
     command("showinfo", "", "show switch version and info", Shows(showinfo)),
     command("load", "path", "load a configuration script", Sets(load)),
+    command("debug", "============", "DEBUG MENU", Menu),
+    command("debug/list", "", "list debug categories", Shows(debug_list)),
+    command("debug/add", "dbgpath", "enable debug info for a given category", Sets(debug_add)),
+    command("debug/del", "dbgpath", "disable debug info for a given category", Sets(debug_del)),
     command("status", "============", "STATUS MENU (ioth)", Menu),
     command("status/json", "", "all that there is to know, as JSON", Shows(status_json)),
     command("plugin", "============", "PLUGINS MENU", Menu),
     command("plugin/list", "", "list plugins", Shows(plugin_list)),
+    command("plugin/add", "library", "load a plugin", Sets(plugin_add)),
+    command("plugin/del", "name", "unload a plugin", Sets(plugin_del)),
     command("hash", "============", "HASH TABLE MENU", Menu),
     command("hash/showinfo", "", "show hash info", Shows(hash_showinfo)),
     command("hash/setsize", "N", "change hash size", Sets(hash_setsize)),
@@ -86,6 +94,9 @@ const COMMANDS: &[Command] = &[
     command("fstp", "============", "FAST SPANNING TREE MENU", Menu),
     command("fstp/showinfo", "", "show fstp info", Shows(fstp_showinfo)),
     command("fstp/setfstp", "0/1", "Fast spanning tree protocol 1=ON 0=OFF", Shows(fstp_setfstp)),
+    command("fstp/setedge", "VLAN PORT 1/0", "Define an edge port for a vlan 1=Y 0=N", Sets(fstp_setedge)),
+    command("fstp/bonus", "VLAN PORT COST", "set the port bonus for a vlan", Sets(fstp_bonus)),
+    command("fstp/print", "[N]", "print fst data for the defined vlan", Shows(fstp_print)),
     command("port", "============", "PORT STATUS MENU", Menu),
     command("port/showinfo", "", "show port info", Shows(port_showinfo)),
     command("port/setnumports", "N", "set the number of ports", Sets(port_setnumports)),
@@ -152,6 +163,8 @@ impl Core {
                 (Some(data), result)
             }
         };
+        // As there, what a command brought about is told before its answer.
+        self.tell_stations();
         Outcome::Answer(Answer { data, result })
     }
 
@@ -178,7 +191,11 @@ impl Core {
         }
         for &key in self.at.get(usize::from(port)).into_iter().flatten().rev() {
             let Some(endpoint) = self.endpoints.get(key) else { continue };
-            let module = if endpoint.socket.is_some() { "unix prog" } else { "host" };
+            let module = match endpoint.way {
+                Way::Owner => "host",
+                Way::Client(_) => "unix prog",
+                Way::Tap(_) => "tuntap",
+            };
             let (id, description) = (endpoint_id(endpoint), &endpoint.description);
             show(data, format_args!("  -- endpoint ID {id:04} module {module:<12}: {description}\n"));
         }
@@ -196,7 +213,7 @@ impl Core {
     }
 
     /// A port's number; `EINVAL` beyond the last.
-    fn port(&self, text: &str) -> Result<u16, Errno> {
+    pub(super) fn port(&self, text: &str) -> Result<u16, Errno> {
         let number = usize::try_from(atoi(text)).map_err(|_| Errno::EINVAL)?;
         if number >= self.bridge.limit() {
             return Err(Errno::EINVAL);
@@ -211,14 +228,18 @@ impl Core {
     }
 }
 
-fn show(data: &mut String, line: std::fmt::Arguments<'_>) {
+pub(super) fn show(data: &mut String, line: std::fmt::Arguments<'_>) {
     // Writing to a string cannot fail.
     let _ = data.write_fmt(line);
 }
 
 /// What clients know an endpoint by: its control socket's number, as upstream.
 pub(super) fn endpoint_id(endpoint: &super::core::Endpoint) -> i32 {
-    endpoint.socket.as_ref().map_or(0, |socket| socket.control.as_raw_fd())
+    match &endpoint.way {
+        Way::Owner => 0,
+        Way::Client(client) => client.control.as_raw_fd(),
+        Way::Tap(fd) => fd.as_raw_fd(),
+    }
 }
 
 pub(super) fn user_name(user: Option<u32>) -> String {
@@ -232,7 +253,7 @@ fn group_name(group: Option<u32>) -> String {
 }
 
 /// The number that a text begins with.
-fn atoi(text: &str) -> i64 {
+pub(super) fn atoi(text: &str) -> i64 {
     let text = text.trim_start();
     let (negative, digits) = match text.strip_prefix('-') {
         Some(rest) => (true, rest),
@@ -245,12 +266,12 @@ fn atoi(text: &str) -> i64 {
 }
 
 /// Two arguments, both of which have to be there.
-fn two(text: &str) -> Result<(&str, &str), Errno> {
+pub(super) fn two(text: &str) -> Result<(&str, &str), Errno> {
     let (first, second) = text.split_once(char::is_whitespace).ok_or(Errno::EINVAL)?;
     Ok((first, second.trim_start()))
 }
 
-fn vlan_number(text: &str) -> Result<u16, Errno> {
+pub(super) fn vlan_number(text: &str) -> Result<u16, Errno> {
     u16::try_from(atoi(text)).map_err(|_| Errno::EINVAL)
 }
 
@@ -329,6 +350,18 @@ fn plugin_list(_: &mut Core, _: &str, data: &mut String) -> Result<(), Errno> {
     Err(Errno::ENOENT)
 }
 
+/// Plug-ins are shared libraries for the inside of `vde_switch`: there is none that would fit.
+fn plugin_add(_: &mut Core, text: &str) -> Result<(), Errno> {
+    if text.is_empty() {
+        return Err(Errno::EINVAL);
+    }
+    Err(if std::path::Path::new(text).exists() { Errno::ENOEXEC } else { Errno::ENOENT })
+}
+
+fn plugin_del(_: &mut Core, _: &str) -> Result<(), Errno> {
+    Err(Errno::ENOENT)
+}
+
 fn hash_showinfo(core: &mut Core, _: &str, data: &mut String) -> Result<(), Errno> {
     let (expire, persistence) = core.bridge.times();
     let (buckets, interval) = (core.config.buckets, core.config.interval);
@@ -386,15 +419,6 @@ fn hash_find(core: &mut Core, text: &str, data: &mut String) -> Result<(), Errno
     Ok(())
 }
 
-fn fstp_showinfo(core: &mut Core, _: &str, data: &mut String) -> Result<(), Errno> {
-    show(data, format_args!("MAC {} Priority 32768 (0x8000)\nFSTP=false\n", core.config.mac));
-    Ok(())
-}
-
-fn fstp_setfstp(_: &mut Core, text: &str, _: &mut String) -> Result<(), Errno> {
-    if atoi(text) == 0 { Ok(()) } else { Err(Errno::EOPNOTSUPP) }
-}
-
 fn port_showinfo(core: &mut Core, _: &str, data: &mut String) -> Result<(), Errno> {
     let (ports, hub) = (core.bridge.limit(), core.bridge.is_hub());
     show(data, format_args!("Numports={ports}\nHUB={hub}\ncounters=true\n"));
@@ -421,7 +445,7 @@ fn port_setvlan(core: &mut Core, text: &str) -> Result<(), Errno> {
 fn port_createauto(core: &mut Core, _: &str, data: &mut String) -> Result<(), Errno> {
     let number = core.free_port().ok_or(Errno::ENOSPC)?;
     if !core.bridge.exists(usize::from(number)) {
-        core.bridge.create(usize::from(number))?;
+        core.create_port(usize::from(number))?;
     }
     core.ports.change(number).allocatable = false;
     show(data, format_args!("Port {number:04}\n"));
@@ -429,7 +453,7 @@ fn port_createauto(core: &mut Core, _: &str, data: &mut String) -> Result<(), Er
 }
 
 fn port_create(core: &mut Core, text: &str) -> Result<(), Errno> {
-    let port = core.bridge.create(usize::try_from(atoi(text)).map_err(|_| Errno::EINVAL)?)?;
+    let port = core.create_port(usize::try_from(atoi(text)).map_err(|_| Errno::EINVAL)?)?;
     core.ports.change(port).allocatable = false;
     Ok(())
 }
@@ -481,7 +505,7 @@ fn port_epclose(core: &mut Core, text: &str) -> Result<(), Errno> {
     let there = core.at.get(usize::from(port)).into_iter().flatten();
     let is_it = |key: &&usize| {
         let endpoint = &core.endpoints[**key];
-        endpoint.socket.is_some() && i64::from(endpoint_id(endpoint)) == id
+        !matches!(endpoint.way, Way::Owner) && i64::from(endpoint_id(endpoint)) == id
     };
     let key = *there.clone().find(is_it).ok_or(Errno::ENXIO)?;
     core.remove_endpoint(key);
@@ -533,11 +557,17 @@ fn port_drops(core: &mut Core, text: &str, data: &mut String) -> Result<(), Errn
 }
 
 fn vlan_create(core: &mut Core, text: &str) -> Result<(), Errno> {
-    core.bridge.create_vlan(vlan_number(text)?)
+    let vlan = vlan_number(text)?;
+    core.bridge.create_vlan(vlan)?;
+    core.tell_root(vlan);
+    Ok(())
 }
 
 fn vlan_remove(core: &mut Core, text: &str) -> Result<(), Errno> {
-    core.bridge.remove_vlan(vlan_number(text)?)
+    let vlan = vlan_number(text)?;
+    core.bridge.remove_vlan(vlan)?;
+    core.fstp.forget(vlan);
+    Ok(())
 }
 
 fn vlan_addport(core: &mut Core, text: &str) -> Result<(), Errno> {

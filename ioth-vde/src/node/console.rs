@@ -18,6 +18,8 @@ use crate::{LinkError, sys};
 
 /// Managers at once, at most.
 const SESSIONS_MAX: usize = 16;
+/// Bytes that wait for a manager who watches and does not read, at most.
+const UNREAD_MAX: usize = 1 << 16;
 /// Longest command line, in bytes.
 const LINE_MAX: usize = 4096;
 const PROMPT: &str = "\nvde$ ";
@@ -28,6 +30,12 @@ const END: &str = "9999 END OF SESSION";
 pub(super) struct Consoles {
     pub(super) listeners: Vec<Listener>,
     sessions: Slab<Session>,
+    /// Who the command at hand is of.
+    asking: Option<usize>,
+    /// What anybody watches, as a set of categories.
+    watched: u16,
+    /// Lines for watchers who do not read.
+    pub(super) missed: u64,
 }
 
 #[derive(Debug)]
@@ -46,9 +54,67 @@ struct Session {
     /// Not yet taken. Nothing is read, and no command run, as long as there is something.
     output: Vec<u8>,
     closing: bool,
+    /// What it watches, as a set of categories.
+    watches: u16,
+    /// It was told something since it was written to.
+    told: bool,
+}
+
+impl Consoles {
+    /// The set of categories that who asks watches, to be changed; `ENOTCONN` in a file of commands, whom nobody answers.
+    pub(super) fn watching(&mut self) -> Result<&mut u16, Errno> {
+        let session = self.asking.and_then(|key| self.sessions.get_mut(key)).ok_or(Errno::ENOTCONN)?;
+        Ok(&mut session.watches)
+    }
+
+    pub(super) fn is_watched(&self, categories: u16) -> bool {
+        self.watched & categories != 0
+    }
+
+    /// Somebody came, went or watches something else: what anybody watches now.
+    pub(super) fn watch_anew(&mut self) -> u16 {
+        self.watched = self.sessions.iter().fold(0, |all, (_, session)| all | session.watches);
+        self.watched
+    }
+
+    /// Puts a line down for all who watch that.
+    pub(super) fn tell(&mut self, categories: u16, line: &str) {
+        for (_, session) in &mut self.sessions {
+            if session.watches & categories == 0 {
+                continue;
+            }
+            if session.output.len() + line.len() > UNREAD_MAX {
+                self.missed += 1;
+            } else {
+                session.output.extend(line.as_bytes());
+                session.told = true;
+            }
+        }
+    }
 }
 
 impl Core {
+    /// Writes to those who were told something.
+    pub(super) fn hand_out(&mut self) {
+        if !self.consoles.is_watched(u16::MAX) {
+            return;
+        }
+        let told = |(key, session): (usize, &mut Session)| std::mem::take(&mut session.told).then_some(key);
+        let told: Vec<_> = self.consoles.sessions.iter_mut().filter_map(told).collect();
+        for key in told {
+            self.drain(key);
+        }
+    }
+
+    /// A manager has gone.
+    fn forget_session(&mut self, key: usize) {
+        if let Some(session) = self.consoles.sessions.try_remove(key)
+            && session.watches != 0
+        {
+            self.watch_stations();
+        }
+    }
+
     /// A command's answer as text.
     pub(super) fn answer(&mut self, line: &str) -> Option<String> {
         match self.command(line) {
@@ -76,11 +142,17 @@ impl Core {
             return;
         }
         let output = format!("{BANNER}{PROMPT}").into_bytes();
-        let key =
-            self.consoles.sessions.insert(Session { stream, input: Vec::new(), output, closing: false });
+        let key = self.consoles.sessions.insert(Session {
+            stream,
+            input: Vec::new(),
+            output,
+            closing: false,
+            watches: 0,
+            told: false,
+        });
         let stream = self.consoles.sessions[key].stream.as_fd();
         if self.watch(stream, Token::Console(key), EpollFlags::EPOLLIN).is_err() {
-            self.consoles.sessions.remove(key);
+            self.forget_session(key);
             return;
         }
         self.drain(key);
@@ -100,7 +172,7 @@ impl Core {
             Ok(len @ 1..) => session.input.extend(&bytes[..len]),
             Err(Errno::EAGAIN | Errno::EINTR) => (),
             Ok(_) | Err(_) => {
-                self.consoles.sessions.remove(key);
+                self.forget_session(key);
                 return false;
             }
         }
@@ -112,12 +184,14 @@ impl Core {
         while let Some(session) = self.consoles.sessions.get_mut(key) {
             let Some(end) = session.input.iter().position(|&byte| byte == b'\n') else {
                 if session.input.len() > LINE_MAX {
-                    self.consoles.sessions.remove(key);
+                    self.forget_session(key);
                 }
                 return false;
             };
             let line: Vec<u8> = session.input.drain(..=end).collect();
+            self.consoles.asking = Some(key);
             let outcome = self.command(&String::from_utf8_lossy(&line));
+            self.consoles.asking = None;
             let Some(session) = self.consoles.sessions.get_mut(key) else { return false };
             let (text, closing, stop) = match outcome {
                 Outcome::Nothing => (PROMPT.to_owned(), false, false),
@@ -156,20 +230,20 @@ impl Core {
         session.output.drain(..written);
         let waits = match outcome {
             Ok(()) if session.closing => {
-                self.consoles.sessions.remove(key);
+                self.forget_session(key);
                 return false;
             }
             Ok(()) => false,
             Err(Errno::EAGAIN) => true,
             Err(_) => {
-                self.consoles.sessions.remove(key);
+                self.forget_session(key);
                 return false;
             }
         };
         let flags = if waits { EpollFlags::EPOLLOUT } else { EpollFlags::EPOLLIN };
         let event = &mut EpollEvent::new(flags, Token::Console(key).pack());
         if self.epoll.modify(&session.stream, event).is_err() {
-            self.consoles.sessions.remove(key);
+            self.forget_session(key);
             return false;
         }
         !waits

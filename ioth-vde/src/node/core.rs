@@ -10,7 +10,9 @@ use nix::sys::socket::{MsgFlags, recv};
 use slab::Slab;
 
 use super::Config;
+use super::commands::endpoint_id;
 use super::console::Consoles;
+use super::debug::Category;
 use super::dir::{Directory, Permit, SocketFile, listener};
 use super::egress::Egress;
 use super::mirror::Mirror;
@@ -69,7 +71,7 @@ impl Token {
 pub(super) struct Endpoint {
     pub(super) port: u16,
     pub(super) description: String,
-    pub(super) socket: Option<Plugged>,
+    pub(super) way: Way,
     pub(super) egress: Egress,
     /// There may be something to read.
     pub(super) readable: bool,
@@ -79,6 +81,27 @@ pub(super) struct Endpoint {
     pub(super) waits: usize,
     /// Where its frames are in the plan of the batch at hand.
     pub(super) planned: Option<usize>,
+}
+
+/// What an endpoint's frames go through.
+#[derive(Debug)]
+pub(super) enum Way {
+    /// The inbox of the node's owner.
+    Owner,
+    Client(Plugged),
+    /// The host's kernel.
+    Tap(OwnedFd),
+}
+
+impl Way {
+    /// What there is to read from and to write to.
+    pub(super) fn fd(&self) -> Option<BorrowedFd<'_>> {
+        match self {
+            Way::Owner => None,
+            Way::Client(client) => Some(client.data.as_fd()),
+            Way::Tap(fd) => Some(fd.as_fd()),
+        }
+    }
 }
 
 /// A client's sockets. The file is first: its name goes before its descriptor's number can be another's.
@@ -110,6 +133,8 @@ pub(super) struct Core {
     pub(super) born: Instant,
     /// What the owner of the node gets: it has an endpoint without sockets.
     pub(super) host: Option<Host>,
+    /// What is told of a spanning tree that there is not.
+    pub(super) fstp: super::fstp::Fstp,
     /// Files of commands that are being run.
     pub(super) scripts: usize,
     pub(super) ready: VecDeque<usize>,
@@ -160,6 +185,7 @@ impl Core {
             dir,
             born: Instant::now(),
             host: None,
+            fstp: super::fstp::Fstp::default(),
             scripts: 0,
             ready: VecDeque::new(),
             full: Vec::new(),
@@ -176,8 +202,8 @@ impl Core {
 
     /// Gives the node's owner port 0.
     pub(super) fn add_host(&mut self, description: &str) -> Result<(), Errno> {
-        let port = self.bridge.create(0)?;
-        let key = self.add_endpoint(port, description.to_owned(), None);
+        let port = self.create_port(0)?;
+        let key = self.add_endpoint(port, description.to_owned(), Way::Owner);
         self.host = Some(Host { key, inbox: Batch::new(), told: false });
         Ok(())
     }
@@ -227,6 +253,8 @@ impl Core {
         if let Some(mirror) = &mut self.mirror {
             mirror.flush();
         }
+        self.tell_stations();
+        self.hand_out();
         Ok(match (stopped, count > 0 || worked) {
             (true, _) => Round::Stopped,
             (false, true) => Round::Busy,
@@ -254,11 +282,35 @@ impl Core {
         self.epoll.add(fd, EpollEvent::new(flags, token.pack()))
     }
 
-    pub(super) fn add_endpoint(&mut self, port: u16, description: String, socket: Option<Plugged>) -> usize {
+    /// Gives the host's kernel, by a TAP interface, a port of its own.
+    pub(super) fn add_tap(&mut self, fd: OwnedFd, name: &str) -> Result<(), Errno> {
+        let port = self.free_port().ok_or(Errno::ENOSPC)?;
+        if !self.bridge.exists(usize::from(port)) {
+            self.create_port(usize::from(port))?;
+        }
+        let key = self.add_endpoint(port, name.to_owned(), Way::Tap(fd));
+        if let Some(mirror) = &mut self.mirror {
+            mirror.name(port, name);
+        }
+        let watched = match self.endpoints[key].way.fd() {
+            Some(fd) => self.watch(fd, Token::Data(key), data_flags()),
+            None => Ok(()),
+        };
+        watched.inspect_err(|_| self.remove_endpoint(key))
+    }
+
+    /// Makes a port, and tells of it.
+    pub(super) fn create_port(&mut self, number: usize) -> Result<u16, Errno> {
+        let port = self.bridge.create(number)?;
+        self.tell(Category::PortNew, format_args!("{port:02}"));
+        Ok(port)
+    }
+
+    pub(super) fn add_endpoint(&mut self, port: u16, description: String, way: Way) -> usize {
         let key = self.endpoints.insert(Endpoint {
             port,
             description,
-            socket,
+            way,
             egress: Egress::default(),
             readable: false,
             listed: false,
@@ -271,16 +323,22 @@ impl Core {
         }
         self.at[place].push(key);
         self.bridge.activate(port, true);
+        let id = endpoint_id(&self.endpoints[key]);
+        self.tell(Category::EndpointNew, format_args!("Port {port:02} FD {id:2}"));
+        self.tell_description(key);
         key
     }
 
     /// Forgets an endpoint. Its port stays, inactive when it was the last one.
     pub(super) fn remove_endpoint(&mut self, key: usize) {
         let Some(mut endpoint) = self.endpoints.try_remove(key) else { return };
+        let (port, id) = (endpoint.port, endpoint_id(&endpoint));
+        self.tell(Category::EndpointGone, format_args!("Port {port:02} FD {id:2}"));
         if let Some(there) = self.at.get_mut(usize::from(endpoint.port)) {
             there.retain(|other| *other != key);
             if there.is_empty() {
                 self.bridge.activate(endpoint.port, false);
+                self.tell(Category::PortGone, format_args!("{port:02}"));
             }
         }
         self.bridge.dropped(endpoint.port, Loss::Refused, endpoint.egress.len() as u64);
@@ -310,7 +368,7 @@ impl Core {
 
     /// Nothing is expected on the control socket but its end.
     fn control_event(&mut self, key: usize) {
-        let Some(Endpoint { socket: Some(socket), .. }) = self.endpoints.get(key) else { return };
+        let Some(Endpoint { way: Way::Client(socket), .. }) = self.endpoints.get(key) else { return };
         let mut ignored = [0; 256];
         match recv(socket.control.as_raw_fd(), &mut ignored, MsgFlags::MSG_DONTWAIT) {
             Ok(1..) | Err(Errno::EAGAIN | Errno::EINTR) => (),

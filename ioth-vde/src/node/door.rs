@@ -15,7 +15,7 @@ use nix::sys::socket::{
 use nix::unistd::{AccessFlags, access, geteuid};
 use slab::Slab;
 
-use super::core::{Core, Plugged, Token, data_flags};
+use super::core::{Core, Plugged, Token, Way, data_flags};
 use super::dir::{Permit, SocketFile};
 use super::request::{Address, REQUEST_MAX, Request, Wanted, answer};
 use crate::sys;
@@ -211,14 +211,14 @@ impl Core {
             return Err("it takes no answer");
         }
         let socket = Plugged { _file: file, control, data, owner: peer.user };
-        let key = self.add_endpoint(port, request.description.clone(), Some(socket));
+        let key = self.add_endpoint(port, request.description.clone(), Way::Client(socket));
         // As upstream, which looks at files, shows it.
         self.ports.change(port).current = matches!(request.address, Address::Path(_)).then_some(peer.user);
         let description = &self.endpoints[key].description;
         if let Some(mirror) = &mut self.mirror {
             mirror.name(port, description);
         }
-        let Some(socket) = &self.endpoints[key].socket else { return Ok(()) };
+        let Way::Client(socket) = &self.endpoints[key].way else { return Ok(()) };
         // The control socket is watched already, as a guest's.
         let watched = self
             .epoll
@@ -243,7 +243,8 @@ impl Core {
         // Below the limit, which has 16 bits.
         let port = number as u16;
         let there = self.at.get(number).map_or(&[][..], Vec::as_slice);
-        if there.len() >= SHARERS_MAX || there.iter().any(|&key| self.endpoints[key].socket.is_none()) {
+        let is_owner = |key: &usize| matches!(self.endpoints[*key].way, Way::Owner);
+        if there.len() >= SHARERS_MAX || there.iter().any(is_owner) {
             return Err("the port is taken");
         }
         let access = self.ports.of(port);
@@ -253,7 +254,7 @@ impl Core {
             return Err("not admitted to the port");
         }
         if !self.bridge.exists(number) {
-            self.bridge.create(number).map_err(|_| "no such port")?;
+            self.create_port(number).map_err(|_| "no such port")?;
         }
         Ok(port)
     }

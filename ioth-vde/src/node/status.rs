@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use super::commands::{endpoint_id, user_name};
-use super::core::Core;
+use super::core::{Core, Way};
 use crate::bridge::{Loss, NO_VLAN};
 
 /// A value of JSON.
@@ -94,6 +94,7 @@ impl Core {
                 "refused",
                 Object(self.guests.refused.iter().map(|(why, count)| (*why, Number(*count))).collect()),
             ),
+            ("debug_missing", Number(self.consoles.missed)),
             ("mirror_missing", self.mirror.as_ref().map_or(Null, |mirror| Number(mirror.missing))),
             ("vlans", List(self.bridge.vlans().map(|vlan| Number(u64::from(vlan))).collect())),
             ("ports", List(self.bridge.ports().map(|port| self.port_status(port)).collect())),
@@ -112,10 +113,14 @@ impl Core {
         let lost = Loss::ALL.iter().zip(counters.dropped);
         let there = self.at.get(usize::from(port)).into_iter().flatten();
         let endpoints = there.filter_map(|&key| self.endpoints.get(key)).map(|endpoint| {
-            let owner = endpoint.socket.as_ref().map(|socket| socket.owner);
+            let owner = match &endpoint.way {
+                Way::Client(client) => Some(client.owner),
+                Way::Owner | Way::Tap(_) => None,
+            };
             Object(vec![
                 ("id", Number(endpoint_id(endpoint).unsigned_abs().into())),
-                ("host", Bool(endpoint.socket.is_none())),
+                ("host", Bool(matches!(endpoint.way, Way::Owner))),
+                ("tap", Bool(matches!(endpoint.way, Way::Tap(_)))),
                 ("description", Text(endpoint.description.clone())),
                 ("user", owner.map_or(Null, |owner| Text(user_name(Some(owner))))),
                 ("queued", Number(endpoint.egress.len() as u64)),

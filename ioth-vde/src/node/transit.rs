@@ -1,13 +1,15 @@
 //! The way of frames: read in batches, sorted by where they go, sent or queued.
 
 use std::io::IoSlice;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, OwnedFd};
 use std::time::Instant;
 
 use ioth_core::Errno;
 use nix::sys::epoll::{EpollEvent, EpollFlags};
+use nix::sys::uio::writev;
+use nix::unistd::read;
 
-use super::core::{Core, Endpoint, Token, data_flags};
+use super::core::{Core, Endpoint, Token, Way, data_flags};
 use super::egress::{formed, pieces, tag};
 use crate::bridge::{Form, Loss};
 use crate::ether::{FRAME_MAX, TAG};
@@ -26,11 +28,21 @@ pub(super) struct Item {
 impl Core {
     /// Reads a batch and passes it on; whether there may be more.
     pub(super) fn read(&mut self, key: usize) -> bool {
-        let Some(Endpoint { port, socket: Some(socket), .. }) = self.endpoints.get(key) else { return false };
+        let Some(Endpoint { port, way, .. }) = self.endpoints.get(key) else { return false };
         let port = *port;
         let mut lengths = [0; sys::BATCH];
-        let count = match sys::receive(socket.data.as_fd(), &mut self.frames, &mut lengths) {
+        let received = match way {
+            Way::Owner => return false,
+            Way::Client(client) => sys::receive(client.data.as_fd(), &mut self.frames, &mut lengths),
+            Way::Tap(fd) => tap_receive(fd, &mut self.frames, &mut lengths),
+        };
+        let count = match received {
             Ok(count) => count,
+            // The interface was deleted.
+            Err(Errno::EBADFD) => {
+                self.remove_endpoint(key);
+                return false;
+            }
             Err(Errno::EINTR) => return true,
             // The peer closed its socket with frames of ours unread: reading took the error away, and there may be
             // frames of its own behind it.
@@ -93,14 +105,14 @@ impl Core {
         let Some(endpoint) = self.endpoints.get_mut(key) else { return };
         endpoint.planned = None;
         let port = endpoint.port;
-        let Some(socket) = &endpoint.socket else {
+        if matches!(endpoint.way, Way::Owner) {
             return self.deliver_to_host(port, frames, items);
-        };
+        }
         let mut rest = items;
         if endpoint.egress.is_empty() && !endpoint.egress.blocked {
             while !rest.is_empty() {
                 let now = &rest[..rest.len().min(sys::BATCH)];
-                match send(socket.data.as_fd(), frames, now) {
+                match send(&endpoint.way, frames, now) {
                     Ok(sent) => {
                         let bytes: usize =
                             now[..sent].iter().map(|item| item.form.resize(frames[item.at].len())).sum();
@@ -158,18 +170,18 @@ impl Core {
     }
 
     fn set_interest(&self, key: usize) {
-        let Some(Endpoint { socket: Some(socket), egress, .. }) = self.endpoints.get(key) else { return };
+        let Some(Endpoint { way, egress, .. }) = self.endpoints.get(key) else { return };
+        let Some(fd) = way.fd() else { return };
         let mut flags = data_flags();
         flags.set(EpollFlags::EPOLLOUT, egress.blocked);
         // It can only fail for want of memory: then the queue is emptied when the next frame comes.
-        let _ = self.epoll.modify(&socket.data, &mut EpollEvent::new(flags, Token::Data(key).pack()));
+        let _ = self.epoll.modify(fd, &mut EpollEvent::new(flags, Token::Data(key).pack()));
     }
 
     /// Sends what waits in an endpoint's queue.
     pub(super) fn flush(&mut self, key: usize) {
         let Some(endpoint) = self.endpoints.get_mut(key) else { return };
         let port = endpoint.port;
-        let Some(socket) = &endpoint.socket else { return };
         let mut full = false;
         while !endpoint.egress.is_empty() {
             let whole: Vec<sys::Pieces<'_>> = endpoint
@@ -177,7 +189,7 @@ impl Core {
                 .front()
                 .map(|frame| [IoSlice::new(frame), IoSlice::new(&[]), IoSlice::new(&[])])
                 .collect();
-            match trouble(sys::send_pieces(socket.data.as_fd(), &whole)) {
+            match trouble(send_pieces(&endpoint.way, &whole)) {
                 Ok(sent) => {
                     let bytes = endpoint.egress.advance(sent);
                     self.bridge.sent(port, sent as u64, bytes as u64);
@@ -279,14 +291,56 @@ fn trouble(result: Result<usize, Errno>) -> Result<usize, Trouble> {
         Errno::EAGAIN => Trouble::Full,
         Errno::EINTR => Trouble::Again,
         Errno::EMSGSIZE => Trouble::First(Loss::TooLong),
-        // The socket polls OUT all the while: waiting for that would be spinning.
-        Errno::ENOBUFS | Errno::ENOMEM => Trouble::First(Loss::Refused),
+        // The socket polls OUT all the while: waiting for that would be spinning. (EIO: the interface is down.)
+        Errno::ENOBUFS | Errno::ENOMEM | Errno::EIO => Trouble::First(Loss::Refused),
         // Its data socket is closed or another's. If the client is gone, the control socket tells.
         _ => Trouble::All(Loss::Refused),
     })
 }
 
-fn send(fd: BorrowedFd<'_>, frames: &[Frame], items: &[Item]) -> Result<usize, Trouble> {
+/// Sends datagrams, as [`sys::send_pieces`].
+fn send_pieces(way: &Way, datagrams: &[sys::Pieces<'_>]) -> Result<usize, Errno> {
+    match way {
+        Way::Owner => Ok(datagrams.len()),
+        Way::Client(client) => sys::send_pieces(client.data.as_fd(), datagrams),
+        Way::Tap(fd) => tap_send(fd, datagrams),
+    }
+}
+
+/// A TAP device takes one frame a call.
+fn tap_send(fd: &OwnedFd, datagrams: &[sys::Pieces<'_>]) -> Result<usize, Errno> {
+    for (sent, pieces) in datagrams.iter().enumerate() {
+        match writev(fd, pieces) {
+            Ok(_) => (),
+            Err(errno) if sent == 0 => return Err(errno),
+            // It is told of when it is the first.
+            Err(_) => return Ok(sent),
+        }
+    }
+    Ok(datagrams.len())
+}
+
+/// Reads a frame of a TAP device into each, as [`sys::receive`].
+fn tap_receive(
+    fd: &OwnedFd,
+    frames: &mut [Frame],
+    lengths: &mut [usize; sys::BATCH],
+) -> Result<usize, Errno> {
+    for (at, (frame, length)) in frames.iter_mut().zip(lengths).enumerate() {
+        // The kernel cuts without a word: a byte more than the longest has tells.
+        frame.restore(FRAME_MAX + 1);
+        match read(fd, frame) {
+            Ok(len) => *length = len,
+            Err(errno) => {
+                frame.truncate(FRAME_MAX);
+                return if at == 0 { Err(errno) } else { Ok(at) };
+            }
+        }
+    }
+    Ok(frames.len().min(sys::BATCH))
+}
+
+fn send(way: &Way, frames: &[Frame], items: &[Item]) -> Result<usize, Trouble> {
     let mut tags = [[0; TAG]; sys::BATCH];
     for (place, item) in tags.iter_mut().zip(items) {
         *place = tag(item.form);
@@ -295,5 +349,5 @@ fn send(fd: BorrowedFd<'_>, frames: &[Frame], items: &[Item]) -> Result<usize, T
     for ((place, item), tag) in datagrams.iter_mut().zip(items).zip(&tags) {
         *place = pieces(&frames[item.at], item.form, tag).map(IoSlice::new);
     }
-    trouble(sys::send_pieces(fd, &datagrams[..items.len()]))
+    trouble(send_pieces(way, &datagrams[..items.len()]))
 }

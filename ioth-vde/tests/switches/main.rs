@@ -3,6 +3,7 @@
 mod management;
 mod node;
 mod vde_switch;
+mod watchers;
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::fs::FileTypeExt;

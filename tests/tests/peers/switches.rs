@@ -10,7 +10,7 @@ use ioth::Stack;
 use ioth::net::TcpListener;
 use ioth::vde::node::{Config, Node};
 
-use crate::fixture::{FAMILIES, KERNEL4, Kernel, NODE4, NODE6, command, on_lan, wait_until};
+use crate::fixture::{FAMILIES, KERNEL4, Kernel, NODE4, NODE6, command, ip, on_lan, wait_until, with_kernel};
 
 /// A switch of ours with a thread of its own.
 struct Served {
@@ -38,8 +38,14 @@ impl Drop for Dir {
 
 impl Served {
     fn start(name: &str) -> Self {
+        Served::with(name, |_| ())
+    }
+
+    /// One that is made ready first.
+    fn with(name: &str, prepare: impl FnOnce(&mut Node)) -> Self {
         let dir = Dir::new(name);
         let mut node = Node::open(Config::new(dir.0.join("sw"))).unwrap();
+        prepare(&mut node);
         let path = node.path().to_owned();
         let (stop, stopped) = UnixStream::pair().unwrap();
         let serve = move || node.serve(std::os::fd::AsFd::as_fd(&stopped)).unwrap();
@@ -89,6 +95,40 @@ fn a_kernel_and_a_node_on_a_switch_of_ours() {
         let _plug = kernel.run(|| Kernel::plug(&vnl));
         let node = Stack::new(&format!("stack=smoltcp,vnl={vnl},ip={NODE4}/24,ip={NODE6}/64")).unwrap();
         ping_and_fetch(&kernel, &node);
+    });
+}
+
+#[test]
+fn a_switch_of_ours_that_the_kernel_is_plugged_into_by_tap() {
+    with_kernel(|kernel| {
+        let served = kernel.run(|| {
+            Served::with("tap", |node| {
+                node.tap("tap5").unwrap();
+                let error = node.tap("no/name").unwrap_err();
+                assert!(error.to_string().contains("interface name \"no/name\""), "{error}");
+                let error = node.tap("lo").unwrap_err();
+                assert!(error.to_string().contains("no TAP"), "{error}");
+                let shown = node.command("port/print").unwrap();
+                assert!(shown.contains(" module tuntap      : tap5\n"), "{shown}");
+                assert!(node.command("status/json").unwrap().contains("\"tap\":true"));
+            })
+        });
+        let vnl = served.vnl();
+        let node = Stack::new(&format!("stack=smoltcp,vnl={vnl},ip={NODE4}/24,ip={NODE6}/64")).unwrap();
+        // Down, it takes nothing; up, it does.
+        kernel.run(|| Kernel::address("tap5"));
+        ping_and_fetch(kernel, &node);
+        // A frame that VDE has no room for is cut by nobody.
+        kernel.run(|| ip("link set tap5 mtu 9300"));
+        let words = format!("-n -q -c 1 -W 1 -M do -s 9250 {NODE4}");
+        let ping = kernel.run(|| Command::new("ping").args(words.split(' ')).output().unwrap());
+        assert!(!ping.status.success());
+        kernel.run(|| ip("link set tap5 mtu 1500"));
+        ping_and_fetch(kernel, &node);
+        // Deleted, it is gone from the switch, which goes on.
+        kernel.run(|| ip("link del tap5"));
+        let _plug = kernel.run(|| Kernel::plug(&vnl));
+        ping_and_fetch(kernel, &node);
     });
 }
 
