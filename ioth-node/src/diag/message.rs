@@ -24,7 +24,7 @@ const PART: usize = 8 << 10;
 pub struct Entry {
     /// `AF_INET` or `AF_INET6`
     pub family: u8,
-    /// `IPPROTO_TCP`, `IPPROTO_UDP`; `IPPROTO_RAW` for all raw sockets, whose protocol is their port.
+    /// `IPPROTO_TCP`, `IPPROTO_UDP`, `IPPROTO_UDPLITE`; `IPPROTO_RAW` for all raw sockets, whose protocol is their port.
     pub protocol: u8,
     /// Of linux/tcp_states.h.
     pub state: u8,
@@ -150,7 +150,8 @@ fn answer(header: &Header, body: &[u8], port: u32, entries: &[Entry]) -> Result<
 }
 
 fn entries_of(protocol: u8) -> bool {
-    [libc::IPPROTO_TCP, libc::IPPROTO_UDP, libc::IPPROTO_RAW].contains(&i32::from(protocol))
+    [libc::IPPROTO_TCP, libc::IPPROTO_UDP, libc::IPPROTO_UDPLITE, libc::IPPROTO_RAW]
+        .contains(&i32::from(protocol))
 }
 
 /// `struct nlmsgerr`: the error and the request.

@@ -226,8 +226,8 @@ fn entry(session: &Session) -> Option<Entry> {
             }
             (libc::IPPROTO_TCP, state)
         }
-        libc::SOCK_DGRAM if i32::from(session.name.protocol) == libc::IPPROTO_UDP && local.port() != 0 => {
-            (libc::IPPROTO_UDP, if peer.is_some() { ESTABLISHED } else { CLOSE })
+        libc::SOCK_DGRAM if local.port() != 0 && is_udp(session.name.protocol) => {
+            (session.name.protocol.into(), if peer.is_some() { ESTABLISHED } else { CLOSE })
         }
         libc::SOCK_RAW => {
             local.set_port(session.name.protocol);
@@ -264,4 +264,8 @@ fn entry(session: &Session) -> Option<Entry> {
         only_ipv6: family == libc::AF_INET6 && number(libc::IPPROTO_IPV6, libc::IPV6_V6ONLY) != 0,
         info,
     })
+}
+
+fn is_udp(protocol: u16) -> bool {
+    [libc::IPPROTO_UDP, libc::IPPROTO_UDPLITE].contains(&protocol.into())
 }

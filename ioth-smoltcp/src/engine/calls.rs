@@ -9,6 +9,7 @@ use super::datagram::Notice;
 use super::netlink_socket::Netlink;
 use super::packet::Packets;
 use super::ping::Ping;
+use super::ports::Space;
 use super::raw::Raw;
 use super::sockets::{Kind, Options, Sock};
 use super::tcp::Stream;
@@ -31,7 +32,8 @@ impl Engine {
                 _ => return Err(Errno::EPROTONOSUPPORT),
             },
             (Domain::INET | Domain::INET6, SocketType::DGRAM) => match protocol {
-                0 | libc::IPPROTO_UDP => Kind::Datagrams(Datagrams::default()),
+                0 | libc::IPPROTO_UDP => Kind::Datagrams(Datagrams::new(Space::Udp)),
+                libc::IPPROTO_UDPLITE => Kind::Datagrams(Datagrams::new(Space::UdpLite)),
                 libc::IPPROTO_ICMP if domain == Domain::INET => Kind::Ping(Ping::default()),
                 libc::IPPROTO_ICMPV6 if domain == Domain::INET6 => Kind::Ping(Ping::default()),
                 _ => return Err(Errno::EPROTONOSUPPORT),

@@ -10,6 +10,7 @@ use smoltcp::wire::{Icmpv6Message, Icmpv6Packet, Icmpv6Repr, IpProtocol};
 use super::Engine;
 use super::datagram::{IpArrival, Notice};
 use super::groups::{MLD_QUERY, MLDV1_REPORT};
+use super::ports::Space;
 use super::sockets::DEFAULT_HOPS;
 use super::wire::{self, IpAttrs, IpHeader, ip_header_len};
 
@@ -255,7 +256,8 @@ impl Engine {
             IpProtocol::Icmp | IpProtocol::Icmpv6 => {
                 self.ping_error(quoted, local.ip(), remote.ip(), notice);
             }
-            IpProtocol::Udp => self.udp_error(local, remote, notice, quoted),
+            IpProtocol::Udp => self.udp_error(Space::Udp, local, remote, notice, quoted),
+            wire::UDP_LITE => self.udp_error(Space::UdpLite, local, remote, notice, quoted),
             _ => {}
         }
     }
@@ -275,10 +277,15 @@ impl Engine {
         if mtu == 0 || mtu >= sent || self.net.tables.is_local(local.ip(), None).is_none() {
             return;
         }
-        let ours = match protocol {
-            IpProtocol::Tcp => self.tcp_has_sent(local, remote, sequence),
-            IpProtocol::Udp => self.udp_has_sent(local, remote),
-            _ => false,
+        let space = match protocol {
+            IpProtocol::Tcp => Space::Tcp,
+            IpProtocol::Udp => Space::Udp,
+            wire::UDP_LITE => Space::UdpLite,
+            _ => return,
+        };
+        let ours = match space {
+            Space::Tcp => self.tcp_has_sent(local, remote, sequence),
+            Space::Udp | Space::UdpLite => self.udp_has_sent(space, local, remote),
         };
         if !ours {
             return;
@@ -289,9 +296,9 @@ impl Engine {
         {
             self.net.tables.learn_mtu(self.net.now, path.ifindex, remote.ip(), mtu);
         }
-        if protocol == IpProtocol::Udp {
+        if space != Space::Tcp {
             // Linux: an error for good, for whom it is one at all.
-            self.udp_error(local, remote, &Notice { fatal: true, ..notice }, quoted);
+            self.udp_error(space, local, remote, &Notice { fatal: true, ..notice }, quoted);
         }
     }
 
@@ -325,14 +332,14 @@ fn upper_layer(quoted: &[u8]) -> Option<(IpProtocol, usize)> {
     }
 }
 
-/// The two ends of a packet of ours whose beginning somebody quotes, and what follows the ports: TCP's sequence number.
-/// It may be cut after eight bytes.
 /// What a quoted packet carries behind the header of its protocol, of that many bytes.
 pub(super) fn carried(quoted: &[u8], header: usize) -> &[u8] {
     let at = upper_layer(quoted).map_or(quoted.len(), |(_, at)| at + header);
     quoted.get(at..).unwrap_or_default()
 }
 
+/// The two ends of a packet of ours whose beginning somebody quotes, and what follows the ports: TCP's sequence number.
+/// It may be cut after eight bytes.
 fn ends_of(quoted: &[u8]) -> Option<(IpProtocol, SocketAddr, SocketAddr, Option<u32>)> {
     let (protocol, at) = upper_layer(quoted)?;
     let (src, dst): (IpAddr, IpAddr) = if quoted[0] >> 4 == 4 {

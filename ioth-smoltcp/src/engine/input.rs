@@ -8,6 +8,7 @@ use smoltcp::wire::IpProtocol;
 use super::Engine;
 use super::icmp::Unreachable;
 use super::iface::LOOPBACK;
+use super::ports::Space;
 use super::reassembly::{self, Expired, Outcome};
 use super::wire::{self, Fragment, IpError, IpHeader};
 
@@ -105,7 +106,8 @@ impl Engine {
                 self.tcp_input(ifindex, &header, packet)
             }
             IpProtocol::Tcp => self.net.drops.martian += 1,
-            IpProtocol::Udp => self.udp_input(ifindex, &header, packet, unicast),
+            IpProtocol::Udp => self.udp_input(Space::Udp, ifindex, &header, packet, unicast),
+            wire::UDP_LITE => self.udp_input(Space::UdpLite, ifindex, &header, packet, unicast),
             IpProtocol::Igmp if header.src.is_ipv4() => self.net.input_igmp(ifindex, &header, &packet),
             IpProtocol::Icmp if header.src.is_ipv4() => self.icmp_input(ifindex, &header, packet, unicast),
             IpProtocol::Icmpv6 if header.src.is_ipv6() => self.icmp_input(ifindex, &header, packet, unicast),

@@ -69,6 +69,8 @@ pub struct Drops {
     pub no_socket: u64,
     /// A socket's receive buffer was full.
     pub receive_buffer: u64,
+    /// UDP-Lite's checksum covered less than the socket asks for.
+    pub coverage: u64,
     /// A listener's queues were full.
     pub listen_queue: u64,
     /// No route to the destination.

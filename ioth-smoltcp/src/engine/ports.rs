@@ -10,7 +10,7 @@ use hashbrown::HashMap;
 use super::SocketId;
 use crowd::Crowd;
 
-/// Sockets that may share a UDP port before they are found by hash; Linux's udp_lib_lport_inuse() and its lookups go by a
+/// Datagram sockets that may share a port before they are found by hash; Linux's udp_lib_lport_inuse() and its lookups go by a
 /// second hash beyond ten.
 const FEW: usize = 8;
 
@@ -22,6 +22,7 @@ pub(crate) const EPHEMERAL: std::ops::RangeInclusive<u16> = 32_768..=60_999;
 pub(crate) enum Space {
     Tcp,
     Udp,
+    UdpLite,
 }
 
 /// A socket's local address.
@@ -112,8 +113,8 @@ pub(crate) struct Held {
 #[derive(Debug)]
 pub(crate) struct Ports {
     bound: HashMap<(Space, u16), Vec<Binding>, FixedState>,
-    /// The UDP ports that many have.
-    crowds: HashMap<u16, Crowd, FixedState>,
+    /// The ports of datagram sockets that many have.
+    crowds: HashMap<(Space, u16), Crowd, FixedState>,
     /// What the next binding's order is.
     order: u64,
     seed: u64,
@@ -159,13 +160,13 @@ impl Ports {
         Some(port)
     }
 
-    /// The UDP socket that fits a unicast datagram best; among equals the one of those that share the port (SO_REUSEPORT)
+    /// The datagram socket that fits a unicast datagram best; among equals the one of those that share the port (SO_REUSEPORT)
     /// that `hash` says, else the last one bound. However many have the port, it takes a bounded number of looks.
-    pub(crate) fn receiver(&self, ends: &Ends, hash: impl FnOnce() -> u64) -> Option<SocketId> {
+    pub(crate) fn receiver(&self, space: Space, ends: &Ends, hash: impl FnOnce() -> u64) -> Option<SocketId> {
         let port = ends.destination.port();
-        match self.crowds.get(&port) {
+        match self.crowds.get(&(space, port)) {
             Some(crowd) => crowd.receiver(ends, hash),
-            None => best_of(self.bindings(Space::Udp, port), ends, hash),
+            None => best_of(self.bindings(space, port), ends, hash),
         }
     }
 
@@ -221,11 +222,11 @@ impl Ports {
         let Some(bindings) = self.bound.get_mut(&(space, port)) else { return };
         let Some(at) = bindings.iter().position(|binding| binding.id == id) else { return };
         let binding = bindings.remove(at);
-        if space == Space::Udp {
+        if space != Space::Tcp {
             // Not one more or less makes and unmakes a crowd over and over.
             if bindings.len() <= FEW / 2 {
-                self.crowds.remove(&port);
-            } else if let Some(crowd) = self.crowds.get_mut(&port) {
+                self.crowds.remove(&(space, port));
+            } else if let Some(crowd) = self.crowds.get_mut(&(space, port)) {
                 crowd.remove(&binding);
             }
         }
@@ -273,9 +274,9 @@ impl Ports {
         let Some(binding) = found else { return };
         let before = *binding;
         change(binding);
-        if space == Space::Udp
+        if space != Space::Tcp
             && before != *binding
-            && let Some(crowd) = self.crowds.get_mut(&port)
+            && let Some(crowd) = self.crowds.get_mut(&(space, port))
         {
             crowd.remove(&before);
             crowd.insert(binding);
@@ -290,10 +291,10 @@ impl Ports {
         if space == Space::Tcp {
             return;
         }
-        if let Some(crowd) = self.crowds.get_mut(&port) {
+        if let Some(crowd) = self.crowds.get_mut(&(space, port)) {
             crowd.insert(&binding);
         } else if bindings.len() > FEW {
-            self.crowds.insert(port, Crowd::of(bindings, self.seed));
+            self.crowds.insert((space, port), Crowd::of(bindings, self.seed));
         }
     }
 
@@ -311,7 +312,7 @@ impl Ports {
         if excluded {
             return true;
         }
-        if space == Space::Udp {
+        if space != Space::Tcp {
             // Linux's udp_lib_lport_inuse: the first in its way, from the newest on, decides.
             let in_the_way = |old: &&Binding| old.overlaps(new) && !(old.reuse_addr && new.reuse_addr);
             let first = self.bindings(space, port).iter().rev().find(in_the_way);

@@ -15,6 +15,8 @@ pub(crate) const IPV6_HEADER: usize = 40;
 pub(crate) const UDP_HEADER: usize = 8;
 /// Length of a TCP header without options, in bytes.
 pub(crate) const TCP_HEADER: usize = 20;
+/// RFC 3828 §7
+pub(crate) const UDP_LITE: IpProtocol = IpProtocol::Unknown(136);
 /// Extension headers that a packet may carry before it is called hostile.
 const MAX_EXTENSIONS: usize = 8;
 
@@ -323,7 +325,7 @@ pub(crate) fn fill_ipv4_checksum(packet: &mut [u8]) {
 pub(crate) fn checksum_offset(protocol: IpProtocol) -> Option<usize> {
     match protocol {
         IpProtocol::Tcp => Some(16),
-        IpProtocol::Udp => Some(6),
+        IpProtocol::Udp | UDP_LITE => Some(6),
         IpProtocol::Icmp | IpProtocol::Icmpv6 => Some(2),
         _ => None,
     }
@@ -336,8 +338,8 @@ pub(crate) fn fill_checksum(packet: &mut [u8], header: &IpHeader) {
     let Some(field) = packet.get_mut(at..at + 2) else { return };
     field.fill(0);
     let mut sum = !transport_checksum(packet, header);
-    // RFC 768: "If the computed checksum is zero, it is transmitted as all ones".
-    if header.protocol == IpProtocol::Udp && sum == 0 {
+    // RFC 768: "If the computed checksum is zero, it is transmitted as all ones"; RFC 3828 §3.1 has the same.
+    if matches!(header.protocol, IpProtocol::Udp | UDP_LITE) && sum == 0 {
         sum = 0xffff;
     }
     packet[at..at + 2].copy_from_slice(&sum.to_be_bytes());
@@ -353,7 +355,23 @@ pub(crate) fn verify_checksum(packet: &[u8], header: &IpHeader) -> bool {
     if header.protocol == IpProtocol::Udp && field == [0, 0] {
         return header.src.is_ipv4();
     }
+    // RFC 3828 §3.1: "The checksum field MUST NOT be zero."
+    if header.protocol == UDP_LITE
+        && (field == [0, 0] || coverage(&packet[header.payload_at..header.total_len]).is_none())
+    {
+        return false;
+    }
     transport_checksum(packet, header) == 0xffff
+}
+
+/// How many bytes of a UDP-Lite packet its checksum covers, by the field that is UDP's length. None where that cannot be.
+///
+/// RFC 3828 §3.1: "A Checksum Coverage of zero indicates that the entire UDP-Lite packet is covered", other values below the
+/// header's length or above the packet's are not valid.
+pub(crate) fn coverage(packet: &[u8]) -> Option<usize> {
+    let field = usize::from(u16::from_be_bytes([*packet.get(4)?, *packet.get(5)?]));
+    let covered = if field == 0 { packet.len() } else { field };
+    (UDP_HEADER..=packet.len()).contains(&covered).then_some(covered)
 }
 
 /// The sum over pseudo-header and upper layer, not complemented.
@@ -364,7 +382,12 @@ fn transport_checksum(packet: &[u8], header: &IpHeader) -> u16 {
         IpProtocol::Icmp => 0,
         _ => pseudo_header(header.src, header.dst, header.protocol, payload.len()),
     };
-    checksum(pseudo, payload)
+    // RFC 3828 §3.1: the pseudo-header tells the length of the whole packet, whatever is covered.
+    let covered = match header.protocol {
+        UDP_LITE => coverage(payload).unwrap_or(payload.len()),
+        _ => payload.len(),
+    };
+    checksum(pseudo, &payload[..covered])
 }
 
 pub(crate) fn pseudo_header(src: IpAddr, dst: IpAddr, protocol: IpProtocol, len: usize) -> u64 {
@@ -448,7 +471,7 @@ mod tests {
         }
 
         #[test]
-        fn what_is_emitted_is_parsed(v6: bool, payload in proptest::collection::vec(any::<u8>(), 8..100), hops: u8, class: u8) {
+        fn what_is_emitted_is_parsed(v6: bool, lite: bool, payload in proptest::collection::vec(any::<u8>(), 8..100), hops: u8, class: u8, broken: proptest::sample::Index) {
             let (src, dst): (IpAddr, IpAddr) = if v6 {
                 ("fd00::1".parse().unwrap(), "fd00::2".parse().unwrap())
             } else {
@@ -456,12 +479,25 @@ mod tests {
             };
             let mut packet = vec![0; ip_header_len(src)];
             packet.extend_from_slice(&payload);
-            let attrs = IpAttrs { traffic_class: class, ..IpAttrs::new(IpProtocol::Udp, hops) };
+            let attrs = IpAttrs { traffic_class: class, ..IpAttrs::new(if lite { UDP_LITE } else { IpProtocol::Udp }, hops) };
             emit_ip(&mut packet, src, dst, attrs);
             let header = parse_ip(&packet, true).unwrap();
+            let at = header.payload_at;
+            if lite {
+                // From less than the header to more than there is.
+                packet[at + 4] = 0;
+                packet[at + 5] %= payload.len() as u8 + 3;
+            }
+            let covered = if lite { coverage(&packet[at..]) } else { Some(payload.len()) };
             prop_assert_eq!((header.src, header.dst, header.hop_limit, header.traffic_class), (src, dst, hops, class));
             fill_checksum(&mut packet, &header);
-            prop_assert!(verify_checksum(&packet, &header));
+            prop_assert_eq!(verify_checksum(&packet, &header), covered.is_some());
+            // One bit that is wrong is found exactly where the checksum covers it.
+            let Some(covered) = covered else { return Ok(()) };
+            let broken = broken.index(payload.len());
+            prop_assume!(!(4..8).contains(&broken));
+            packet[at + broken] ^= 1;
+            prop_assert_eq!(verify_checksum(&packet, &header), broken >= covered);
         }
     }
 

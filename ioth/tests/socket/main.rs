@@ -43,6 +43,7 @@ mod tcp_options;
 mod tcp_states;
 mod timeouts;
 mod transfer;
+mod udplite;
 
 /// One test for each function, fixture and family.
 macro_rules! on_every_pair {
@@ -143,6 +144,7 @@ on_every_pair! {
     }
     timeouts { send_ends negative_does_not_wait the_longest_waits }
     transfer { both_ways blocking_write_takes_all many_connections }
+    udplite { there_and_back ports coverage corked refused connected }
 }
 
 #[cfg(feature = "smoltcp")]
@@ -161,6 +163,7 @@ on_every_net! {
         whole_frames without_header who_sees_what nodes_own_traffic loopback names calls_that_are_not send_errors
         interface_down peek_and_cut filter memberships statistics auxiliary_data options dhcp
     }
+    udplite { on_the_wire groups }
     multicast { membership bounded delivery everybody looped_back hops link_local interface broadcast }
     ip_options {
         path_mtu long_datagrams discovery dont_fragment free_bind sticky_source short_values

@@ -15,7 +15,7 @@ fn group(pair: &Pair) -> IpAddr {
 }
 
 /// The interface of a node: what a datagram from the other one says of its arrival.
-fn ifindex(pair: &Pair, stack: &Stack) -> u32 {
+pub(crate) fn ifindex(pair: &Pair, stack: &Stack) -> u32 {
     let at_a = std::ptr::eq(stack, &pair.a);
     let ((to, addr), (from, _)) =
         if at_a { (pair.udp_a(), pair.udp_b()) } else { (pair.udp_b(), pair.udp_a()) };
@@ -70,7 +70,7 @@ fn names(pair: &Pair) -> (i32, [i32; 6]) {
     }
 }
 
-fn join(pair: &Pair, fd: &Fd, group: IpAddr, ifindex: u32) -> std::io::Result<()> {
+pub(crate) fn join(pair: &Pair, fd: &Fd, group: IpAddr, ifindex: u32) -> std::io::Result<()> {
     let (level, [add, ..]) = names(pair);
     setsockopt(fd.0, level, add, &request(group, ifindex))
 }

@@ -50,6 +50,7 @@ fn sections() -> Vec<Section> {
         Section { title: "Options of IPPROTO_TCP", rows: options::tcp() },
         Section { title: "Options of IPPROTO_IP", rows: options::ip() },
         Section { title: "Options of IPPROTO_IPV6", rows: options::ipv6() },
+        Section { title: "Options of IPPROTO_UDPLITE", rows: options::lite() },
         Section { title: "Options that are not a number", rows: structures::rows() },
     ]
 }

@@ -153,8 +153,9 @@ fn call(world: &mut World, what: u8, input: &mut Input<'_>) {
             }
         }
         11 => {
-            let peer = (input.byte() & 1 != 0).then_some(PORTS[pick / 4 % 4]);
-            host.bind_datagrams(v6, PORTS[pick % 4], peer);
+            let how = input.byte();
+            let peer = (how & 1 != 0).then_some(PORTS[pick / 4 % 4]);
+            host.bind_datagrams(v6, how & 2 != 0, PORTS[pick % 4], peer);
         }
         12 | 13 if !host.datagrams.is_empty() => {
             let id = host.datagrams[pick % host.datagrams.len()];

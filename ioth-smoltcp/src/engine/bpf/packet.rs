@@ -129,7 +129,7 @@ impl Packet<'_> {
                 Some(byte) => usize::from((byte & 0xf0) >> 2).max(wire::TCP_HEADER),
                 None => return (self.network + header.payload_at).saturating_sub(self.start) as u32,
             },
-            IpProtocol::Udp | IpProtocol::Icmp | IpProtocol::Icmpv6 | IpProtocol::Igmp => 8,
+            IpProtocol::Udp | wire::UDP_LITE | IpProtocol::Icmp | IpProtocol::Icmpv6 | IpProtocol::Igmp => 8,
             _ => 0,
         };
         (self.network + header.payload_at + len).saturating_sub(self.start) as u32

@@ -31,7 +31,9 @@ impl Engine {
             (libc::SOL_NETLINK, _, Kind::Netlink(_)) => return self.netlink_set_option(id, name, value),
             (libc::SOL_PACKET, _, Kind::Packets(_)) => return self.packet_set_option(id, name, value),
             (libc::IPPROTO_TCP, _, Kind::Stream(_)) => self.set_tcp_option(id, name, value)?,
-            (libc::IPPROTO_UDP, _, Kind::Datagrams(_)) => self.set_udp_option(id, name, value)?,
+            (libc::IPPROTO_UDP | libc::IPPROTO_UDPLITE, _, Kind::Datagrams(_)) => {
+                self.set_udp_option(id, name, value)?
+            }
             (libc::IPPROTO_IP, Domain::INET | Domain::INET6, _) => self.set_ip_option(id, name, value)?,
             (libc::IPPROTO_IPV6, Domain::INET6, _) => self.set_ipv6_option(id, name, value)?,
             _ => return Err(Errno::ENOPROTOOPT),
@@ -54,7 +56,9 @@ impl Engine {
             (libc::SOL_NETLINK, _, Kind::Netlink(_)) => self.netlink_option(id, name, value),
             (libc::SOL_PACKET, _, Kind::Packets(_)) => self.packet_option(id, name, value),
             (libc::IPPROTO_TCP, _, Kind::Stream(_)) => self.tcp_option(id, name, value),
-            (libc::IPPROTO_UDP, _, Kind::Datagrams(_)) => self.udp_option(id, name, value),
+            (libc::IPPROTO_UDP | libc::IPPROTO_UDPLITE, _, Kind::Datagrams(_)) => {
+                self.udp_option(id, name, value)
+            }
             (libc::IPPROTO_IP, Domain::INET | Domain::INET6, _) => self.ip_option(id, name, value),
             (libc::IPPROTO_IPV6, Domain::INET6, _) => self.ipv6_option(id, name, value),
             // Linux: ip_getsockopt(), which is asked last, says it so.
@@ -98,7 +102,7 @@ impl Engine {
                 stream.apply(&options);
                 Space::Tcp
             }
-            Kind::Datagrams(_) => Space::Udp,
+            Kind::Datagrams(datagrams) => datagrams.space,
             Kind::Netlink(_) | Kind::Packets(_) | Kind::Raw(_) | Kind::Ping(_) => return,
         };
         if let Ok(Some(local)) = self.local_addr(id).map(|addr| addr.as_ip()) {

@@ -74,7 +74,7 @@ impl Engine {
             libc::SO_DOMAIN => sock.domain.0,
             libc::SO_PROTOCOL => match &sock.kind {
                 Kind::Stream(_) => libc::IPPROTO_TCP,
-                Kind::Datagrams(_) => libc::IPPROTO_UDP,
+                Kind::Datagrams(datagrams) => datagrams.protocol(),
                 Kind::Netlink(_) => libc::NETLINK_ROUTE,
                 Kind::Packets(_) => 0,
                 Kind::Raw(raw) => raw.protocol().into(),

@@ -244,11 +244,11 @@ mod tests {
                     }
                     Act::Ask(ends, hash) => {
                         let expected = best_of(bindings, &ends, || hash);
-                        prop_assert_eq!(ports.receiver(&ends, || hash), expected);
+                        prop_assert_eq!(ports.receiver(Space::Udp, &ends, || hash), expected);
                         prop_assert_eq!(Crowd::of(bindings, 2).receiver(&ends, || hash), expected);
                     }
                 }
-                prop_assert!(ports.bindings(Space::Udp, PORT).len() <= FEW || ports.crowds.contains_key(&PORT));
+                prop_assert!(ports.bindings(Space::Udp, PORT).len() <= FEW || ports.crowds.contains_key(&(Space::Udp, PORT)));
             }
             let all: Vec<_> = ports.bindings(Space::Udp, PORT).iter().map(|binding| binding.id).collect();
             for id in all {

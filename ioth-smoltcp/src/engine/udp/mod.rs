@@ -1,4 +1,5 @@
-//! UDP (RFC 768, RFC 8085, udp(7)): addresses and calls. What is sent is in `send`, what arrives in `input`.
+//! UDP (RFC 768, RFC 8085, udp(7)) and UDP-Lite (RFC 3828, udplite(7)): addresses and calls. What is sent is in `send`, what
+//! arrives in `input`. The two differ in whose ports they have and in what a checksum covers.
 
 mod input;
 mod send;
@@ -14,8 +15,10 @@ use super::{Engine, SocketId};
 use send::Cork;
 
 /// A datagram socket.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Datagrams {
+    /// UDP's or UDP-Lite's.
+    pub(crate) space: Space,
     /// The local address. Without a port, it is what a dissolved association left of bind(2)'s.
     pub(crate) bound: Option<SocketAddr>,
     /// The address was chosen by connect(2) and goes with it.
@@ -28,9 +31,39 @@ pub(crate) struct Datagrams {
     shut_write: bool,
     /// The datagram that is being put together.
     cork: Option<Box<Cork>>,
+    pub(crate) coverage: Coverage,
+}
+
+/// What checksums of UDP-Lite cover, in bytes with the header; 0 is all. What was never set asks for nothing.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Coverage {
+    /// UDPLITE_SEND_CSCOV
+    pub(crate) send: Option<u16>,
+    /// UDPLITE_RECV_CSCOV: what is covered less is dropped.
+    pub(crate) receive: Option<u16>,
 }
 
 impl Datagrams {
+    pub(crate) fn new(space: Space) -> Self {
+        Datagrams {
+            space,
+            bound: None,
+            addr_by_connect: false,
+            port_by_user: false,
+            peer: None,
+            inbox: Inbox::default(),
+            shut_read: false,
+            shut_write: false,
+            cork: None,
+            coverage: Coverage::default(),
+        }
+    }
+
+    /// The number that socket(2) was given.
+    pub(crate) fn protocol(&self) -> i32 {
+        if self.space == Space::UdpLite { libc::IPPROTO_UDPLITE } else { libc::IPPROTO_UDP }
+    }
+
     /// The poll bits, as Linux's udp_poll() has them, without a pending error.
     pub(crate) fn events(&self) -> Events {
         let mut events = Events::OUT;
@@ -58,10 +91,12 @@ impl Datagrams {
 
 impl Engine {
     pub(super) fn udp_bind(&mut self, id: SocketId, addr: SocketAddr) -> Result<()> {
-        if self.datagrams_mut(id)?.has_port() {
+        let datagrams = self.datagrams_mut(id)?;
+        if datagrams.has_port() {
             return Err(Errno::EINVAL);
         }
-        let port = self.bind_port(Space::Udp, id, addr)?;
+        let space = datagrams.space;
+        let port = self.bind_port(space, id, addr)?;
         let datagrams = self.datagrams_mut(id)?;
         datagrams.bound = Some(SocketAddr::new(addr.ip(), port));
         datagrams.port_by_user = addr.port() != 0;
@@ -85,8 +120,8 @@ impl Engine {
             bound.set_ip(way.source);
             datagrams.addr_by_connect = true;
         }
-        let bound = *bound;
-        self.ports.update(Space::Udp, bound.port(), id, |binding| {
+        let (space, bound) = (datagrams.space, *bound);
+        self.ports.update(space, bound.port(), id, |binding| {
             binding.addr = bound.ip();
             binding.dual = false;
             binding.peer = Some(peer);
@@ -107,12 +142,12 @@ impl Engine {
         if by_connect {
             bound.set_ip(wildcard);
         }
-        let port = bound.port();
+        let (space, port) = (datagrams.space, bound.port());
         if !datagrams.port_by_user {
             bound.set_port(0);
-            self.ports.unbind(Space::Udp, port, id);
+            self.ports.unbind(space, port, id);
         } else {
-            self.ports.update(Space::Udp, port, id, |binding| {
+            self.ports.update(space, port, id, |binding| {
                 binding.peer = None;
                 if by_connect {
                     binding.addr = wildcard;
@@ -162,7 +197,8 @@ impl Engine {
         if let Ok(datagrams) = self.datagrams_mut(id)
             && let Some(bound) = datagrams.bound.take()
         {
-            self.ports.unbind(Space::Udp, bound.port(), id);
+            let space = datagrams.space;
+            self.ports.unbind(space, bound.port(), id);
         }
     }
 

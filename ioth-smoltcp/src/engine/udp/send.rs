@@ -8,8 +8,9 @@ use smoltcp::wire::{IpProtocol, UdpPacket};
 
 use super::Datagrams;
 use crate::engine::datagram::Way;
+use crate::engine::ports::Space;
 use crate::engine::wire::{self, UDP_HEADER, ip_header_len};
-use crate::engine::{Engine, SocketId};
+use crate::engine::{Engine, SocketId, offload};
 
 /// What RFC 768's length field can tell, in bytes.
 const MAX_LENGTH: usize = 65_535;
@@ -132,14 +133,22 @@ impl Engine {
         len: usize,
         data: impl Iterator<Item = &'a [u8]>,
     ) -> Result<()> {
-        let source = self.datagrams_mut(id)?.bound.ok_or(Errno::EINVAL)?.port();
+        let datagrams = self.datagrams_mut(id)?;
+        let source = datagrams.bound.ok_or(Errno::EINVAL)?.port();
+        let (space, whole) = (datagrams.space, UDP_HEADER + len);
+        // udplite_csum(): a whole that is covered whole is told so by its length.
+        let told = match datagrams.coverage.send {
+            Some(covered) if usize::from(covered) < whole => usize::from(covered),
+            _ => whole,
+        };
+        let protocol = if space == Space::UdpLite { wire::UDP_LITE } else { IpProtocol::Udp };
         let ip = ip_header_len(way.destination);
-        let mut packet = Frame::new(ip + UDP_HEADER + len);
-        wire::emit_ip(&mut packet, way.source, way.destination, way.attrs(IpProtocol::Udp));
+        let mut packet = Frame::new(ip + whole);
+        wire::emit_ip(&mut packet, way.source, way.destination, way.attrs(protocol));
         let mut udp = UdpPacket::new_unchecked(&mut packet[ip..]);
         udp.set_src_port(source);
         udp.set_dst_port(port);
-        udp.set_len((UDP_HEADER + len) as u16);
+        udp.set_len(told as u16);
         udp.set_checksum(0);
         let mut at = ip + UDP_HEADER;
         for slice in data {
@@ -147,6 +156,10 @@ impl Engine {
             at += slice.len();
         }
         packet.checksum = Checksum::Trusted;
+        // No link knows what such a checksum covers.
+        if space == Space::UdpLite {
+            offload::fill_checksums(&mut packet);
+        }
         self.send_by(way, packet);
         Ok(())
     }

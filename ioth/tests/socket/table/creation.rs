@@ -44,10 +44,11 @@ const TYPES: [(i32, &str); 5] = [
     (9, "type 9"),
 ];
 
-const PROTOCOLS: [(i32, &str); 9] = [
+const PROTOCOLS: [(i32, &str); 10] = [
     (0, "0"),
     (libc::IPPROTO_TCP, "TCP"),
     (libc::IPPROTO_UDP, "UDP"),
+    (libc::IPPROTO_UDPLITE, "UDPLITE"),
     (libc::IPPROTO_ICMP, "ICMP"),
     (libc::IPPROTO_ICMPV6, "ICMPV6"),
     (89, "protocol 89"),

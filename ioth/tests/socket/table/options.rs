@@ -12,9 +12,10 @@ pub(super) enum On {
     Stream,
     Datagram,
     Raw,
+    Lite,
 }
 
-use On::{Datagram, Raw, Stream};
+use On::{Datagram, Lite, Raw, Stream};
 
 pub(super) const BOTH: &[On] = &[Stream, Datagram];
 pub(super) const ALL: &[On] = &[Stream, Datagram, Raw];
@@ -106,6 +107,14 @@ pub(super) fn ipv6() -> Vec<Row> {
     }
 }
 
+/// UDPLITE_SEND_CSCOV and UDPLITE_RECV_CSCOV, which the levels of UDP and UDP-Lite have both.
+pub(super) fn lite() -> Vec<Row> {
+    const VALUES: &[i32] = &[0, 7, 8, 65_536, -1];
+    [(10, "UDPLITE_SEND_CSCOV"), (11, "UDPLITE_RECV_CSCOV")]
+        .map(|(name, label)| int_row(libc::IPPROTO_UDPLITE, name, label, &[Datagram, Lite], VALUES, ""))
+        .into()
+}
+
 fn int_row(
     level: i32,
     name: i32,
@@ -146,6 +155,7 @@ pub(super) fn open(pair: &Pair, kind: On) -> Fd {
         Datagram => (libc::SOCK_DGRAM, 0),
         // RFC 3692 §2.1: a protocol for experiments, which nobody else answers.
         Raw => (libc::SOCK_RAW, 253),
+        Lite => (libc::SOCK_DGRAM, libc::IPPROTO_UDPLITE),
     };
     pair.open(&pair.a, pair.domain(), kind, protocol).unwrap()
 }
@@ -155,6 +165,7 @@ pub(super) fn word(kind: On) -> &'static str {
         Stream => "stream",
         Datagram => "datagram",
         Raw => "raw",
+        Lite => "UDP-Lite",
     }
 }
 

@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use super::super::Input;
 use super::PORTS;
 use super::packet::{
-    self, ACK, ARP, ETHERNET, FRAGMENT, ICMP, ICMPV6, IGMP, RST, SYN, Seen, Segment, TCP, UDP,
+    self, ACK, ARP, ETHERNET, FRAGMENT, ICMP, ICMPV6, IGMP, RST, SYN, Seen, Segment, TCP, UDP, UDP_LITE,
 };
 use super::world::{World, addr, mac};
 
@@ -322,7 +322,7 @@ fn datagram(world: &mut World, input: &mut Input<'_>) {
             let mut bytes =
                 [source.to_be_bytes(), port.to_be_bytes(), claimed.to_be_bytes(), [0, 0]].concat();
             bytes.resize(8 + len, 0x5a);
-            (UDP, bytes)
+            (if what < 5 { UDP } else { UDP_LITE }, bytes)
         }
         6..=9 => {
             let kind = if v6 { 128 } else { 8 } + u8::from(what == 9);

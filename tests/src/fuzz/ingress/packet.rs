@@ -11,6 +11,7 @@ pub(super) const ICMP: u8 = 1;
 pub(super) const IGMP: u8 = 2;
 pub(super) const TCP: u8 = 6;
 pub(super) const UDP: u8 = 17;
+pub(super) const UDP_LITE: u8 = 136;
 pub(super) const FRAGMENT: u8 = 44;
 pub(super) const ICMPV6: u8 = 58;
 
@@ -73,7 +74,7 @@ pub(super) fn repair(packet: &mut [u8]) {
     let Some(payload) = packet.get_mut(at..) else { return };
     let (field, pseudo) = match protocol {
         TCP => (16, pseudo),
-        UDP => (6, pseudo),
+        UDP | UDP_LITE => (6, pseudo),
         ICMPV6 => (2, pseudo),
         ICMP => (2, 0),
         _ => return,
@@ -82,8 +83,14 @@ pub(super) fn repair(packet: &mut [u8]) {
         return;
     }
     let pseudo = if pseudo == 0 { 0 } else { pseudo + u64::from(protocol) + payload.len() as u64 };
+    // RFC 3828 §3.1: a field of UDP-Lite says how much is covered, if it is possible.
+    let covered = match protocol {
+        UDP_LITE => usize::from(u16::from_be_bytes([payload[4], payload[5]])),
+        _ => payload.len(),
+    };
+    let covered = if (8..payload.len()).contains(&covered) { covered } else { payload.len() };
     payload[field..field + 2].fill(0);
-    let sum = !fold(pseudo + sum(payload));
+    let sum = !fold(pseudo + sum(&payload[..covered]));
     payload[field..field + 2].copy_from_slice(&sum.to_be_bytes());
 }
 

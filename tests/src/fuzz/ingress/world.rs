@@ -141,7 +141,7 @@ impl World {
         }
         if bits & 8 != 0 {
             for host in &mut self.hosts {
-                host.bind_datagrams(bits & 16 != 0, 7, None);
+                host.bind_datagrams(bits & 16 != 0, false, 7, None);
             }
             self.settle_all();
         }
@@ -501,16 +501,16 @@ impl Host {
         self.listeners.len() + self.streams.len() + self.datagrams.len() + self.others.len() >= MAX_OPEN
     }
 
-    fn socket(&mut self, v6: bool, kind: SocketType) -> Option<SocketId> {
+    fn socket(&mut self, v6: bool, kind: SocketType, protocol: i32) -> Option<SocketId> {
         if self.is_full() {
             return None;
         }
         self.opened += 1;
-        self.engine.socket(if v6 { Domain::INET6 } else { Domain::INET }, kind, 0).ok()
+        self.engine.socket(if v6 { Domain::INET6 } else { Domain::INET }, kind, protocol).ok()
     }
 
     pub(super) fn listen(&mut self, v6: bool, port: u16, backlog: usize) {
-        let Some(id) = self.socket(v6, SocketType::STREAM) else { return };
+        let Some(id) = self.socket(v6, SocketType::STREAM, 0) else { return };
         let bound = self.engine.bind(id, &addr(self.index, v6, port).into());
         if bound.and_then(|()| self.engine.listen(id, backlog.min(MAX_BACKLOG) as i32)).is_ok() {
             self.listeners.push(id);
@@ -522,7 +522,7 @@ impl Host {
 
     /// Begins a connection to a port of the other node, from a port of ours if it is given.
     pub(super) fn connect(&mut self, v6: bool, port: u16, from: Option<u16>) {
-        let Some(id) = self.socket(v6, SocketType::STREAM) else { return };
+        let Some(id) = self.socket(v6, SocketType::STREAM, 0) else { return };
         if let Some(from) = from {
             let _ = self.engine.bind(id, &addr(self.index, v6, from).into());
         }
@@ -534,9 +534,10 @@ impl Host {
         }
     }
 
-    /// Opens a datagram socket; `peer` is the other node's port to which it is connected.
-    pub(super) fn bind_datagrams(&mut self, v6: bool, port: u16, peer: Option<u16>) {
-        let Some(id) = self.socket(v6, SocketType::DGRAM) else { return };
+    /// Opens a socket of UDP, or of UDP-Lite if `lite`; `peer` is the other node's port to which it is connected.
+    pub(super) fn bind_datagrams(&mut self, v6: bool, lite: bool, port: u16, peer: Option<u16>) {
+        let protocol = if lite { libc::IPPROTO_UDPLITE } else { libc::IPPROTO_UDP };
+        let Some(id) = self.socket(v6, SocketType::DGRAM, protocol) else { return };
         let _ = self.engine.bind(id, &addr(self.index, v6, port).into());
         if let Some(peer) = peer {
             let _ = self.engine.connect(id, &addr(1 - self.index, v6, peer).into());
