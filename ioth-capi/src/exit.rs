@@ -1,13 +1,13 @@
 //! What is done when the program ends.
 //!
-//! Behind a socket of the kernel's there is the kernel, which goes on sending when the program is gone. A node in user
-//! space ends with its process: so that a program may send and return, its sockets are closed here, as the kernel
-//! closes those that it has, and the nodes get the time that deleting gives them.
+//! Behind a socket of the host's kernel there is the kernel, which goes on sending when the program is gone. A node in user
+//! space ends with its process, and the network of a `vdestack` does: so that a program may send and return, their sockets are
+//! closed here, as the kernel closes those that it has, and the nodes get the time that deleting gives them.
 
 use std::os::fd::RawFd;
 use std::time::{Duration, Instant};
 
-use ioth::berkeley;
+use ioth::{Stack, berkeley};
 
 use crate::handle;
 use crate::sys::kernel_domain;
@@ -15,10 +15,11 @@ use crate::sys::kernel_domain;
 /// How long the end of a program may be put off for all its nodes together: as long as for one of them.
 const PATIENCE: Duration = Duration::from_secs(3);
 
-/// Closes the descriptors of sockets in user space and deletes the nodes.
+/// Closes the descriptors of sockets that end with the process and deletes the nodes.
 pub(crate) fn finish() {
+    let host = host_network();
     for fd in descriptors() {
-        if is_in_user_space(fd) {
+        if is_in_user_space(fd) || is_on_another_network(fd, host) {
             do_not_linger(fd);
             let _ = berkeley::close(fd);
         }
@@ -40,6 +41,28 @@ fn is_in_user_space(fd: RawFd) -> bool {
     kernel_domain(fd) == Some(libc::AF_UNIX)
         && berkeley::getsockopt(fd, libc::SOL_SOCKET, libc::SO_DOMAIN, &mut domain).is_ok()
         && i32::from_ne_bytes(domain) != libc::AF_UNIX
+}
+
+/// Whether a descriptor is of a kernel's socket of ours that is in another network namespace than the process.
+fn is_on_another_network(fd: RawFd, host: Option<u64>) -> bool {
+    host.is_some() && network(fd).is_some_and(|network| Some(network) != host)
+}
+
+/// The number of the network that a socket of ours is on, where a kernel has it.
+fn network(fd: RawFd) -> Option<u64> {
+    // asm-generic/socket.h; since Linux 5.14.
+    const SO_NETNS_COOKIE: i32 = 71;
+    let mut cookie = [0; size_of::<u64>()];
+    let len = berkeley::getsockopt(fd, libc::SOL_SOCKET, SO_NETNS_COOKIE, &mut cookie).ok()?;
+    (len == cookie.len()).then(|| u64::from_ne_bytes(cookie))
+}
+
+fn host_network() -> Option<u64> {
+    let host = Stack::newstack("kernel", None).ok()?;
+    let fd = berkeley::msocket(Some(&host), libc::AF_INET, libc::SOCK_DGRAM | libc::SOCK_CLOEXEC, 0).ok()?;
+    let network = network(fd);
+    let _ = berkeley::close(fd);
+    network
 }
 
 /// At the end of a process Linux does not wait for SO_LINGER, but resets where that says so by a time of 0.

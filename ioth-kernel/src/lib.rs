@@ -1,7 +1,7 @@
-//! The host's kernel as a stack: the node that the process would be without libioth.
+//! The host's kernel as a stack: the node that the process would be without libioth, or one in a namespace of its own.
 //!
-//! [`KernelStack`] hands out [`KernelSocket`]s, which are sockets of the kernel behind
-//! [`ioth_core::Socket`]; [`factory`] makes the backend known to a registry. [`calls`] has the
+//! [`KernelStack`] and [`Vdestack`](vdestack::Vdestack) hand out [`KernelSocket`]s, which are sockets of the kernel behind
+//! [`ioth_core::Socket`]; [`factory`] and [`vdestack::factory`] make the backends known to a registry. [`calls`] has the
 //! system calls themselves, over any descriptor.
 //!
 //! ```
@@ -13,14 +13,15 @@
 //! # Ok::<(), ioth_core::Errno>(())
 //! ```
 //!
-//! What it does not do: interfaces and addresses are the host's, so virtual network locators are
-//! ignored; nothing is isolated.
+//! What `KernelStack` does not do: interfaces and addresses are the host's, so virtual network locators are
+//! ignored; nothing is isolated. `Vdestack` has its own, behind any link of `ioth-vde`.
 #![deny(unsafe_code)]
 
 pub mod calls;
 mod socket;
 mod stack;
 mod sys;
+pub mod vdestack;
 mod watch;
 
 pub use socket::KernelSocket;

@@ -3,9 +3,11 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use ioth_core::fork::Owned;
 use ioth_core::registry::Factory;
 use ioth_core::{Domain, Errno, Result, Socket, SocketType, Stack};
 
+use crate::vdestack::Network;
 use crate::{KernelSocket, sys};
 
 /// The host's network stack, by plain system calls.
@@ -29,7 +31,7 @@ impl Stack for KernelStack {
     }
 
     fn socket(&self, domain: Domain, kind: SocketType, protocol: i32) -> Result<Arc<dyn Socket>> {
-        if ![Domain::INET, Domain::INET6, Domain::NETLINK, Domain::PACKET].contains(&domain) {
+        if !is_ours(domain) {
             return Err(Errno::EAFNOSUPPORT);
         }
         let open = Open::new(&self.sockets)?;
@@ -38,11 +40,13 @@ impl Stack for KernelStack {
     }
 
     fn delete(&self) -> Result<()> {
-        match self.sockets.0.compare_exchange(0, DELETED, Ordering::AcqRel, Ordering::Acquire) {
-            Ok(_) | Err(DELETED) => Ok(()),
-            Err(_) => Err(Errno::EBUSY),
-        }
+        self.sockets.end()
     }
+}
+
+/// Whether sockets of this family are a stack's.
+pub(crate) fn is_ours(domain: Domain) -> bool {
+    [Domain::INET, Domain::INET6, Domain::NETLINK, Domain::PACKET].contains(&domain)
 }
 
 /// The backend for a registry; takes no options and ignores virtual network locators, as upstream's does.
@@ -50,20 +54,45 @@ pub fn factory() -> Factory {
     Arc::new(|_spec| Ok(Arc::new(KernelStack::new()) as Arc<dyn Stack>))
 }
 
-/// How many sockets of a stack are open, or [`DELETED`].
+/// How many sockets of a stack are open, and what lives as long as they and the stack do.
 #[derive(Debug, Default)]
-struct Count(AtomicUsize);
+pub(crate) struct Count {
+    /// Or [`DELETED`].
+    open: AtomicUsize,
+    network: Option<Owned<Network>>,
+}
 
 const DELETED: usize = usize::MAX;
+
+impl Count {
+    pub(crate) fn of(network: Owned<Network>) -> Self {
+        Count { open: AtomicUsize::new(0), network: Some(network) }
+    }
+
+    pub(crate) fn network(&self) -> Option<&Owned<Network>> {
+        self.network.as_ref()
+    }
+
+    /// Lets nobody open sockets any more.
+    ///
+    /// # Errors
+    /// `EBUSY` while there are open ones.
+    pub(crate) fn end(&self) -> Result<()> {
+        match self.open.compare_exchange(0, DELETED, Ordering::AcqRel, Ordering::Acquire) {
+            Ok(_) | Err(DELETED) => Ok(()),
+            Err(_) => Err(Errno::EBUSY),
+        }
+    }
+}
 
 /// One open socket of a stack, from creation to close.
 #[derive(Debug)]
 pub(crate) struct Open(Arc<Count>);
 
 impl Open {
-    fn new(count: &Arc<Count>) -> Result<Self> {
+    pub(crate) fn new(count: &Arc<Count>) -> Result<Self> {
         let more = |open| (open != DELETED).then(|| open + 1);
-        match count.0.fetch_update(Ordering::AcqRel, Ordering::Acquire, more) {
+        match count.open.fetch_update(Ordering::AcqRel, Ordering::Acquire, more) {
             Ok(_) => Ok(Open(Arc::clone(count))),
             Err(_) => Err(Errno::ENODEV),
         }
@@ -73,14 +102,14 @@ impl Open {
 impl Clone for Open {
     /// For an accepted connection: its listener is open, so the stack is not deleted.
     fn clone(&self) -> Self {
-        self.0.0.fetch_add(1, Ordering::AcqRel);
+        self.0.open.fetch_add(1, Ordering::AcqRel);
         Open(Arc::clone(&self.0))
     }
 }
 
 impl Drop for Open {
     fn drop(&mut self) {
-        self.0.0.fetch_sub(1, Ordering::AcqRel);
+        self.0.open.fetch_sub(1, Ordering::AcqRel);
     }
 }
 

@@ -1,6 +1,8 @@
 //! The system calls that have no safe wrapper of the shape needed here.
 #![allow(unsafe_code)]
 
+pub(crate) mod helper;
+
 use std::io::IoSlice;
 use std::mem::{size_of, zeroed};
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};

@@ -289,6 +289,11 @@ mod ioctl {
         tun_set_offload,
         nix::request_code_write!(b'T', 208, size_of::<libc::c_uint>())
     );
+    nix::ioctl_write_ptr_bad!(
+        tun_set_carrier,
+        nix::request_code_write!(b'T', 226, size_of::<libc::c_int>()),
+        libc::c_int
+    );
     nix::ioctl_readwrite_bad!(interface_mtu, libc::SIOCGIFMTU as libc::c_ulong, libc::ifreq);
 }
 
@@ -320,6 +325,13 @@ pub(crate) fn tun_set_interface(fd: BorrowedFd<'_>, name: &str, kind: libc::c_in
 pub(crate) fn tun_set_offload(fd: BorrowedFd<'_>, features: libc::c_uint) -> Result<(), Errno> {
     // SAFETY: a number is passed.
     unsafe { ioctl::tun_set_offload(fd.as_raw_fd(), features as libc::c_int) }.map(drop)
+}
+
+/// Says whether there is a network at the other end (`TUNSETCARRIER`).
+pub(crate) fn tun_set_carrier(fd: BorrowedFd<'_>, carrier: bool) -> Result<(), Errno> {
+    let carrier = libc::c_int::from(carrier);
+    // SAFETY: the pointer is that of a number that lives during the call, which only reads it.
+    unsafe { ioctl::tun_set_carrier(fd.as_raw_fd(), &raw const carrier) }.map(drop)
 }
 
 /// An interface's MTU, in bytes (`SIOCGIFMTU`).

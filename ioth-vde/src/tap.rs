@@ -12,7 +12,10 @@
 //! Each frame has a header in front (`struct virtio_net_hdr`), by which both sides leave TCP's segmentation and the
 //! checksums undone: nobody needs them in the memory of one machine. Where the kernel is too old for that, we do without.
 //! One thread of ours reads, so it is one queue of an interface that has several.
+//!
+//! The other way round, [`Device`] is such an interface for whoever joins a kernel to a [`Link`]: the stack `vdestack` does.
 
+mod device;
 mod vnet;
 
 use std::fs::OpenOptions;
@@ -31,6 +34,8 @@ use crate::vnl::{IFNAME_MAX, Keys, syntax};
 use crate::wire::{Descriptor, Halt, Port, Trouble, Wire, send_trouble};
 use crate::{Batch, Checksum, Frame, Link, LinkError, Properties, sys};
 use vnet::{Gso, Header};
+
+pub use device::{Device, opening};
 
 const DEVICE: &str = "/dev/net/tun";
 const KEYS: Keys = &["gso", "checksum"];
@@ -74,20 +79,11 @@ type Failure = (String, Errno);
 
 /// A queue of a TAP interface, and the interface's name.
 fn interface(name: &str, kind: libc::c_int) -> Result<(OwnedFd, String), Failure> {
-    let device =
-        OpenOptions::new().read(true).write(true).custom_flags(libc::O_NONBLOCK).open(DEVICE).map_err(
-            |error| {
-                let errno = crate::errno(&error);
-                let remedy = match errno {
-                    Errno::ENOENT | Errno::ENODEV | Errno::ENXIO => {
-                        " (as root: modprobe tun; in a container: --device /dev/net/tun)"
-                    }
-                    Errno::EACCES | Errno::EPERM => " (as root: chmod 666 /dev/net/tun)",
-                    _ => "",
-                };
-                (format!("opening {DEVICE}{remedy}"), errno)
-            },
-        )?;
+    let device = OpenOptions::new().read(true).write(true).custom_flags(libc::O_NONBLOCK).open(DEVICE);
+    let device = device.map_err(|error| {
+        let errno = crate::errno(&error);
+        (opening(errno), errno)
+    })?;
     let fd: OwnedFd = device.into();
     let given = match sys::tun_set_interface(fd.as_fd(), name, kind) {
         // One of several queues has to say so.
@@ -128,11 +124,19 @@ struct Tap {
     super_frames: bool,
 }
 
+/// Ethernet frames, with a header in front of each.
+const KIND: libc::c_int = libc::IFF_TAP | libc::IFF_NO_PI | libc::IFF_VNET_HDR;
+
 impl Tap {
     fn new(name: &str, gso_max: usize, offload: bool) -> Result<Self, Failure> {
-        let (fd, name) = interface(name, libc::IFF_TAP | libc::IFF_NO_PI | libc::IFF_VNET_HDR)?;
+        let (fd, name) = interface(name, KIND)?;
         let mtu =
             sys::interface_mtu(&name).map_err(|errno| (format!("asking for the MTU of {name}"), errno))?;
+        Ok(Tap::over(fd, mtu, gso_max, offload))
+    }
+
+    /// Says what the kernel may leave undone.
+    fn over(fd: OwnedFd, mtu: usize, gso_max: usize, offload: bool) -> Self {
         // What the kernel may leave to us; the other way it always takes what we leave to it.
         let super_frames = gso_max > 0 && offload;
         let wanted: &[libc::c_uint] = match (offload, super_frames) {
@@ -147,7 +151,7 @@ impl Tap {
             }
         }
         let gso_max = if super_frames { gso_max } else { 0 };
-        Ok(Tap { fd: Arc::new(fd), properties: Properties { mtu, gso_max, trusted: offload }, super_frames })
+        Tap { fd: Arc::new(fd), properties: Properties { mtu, gso_max, trusted: offload }, super_frames }
     }
 
     /// Room for more than the longest frame that may come: the kernel cuts without a word.

@@ -13,6 +13,7 @@ pub fn builtin() -> Registry {
     {
         table.register("", ioth_kernel::factory());
         table.register("kernel", ioth_kernel::factory());
+        table.register(ioth_kernel::vdestack::NAME, ioth_kernel::vdestack::factory());
     }
     #[cfg(feature = "smoltcp")]
     table.register(ioth_smoltcp::NAME, ioth_smoltcp::factory());

@@ -28,7 +28,7 @@
 //! ```
 //!
 //! # Features
-//! `kernel` and `smoltcp` put these backends into the table; `conf` adds configuration strings
+//! `kernel` (the stacks `kernel` and `vdestack`) and `smoltcp` put these backends into the table; `conf` adds configuration strings
 //! (`Stack::new`, `Stack::config`). All are on by default.
 //!
 //! # What it does not do

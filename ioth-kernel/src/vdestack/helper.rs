@@ -1,0 +1,117 @@
+//! The process that makes the stack's sockets, as its maker sees it.
+
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+
+use ioth_core::registry::StackError;
+use ioth_core::{Domain, Errno, Result, SocketType};
+use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockType, send, setsockopt, socketpair, sockopt};
+use nix::sys::time::TimeVal;
+use nix::unistd::{getegid, geteuid};
+use parking_lot::Mutex;
+
+use super::refusal;
+use crate::sys::helper::{ANSWER, Process, Question, SOCKET, Start, TUN, own_pidfd, receive};
+
+/// How long an answer may take, in seconds: far longer than any does, unless somebody has stopped the helper.
+const PATIENCE: libc::time_t = 10;
+
+/// A process in a user and a network namespace of its own, which makes sockets there.
+///
+/// A socket belongs to the namespace in which it was made, so it is the only call that needs the process.
+#[derive(Debug)]
+pub(crate) struct Helper {
+    /// `None` when it answers no more.
+    channel: Mutex<Option<OwnedFd>>,
+    process: Mutex<Option<Process>>,
+}
+
+impl Helper {
+    /// Makes the namespaces.
+    ///
+    /// # Errors
+    /// [`StackError::Os`] with the reason for which the host refuses them, and what would change that.
+    pub(crate) fn start() -> Result<Self, StackError> {
+        let failed = |what: &str| {
+            let what = format!("vdestack: {what}");
+            move |errno| StackError::Os { what, errno }
+        };
+        let (ours, theirs) =
+            socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC)
+                .map_err(failed("a channel to its helper"))?;
+        setsockopt(&ours, sockopt::ReceiveTimeout, &TimeVal::new(PATIENCE, 0))
+            .map_err(failed("a channel to its helper"))?;
+        let maker = own_pidfd().map_err(failed("pidfd_open, which it takes Linux 5.9 for"))?;
+        let start = Start {
+            channel: theirs.as_raw_fd(),
+            maker: maker.as_raw_fd(),
+            uid_map: format!("0 {} 1", geteuid()),
+            gid_map: format!("0 {} 1", getegid()),
+        };
+        let process = Process::start(start).map_err(|errno| StackError::Os {
+            what: format!("vdestack: making its user and network namespace{}", refusal::why(errno)),
+            errno,
+        })?;
+        drop((theirs, maker));
+        let helper = Helper { channel: Mutex::new(Some(ours)), process: Mutex::new(Some(process)) };
+        helper.answer(&mut helper.channel.lock()).map_err(failed("starting its helper"))?;
+        Ok(helper)
+    }
+
+    /// socket(2), in the namespace.
+    ///
+    /// # Errors
+    /// As there; `ENODEV` when the process has been killed.
+    pub(crate) fn socket(&self, domain: Domain, kind: SocketType, protocol: i32) -> Result<OwnedFd> {
+        self.ask(Question { what: SOCKET, domain: domain.0, kind: kind.0, protocol })
+    }
+
+    /// Opens /dev/net/tun in the namespace.
+    ///
+    /// # Errors
+    /// As open(2); `ENODEV` when the process has been killed.
+    pub(crate) fn tun(&self) -> Result<OwnedFd> {
+        self.ask(Question { what: TUN, domain: 0, kind: 0, protocol: 0 })
+    }
+
+    /// Ends the process. Its sockets live on, and their namespace with them.
+    pub(crate) fn end(&self) {
+        self.channel.lock().take();
+        // Waits for its end.
+        drop(self.process.lock().take());
+    }
+
+    fn ask(&self, question: Question) -> Result<OwnedFd> {
+        // One question at a time, so that each has its own answer.
+        let mut channel = self.channel.lock();
+        let Some(fd) = &*channel else { return Err(Errno::ENODEV) };
+        if send(fd.as_raw_fd(), &question.to_bytes(), MsgFlags::MSG_NOSIGNAL).is_err() {
+            *channel = None;
+            return Err(Errno::ENODEV);
+        }
+        self.answer(&mut channel)?.ok_or(Errno::EPROTO)
+    }
+
+    fn answer(&self, channel: &mut Option<OwnedFd>) -> Result<Option<OwnedFd>> {
+        let Some(fd) = &*channel else { return Err(Errno::ENODEV) };
+        let mut bytes = [0; ANSWER];
+        let received = loop {
+            match receive(fd.as_fd(), &mut bytes) {
+                Err(Errno::EINTR) => (),
+                received => break received,
+            }
+        };
+        match received {
+            Ok((ANSWER, fd)) => match i32::from_ne_bytes(bytes) {
+                0 => Ok(fd),
+                errno => Err(Errno::from_raw(errno)),
+            },
+            // The descriptor found no number here; the channel is well.
+            Err(Errno::EMFILE) => Err(Errno::EMFILE),
+            // It has ended, or a late answer would be taken for the next question's.
+            _ => {
+                *channel = None;
+                Err(Errno::ENODEV)
+            }
+        }
+    }
+}

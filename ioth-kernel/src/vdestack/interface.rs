@@ -1,0 +1,176 @@
+//! An interface of the stack: a TAP device whose other end is a link.
+//!
+//! ```text
+//!   sockets ── kernel of the namespace ── TAP ── reactor: pump ──▶ Link ──▶ network
+//!                                          ▲                       │
+//!                                          ╰── Receiver::receive ──╯
+//! ```
+//! Frames towards the network move in the reactor's thread, those from it in the thread that brings them. Super-frames and
+//! checksums that the kernel left undone go on as they are; a link that cannot carry them does what is missing.
+
+use std::os::fd::AsFd;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Weak};
+
+use ioth_core::reactor::{Reactor, Registration, Source};
+use ioth_core::{Errno, Events};
+use ioth_vde::tap::Device;
+use ioth_vde::{Batch, Link, LinkError, Receiver};
+use parking_lot::Mutex;
+
+/// Frames that go to the link at once. With super-frames that is many packets.
+const BATCH: usize = 64;
+/// Frames that the first batch has room for.
+const FIRST_BATCH: usize = 4;
+/// Batches that one call of the reactor moves: a busy interface must not keep it from the others.
+const ROUNDS: usize = 4;
+
+#[derive(Debug)]
+pub(crate) struct Interface {
+    // Before the device, whose descriptor it watches.
+    registration: Mutex<Option<Registration>>,
+    /// What the link had no room for. The device is not read meanwhile: what comes waits in the kernel's queue.
+    waiting: Mutex<Batch>,
+    /// The link left frames and will say when it takes more.
+    blocked: AtomicBool,
+    link: Arc<dyn Link>,
+    device: Device,
+}
+
+impl Interface {
+    /// Joins a TAP device and a link.
+    ///
+    /// # Errors
+    /// The link's own; [`LinkError::Os`] when the device cannot be watched.
+    pub(crate) fn join(device: Device, link: Arc<dyn Link>) -> Result<Arc<Self>, LinkError> {
+        let interface = Arc::new(Interface {
+            registration: Mutex::default(),
+            waiting: Mutex::default(),
+            blocked: AtomicBool::new(false),
+            link,
+            device,
+        });
+        let end = Arc::new(End(Arc::downgrade(&interface)));
+        let registered = Reactor::try_global()
+            .and_then(|reactor| reactor.register(interface.device.as_fd(), Events::IN, end.clone()));
+        let registration = registered.map_err(|error| LinkError::Os {
+            what: format!("watching the interface {}", interface.device.name()),
+            errno: error.raw_os_error().map_or(Errno::EIO, Errno::from_raw),
+        })?;
+        *interface.registration.lock() = Some(registration);
+        interface.link.attach(end)?;
+        Ok(interface)
+    }
+
+    pub(crate) fn name(&self) -> &str {
+        self.device.name()
+    }
+
+    /// The MTU that the link asks for.
+    pub(crate) fn mtu(&self) -> u32 {
+        Device::mtu_for(self.link.properties().mtu)
+    }
+
+    /// Whether everything that the kernel sent has been given to the link.
+    pub(crate) fn is_drained(&self) -> bool {
+        let unread = crate::calls::events(self.device.as_fd()).contains(Events::IN);
+        self.registration.lock().is_none() || !unread && self.waiting.lock().is_empty()
+    }
+
+    /// Unplugs the cable.
+    pub(crate) fn end(&self) {
+        let registration = self.registration.lock().take();
+        drop(registration);
+        self.link.detach();
+    }
+
+    /// Moves what the kernel sent to the link. In the reactor's thread, and nowhere else: so frames keep their order.
+    fn pump(self: &Arc<Self>) {
+        if self.blocked.load(Ordering::Acquire) {
+            return;
+        }
+        let mut batch = std::mem::take(&mut *self.waiting.lock());
+        let mut room = FIRST_BATCH;
+        for _ in 0..ROUNDS {
+            let more = match batch.is_empty() {
+                true => self.device.read(room, &mut batch),
+                false => Ok(true),
+            };
+            // A link that is gone takes everything, and tells so itself.
+            let _ = self.link.send(&mut batch);
+            if !batch.is_empty() {
+                // First say so, then try once more: so the link's word cannot come in between and be lost.
+                self.blocked.store(true, Ordering::Release);
+                self.listen(Events::empty());
+                let _ = self.link.send(&mut batch);
+                if !batch.is_empty() {
+                    *self.waiting.lock() = batch;
+                    return;
+                }
+                self.blocked.store(false, Ordering::Release);
+                self.listen(Events::IN);
+            }
+            match more {
+                Ok(true) => room = (room * 4).min(BATCH),
+                Ok(false) => return,
+                Err(_) => return drop(self.registration.lock().take()),
+            }
+        }
+    }
+
+    /// The link takes frames again.
+    fn resume(self: &Arc<Self>) {
+        self.listen(Events::IN);
+        self.pump();
+    }
+
+    fn listen(&self, interest: Events) {
+        if let Some(registration) = &*self.registration.lock() {
+            // It can only fail for want of memory; then a full device is read once too often, or its next frame is late.
+            let _ = registration.set_interest(interest);
+        }
+    }
+}
+
+/// What the reactor and the link know of an interface: they do not keep it alive.
+#[derive(Debug)]
+struct End(Weak<Interface>);
+
+impl Source for End {
+    fn ready(&self, events: Events) {
+        let Some(interface) = self.0.upgrade() else { return };
+        if events.contains(Events::IN) {
+            interface.pump();
+        } else {
+            // The device was deleted, as by ip-link(8) in the namespace.
+            drop(interface.registration.lock().take());
+        }
+    }
+}
+
+impl Receiver for End {
+    fn receive(&self, frames: &mut Batch) {
+        match self.0.upgrade() {
+            Some(interface) => interface.device.write(frames),
+            None => frames.clear(),
+        }
+    }
+
+    fn writable(&self) {
+        let Some(interface) = self.0.upgrade() else { return };
+        if interface.blocked.swap(false, Ordering::AcqRel)
+            && let Ok(reactor) = Reactor::try_global()
+        {
+            reactor.defer(Box::new(move || interface.resume()));
+        }
+    }
+
+    fn down(&self, _cause: LinkError) {
+        if let Some(interface) = self.0.upgrade() {
+            // As when the cable of a machine is pulled.
+            let _ = interface.device.set_carrier(false);
+            interface.blocked.store(false, Ordering::Release);
+            interface.waiting.lock().clear();
+        }
+    }
+}
