@@ -35,6 +35,8 @@ pub struct Config {
     pub ports: usize,
     /// It does not learn, and knows no VLANs.
     pub hub: bool,
+    /// It is no switch, but port 0's several ways to one place.
+    pub trunk: Option<Trunk>,
     /// Stations that it knows at most; then some make room.
     pub stations: usize,
     /// For how many seconds a station is known after its last frame.
@@ -46,8 +48,17 @@ pub struct Config {
 impl Default for Config {
     /// A switch of 32 ports as `vde_switch` has it, that knows 100,000 stations.
     fn default() -> Self {
-        Config { ports: 32, hub: false, stations: 100_000, expire: 100, persistence: 3 }
+        Config { ports: 32, hub: false, trunk: None, stations: 100_000, expire: 100, persistence: 3 }
     }
+}
+
+/// How frames of port 0 go to several ports that lead to one place. What others send goes to port 0 only.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Trunk {
+    /// To all of them: one may fail and nothing is lost.
+    All,
+    /// To one after the other: their throughput adds up.
+    InTurn,
 }
 
 /// In which form a frame leaves.
@@ -175,6 +186,9 @@ pub struct Change {
 pub struct Bridge {
     limit: usize,
     hub: bool,
+    trunk: Option<Trunk>,
+    /// The port of a trunk that had its turn.
+    turn: u16,
     ports: Vec<Option<Port>>,
     vlans: BTreeMap<u16, Vlan>,
     active: PortSet,
@@ -188,6 +202,8 @@ impl Bridge {
         Bridge {
             limit: config.ports.clamp(1, PORTS_MAX),
             hub: config.hub,
+            trunk: config.trunk,
+            turn: 0,
             ports: Vec::new(),
             vlans: BTreeMap::from([(0, Vlan::default())]),
             active: PortSet::default(),
@@ -234,6 +250,9 @@ impl Bridge {
         if frame.len() > FRAME_MAX {
             return Err(Loss::Long);
         }
+        if let Some(trunk) = self.trunk {
+            return self.through(trunk, from, to);
+        }
         if self.hub {
             to.extend(self.active.iter().filter(|port| *port != from).map(|port| (port, Form::Same)));
             return Ok(());
@@ -274,6 +293,28 @@ impl Bridge {
             }
         }
         Ok(())
+    }
+
+    /// Whether it is a trunk, and no way leads anywhere just now.
+    pub fn is_cut(&self) -> bool {
+        self.trunk.is_some() && !self.active.iter().any(|port| port != 0)
+    }
+
+    /// The way of a frame through a trunk.
+    fn through(&mut self, trunk: Trunk, from: u16, to: &mut Vec<(u16, Form)>) -> Result<(), Loss> {
+        let before = to.len();
+        let links = || self.active.iter().filter(|port| *port != 0);
+        match trunk {
+            _ if from != 0 => to.extend(self.active.contains(0).then_some((0, Form::Same))),
+            Trunk::All => to.extend(links().map(|port| (port, Form::Same))),
+            Trunk::InTurn => {
+                if let Some(next) = links().find(|port| *port > self.turn).or_else(|| links().next()) {
+                    self.turn = next;
+                    to.push((next, Form::Same));
+                }
+            }
+        }
+        if to.len() > before { Ok(()) } else { Err(Loss::Local) }
     }
 
     /// Counts frames that left by a port.

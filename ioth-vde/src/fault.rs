@@ -292,7 +292,8 @@ fn time(text: &str) -> Option<Duration> {
     Duration::try_from_secs_f64(seconds).ok().filter(|time| *time <= TIME_MAX)
 }
 
-fn rate(text: &str) -> Option<NonZeroU64> {
+/// Bits per second, with powers of 1000.
+pub(crate) fn rate(text: &str) -> Option<NonZeroU64> {
     let (number, unit) = match text.as_bytes().last()?.to_ascii_lowercase() {
         b'k' => (&text[..text.len() - 1], 1000),
         b'm' => (&text[..text.len() - 1], 1_000_000),

@@ -88,6 +88,11 @@ impl Frame {
         self.end = self.start + len as u32;
     }
 
+    /// How many bytes [`push_front`](Self::push_front) has room for.
+    pub(crate) fn headroom(&self) -> usize {
+        self.start as usize
+    }
+
     /// Grows the frame at its front by `n` bytes of unspecified content.
     ///
     /// # Panics

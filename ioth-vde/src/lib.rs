@@ -15,14 +15,18 @@
 //! | `switch://name`, `hub://name` | a [`lan`] within this process |
 //! | `switch:///path`, `hub:///path` | a switch that other processes plug into: [`node`] |
 //! | `vde://dir`, or just the path | a port of a VDE switch: [`vde`] |
+//! | `multi://path`, `bonding://path` | several ways to one place, which others plug in: [`node`] |
 //! | `cmd://command line` | a command's standard input and output: [`cmd`] |
 //! | `tap://name` | the host's kernel: [`tap`] |
+//! | `macvtap://name` | a network of the host's, by a macvtap interface: [`tap`] |
 //! | `vxvde://[group]` | a switch made of a multicast group: [`vxvde`] |
 //! | `vxlan://[group]` | VXLAN, with the kernel's devices: [`vxlan`] |
 //! | `udp://port->host:port` | a cable of UDP datagrams: [`udp`] |
 //! | `ptp://path` | a cable between two programs: [`ptp`] |
 //! | `seqpacket://N` | a socket that was inherited: [`seqpacket`] |
 //! | `null://` | nothing: [`null`] |
+//! | `vlan://id{inner}` | a VLAN of any link: [`vlan`] |
+//! | `rate://{inner}` | any link, no faster than that: [`rate`] |
 //! | `restart://{inner}` | any link, opened again when its network has gone: [`restart`] |
 //! | `pcap://file{inner}` | any link, recorded: [`pcap`] |
 //! | `fault://{inner}/loss=5%` | any link, made worse: [`fault`] |
@@ -50,6 +54,7 @@ pub mod null;
 pub mod pcap;
 pub mod pcapng;
 pub mod ptp;
+pub mod rate;
 pub mod restart;
 pub mod schemes;
 pub mod seqpacket;
@@ -57,6 +62,7 @@ pub mod stream;
 pub mod tap;
 pub mod udp;
 pub mod vde;
+pub mod vlan;
 pub mod vnl;
 pub mod vxlan;
 pub mod vxvde;

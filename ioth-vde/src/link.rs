@@ -100,11 +100,11 @@ pub struct Counters {
     pub tx_down: u64,
     /// Frames not sent because the host had no memory for them.
     pub tx_no_memory: u64,
-    /// Frames not sent because nobody is at the other end, or no way leads there just now.
+    /// Frames not sent because nobody is at the other end, no way leads there just now, or their VLAN is none of the link's.
     pub tx_unreachable: u64,
     /// Frames not received: shorter than an Ethernet header or cut by the network.
     pub rx_bad_length: u64,
-    /// Frames not received: their header is not the tunnel's, is another network's, or asks for what cannot be done.
+    /// Frames not received: their header is not the tunnel's, is another network's or VLAN's, or asks for what cannot be done.
     pub rx_bad_header: u64,
     /// Frames not delivered because the receiver's queue was full.
     pub rx_overrun: u64,

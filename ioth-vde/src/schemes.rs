@@ -148,18 +148,23 @@ pub fn open(vnl: &str) -> Result<Arc<dyn Link>, LinkError> {
 type Open = fn(&Spec<'_>) -> Result<Arc<dyn Link>, LinkError>;
 
 const BUILTIN: &[(&str, Open)] = &[
+    ("bonding", crate::node::open),
     ("cmd", crate::cmd::open),
     ("fault", crate::fault::open),
     ("hub", crate::lan::open),
+    ("macvtap", crate::tap::open_macvtap),
+    ("multi", crate::node::open),
     ("null", crate::null::open),
     ("pcap", crate::pcap::open),
     ("ptp", crate::ptp::open),
+    ("rate", crate::rate::open),
     ("restart", crate::restart::open),
     ("seqpacket", crate::seqpacket::open),
     ("switch", crate::lan::open),
     ("tap", crate::tap::open),
     ("udp", crate::udp::open),
     ("vde", crate::vde::open),
+    ("vlan", crate::vlan::open),
     ("vxlan", crate::vxlan::open),
     ("vxvde", crate::vxvde::open),
 ];

@@ -52,6 +52,11 @@ impl Tally {
         self.tx_unreachable.fetch_add(1, Relaxed);
     }
 
+    /// Frames that were dropped before they were sent, as no way leads where they should go.
+    pub(crate) fn unreachables(&self, frames: usize) {
+        self.tx_unreachable.fetch_add(frames as u64, Relaxed);
+    }
+
     /// Frames that were dropped before they were sent, for their length.
     pub(crate) fn bad_lengths(&self, frames: usize) {
         self.tx_bad_length.fetch_add(frames as u64, Relaxed);
@@ -70,6 +75,11 @@ impl Tally {
     /// What came with a header that is not ours.
     pub(crate) fn received_bad_header(&self, frames: u64) {
         self.rx_bad_header.fetch_add(frames, Relaxed);
+    }
+
+    /// Frames that came and found no room.
+    pub(crate) fn overruns(&self, frames: u64) {
+        self.rx_overrun.fetch_add(frames, Relaxed);
     }
 
     /// Empties the batch of a link that has gone.

@@ -16,6 +16,7 @@
 //! The other way round, [`Device`] is such an interface for whoever joins a kernel to a [`Link`]: the stack `vdestack` does.
 
 mod device;
+mod macvtap;
 mod vnet;
 
 use std::fs::OpenOptions;
@@ -30,12 +31,13 @@ use nix::sys::uio::{readv, writev};
 use crate::offload::{self, Layout};
 use crate::schemes::Spec;
 use crate::tally::{HEADER, Tally};
-use crate::vnl::{IFNAME_MAX, Keys, syntax};
+use crate::vnl::{IFNAME_MAX, Keys, Params, syntax};
 use crate::wire::{Descriptor, Halt, Port, Trouble, Wire, send_trouble};
 use crate::{Batch, Checksum, Frame, Link, LinkError, Properties, sys};
 use vnet::{Gso, Header};
 
 pub use device::{Device, opening};
+pub(crate) use macvtap::open as open_macvtap;
 
 const DEVICE: &str = "/dev/net/tun";
 const KEYS: Keys = &["gso", "checksum"];
@@ -50,10 +52,9 @@ const OVERHEAD: usize = HEADER + 8;
 pub(crate) fn open(spec: &Spec<'_>) -> Result<Arc<dyn Link>, LinkError> {
     let (name, params) = spec.bracket(KEYS)?;
     check_name(name, spec.vnl)?;
-    let gso_max = params.number("gso", 0..=GSO_MAX as u64)?.map_or(GSO_MAX, |bytes| bytes as usize);
-    let offload = !params.flag("checksum")?;
-    let failed = |what: String, errno| LinkError::Os { what: format!("{}: {what}", spec.vnl), errno };
-    let tap = Tap::new(name, gso_max, offload).map_err(|(what, errno)| failed(what, errno))?;
+    let options = options(&params)?;
+    let failed = |(what, errno)| LinkError::Os { what: format!("{}: {what}", spec.vnl), errno };
+    let tap = Tap::new(name, options).map_err(failed)?;
     Ok(Arc::new(Port::new(spec.vnl, tap)))
 }
 
@@ -72,6 +73,19 @@ fn check_name(name: &str, place: &str) -> Result<(), LinkError> {
         )));
     }
     Ok(())
+}
+
+/// What the VNL asks for.
+#[derive(Clone, Copy, Debug)]
+struct Options {
+    gso_max: usize,
+    /// Checksums may be left undone.
+    offload: bool,
+}
+
+fn options(params: &Params) -> Result<Options, LinkError> {
+    let gso_max = params.number("gso", 0..=GSO_MAX as u64)?.map_or(GSO_MAX, |bytes| bytes as usize);
+    Ok(Options { gso_max, offload: !params.flag("checksum")? })
 }
 
 /// What failed, in words, and why.
@@ -128,10 +142,15 @@ struct Tap {
 const KIND: libc::c_int = libc::IFF_TAP | libc::IFF_NO_PI | libc::IFF_VNET_HDR;
 
 impl Tap {
-    fn new(name: &str, gso_max: usize, offload: bool) -> Result<Self, Failure> {
+    fn new(name: &str, options: Options) -> Result<Self, Failure> {
         let (fd, name) = interface(name, KIND)?;
+        Tap::on(fd, &name, options)
+    }
+
+    /// A queue of that interface.
+    fn on(fd: OwnedFd, name: &str, Options { gso_max, offload }: Options) -> Result<Self, Failure> {
         let mtu =
-            sys::interface_mtu(&name).map_err(|errno| (format!("asking for the MTU of {name}"), errno))?;
+            sys::interface_mtu(name).map_err(|errno| (format!("asking for the MTU of {name}"), errno))?;
         Ok(Tap::over(fd, mtu, gso_max, offload))
     }
 

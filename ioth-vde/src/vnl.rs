@@ -2,9 +2,9 @@
 //!
 //! ```text
 //! [ifname:]scheme://rest          rest, by scheme:
-//!                                   path[key=value/flag]             vde, switch, hub
+//!                                   path[key=value/flag]             vde, switch, hub, multi, tap
 //!                                   address/key=value/flag           null
-//!                                   before{another VNL}/key=value    pcap, fault
+//!                                   before{another VNL}/key=value    pcap, fault, rate, vlan
 //! ```
 //! A VNL without `://` is a path handed to `vde`, or a file whose first line is the VNL.
 //!

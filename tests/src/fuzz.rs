@@ -22,7 +22,7 @@ pub use netlink::{diag, netlink_reply, netlink_request};
 pub use overlay::{offload, overlay};
 pub use stream::stream;
 pub use switch::{vde_command, vde_reply, vde_request};
-pub use text::{address, config, fault, sockaddr, vnl};
+pub use text::{address, config, fault, rate, sockaddr, vlan, vnl};
 
 /// What a fuzzer calls with its bytes.
 pub type Entry = fn(&[u8]);
@@ -44,11 +44,13 @@ pub const ENTRIES: &[(&str, Entry)] = &[
     ("netlink_request", netlink_request),
     ("offload", offload),
     ("overlay", overlay),
+    ("rate", rate),
     ("sockaddr", sockaddr),
     ("stream", stream),
     ("vde_command", vde_command),
     ("vde_reply", vde_reply),
     ("vde_request", vde_request),
+    ("vlan", vlan),
     ("vnl", vnl),
 ];
 

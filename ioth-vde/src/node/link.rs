@@ -12,6 +12,7 @@ use parking_lot::Mutex;
 
 use super::Config;
 use super::core::{Core, Round};
+use crate::bridge::Trunk;
 use crate::ether::MTU_MAX;
 use crate::schemes::Spec;
 use crate::tally::Tally;
@@ -132,6 +133,12 @@ impl Link for Host {
             inner.tally.down(frames);
             return Err(inner.cause());
         };
+        if core.bridge.is_cut() {
+            while !frames.is_empty() {
+                inner.tally.unreachable(frames);
+            }
+            return Ok(());
+        }
         let (count, bytes) = (frames.len(), bytes_of(frames));
         core.send_from_host(frames);
         inner.tally.sent(count - frames.len(), bytes - bytes_of(frames));
@@ -278,7 +285,7 @@ fn bytes_of(frames: &Batch) -> usize {
     frames.iter().map(|frame| frame.len()).sum()
 }
 
-/// Opens `switch://PATH[...]` or `hub://PATH[...]`.
+/// Opens `switch://PATH[...]` or `hub://PATH[...]`, `multi://...` or `bonding://...`.
 pub(crate) fn open(spec: &Spec<'_>) -> Result<Arc<dyn Link>, LinkError> {
     let (path, params) = spec.bracket(KEYS)?;
     let path = match path {
@@ -286,11 +293,11 @@ pub(crate) fn open(spec: &Spec<'_>) -> Result<Arc<dyn Link>, LinkError> {
         path => PathBuf::from(path),
     };
     let mtu = params.number("mtu", 68..=MTU_MAX as u64)?.map_or(MTU, |mtu| mtu as usize);
-    let config = config(path, &params, spec.scheme == "hub")?;
+    let config = config(path, &params, spec.scheme)?;
     Ok(Host::open(spec.vnl, config, mtu)?)
 }
 
-fn config(path: PathBuf, params: &Params, hub: bool) -> Result<Config, LinkError> {
+fn config(path: PathBuf, params: &Params, scheme: &str) -> Result<Config, LinkError> {
     let mode = permissions(params, "mode", 0o777)?.map(|mode| mode & 0o666);
     let dirmode = permissions(params, "dirmode", 0o7777)?;
     let default = bridge::Config::default();
@@ -305,7 +312,12 @@ fn config(path: PathBuf, params: &Params, hub: bool) -> Result<Config, LinkError
         group: params.get("grp").and_then(group).map(|gid| gid.as_raw()),
         bridge: bridge::Config {
             ports: PORTS,
-            hub,
+            hub: scheme == "hub",
+            trunk: match scheme {
+                "multi" => Some(Trunk::All),
+                "bonding" => Some(Trunk::InTurn),
+                _ => None,
+            },
             stations: default.stations.max(stations),
             expire,
             ..default

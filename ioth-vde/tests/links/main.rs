@@ -5,6 +5,7 @@ mod datagram;
 mod overlay;
 mod plug;
 mod ptp;
+mod trunks;
 
 #[test]
 fn every_scheme_is_documented() {

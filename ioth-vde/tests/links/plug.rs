@@ -75,6 +75,24 @@ impl Seen {
         })
     }
 
+    /// What came up to this frame, with it, taken out.
+    pub(crate) fn until(&self, last: &[u8]) -> Vec<Vec<u8>> {
+        self.wait("the frame", |state| {
+            let at = state.frames.iter().position(|frame| frame == last)?;
+            Some(state.frames.drain(..=at).collect())
+        })
+    }
+
+    /// Waits until what has come is so.
+    pub(crate) fn holds(&self, what: &str, condition: impl Fn(&[Vec<u8>]) -> bool) {
+        self.wait(what, |state| condition(&state.frames).then_some(()));
+    }
+
+    /// What has come, taken out.
+    pub(crate) fn take(&self) -> Vec<Vec<u8>> {
+        std::mem::take(&mut self.state.lock().unwrap().frames)
+    }
+
     pub(crate) fn down(&self) -> LinkError {
         self.wait("end", |state| state.down.clone())
     }

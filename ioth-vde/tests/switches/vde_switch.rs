@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use ioth_core::Errno;
 use ioth_vde::{Batch, Frame, LinkError, open};
 
-use crate::{PATIENCE, Switch, frame, introduce, wait_until};
+use crate::{PATIENCE, Plug, Switch, frame, introduce, wait_until};
 
 #[test]
 fn frames_go_both_ways_by_either_data_socket() {
@@ -134,4 +134,33 @@ fn what_the_switch_would_cut_is_not_sent() {
     assert_eq!(b.seen.frames(1), [frame(0xff, 1, 60, 7)]);
     let counters = a.link.counters();
     assert_eq!((counters.tx_bad_length, counters.tx_frames), (3, 1));
+}
+
+#[test]
+fn a_tagged_port_by_vlan() {
+    let switch = Switch::start(8);
+    for command in ["vlan/create 20", "vlan/create 30"] {
+        switch.command(command);
+    }
+    let vnl = |port: u32| switch.vnl(&format!("[{port}]"));
+    let stranger = Plug::new(open(&vnl(5)).unwrap());
+    let access = Plug::new(open(&vnl(4)).unwrap());
+    switch.command("port/setvlan 4 20");
+    let tagged = open(&format!("vlan://20[tag=3-30]{{{}}}", vnl(3))).map(Plug::new).unwrap();
+    for command in ["port/setvlan 3 4095", "vlan/addport 20 3", "vlan/addport 30 3"] {
+        switch.command(command);
+    }
+    introduce(&tagged, &[&access], 1);
+    introduce(&access, &[&tagged], 2);
+    tagged.send([frame(2, 1, 60, 1), frame(2, 1, 1514, 2)]);
+    assert_eq!(access.seen.frames(2), [frame(2, 1, 60, 1), frame(2, 1, 1514, 2)]);
+    access.send([frame(1, 2, 1514, 3)]);
+    assert_eq!(tagged.seen.frames(1), [frame(1, 2, 1514, 3)]);
+    // The node's VLAN 3 is the network's 30, where another port goes.
+    switch.command("port/setvlan 4 30");
+    access.send([frame(0xff, 2, 60, 4)]);
+    let mut third = frame(0xff, 2, 60, 4);
+    third.splice(12..12, [0x81, 0, 0, 3]);
+    assert_eq!(tagged.seen.frames(1), [third]);
+    assert_eq!(stranger.link.counters().rx_frames, 0);
 }

@@ -56,6 +56,40 @@ pub fn fault(data: &[u8]) {
     }
 }
 
+/// What stands before the inner locator of `vlan://...{}`, up to the first zero, and a frame, which comes back from where it goes.
+pub fn vlan(data: &[u8]) {
+    let end = data.iter().position(|byte| *byte == 0).unwrap_or(data.len());
+    let Ok(text) = std::str::from_utf8(&data[..end]) else { return };
+    match ioth_vde::vlan::Rules::parse(text, text) {
+        Ok(rules) => {
+            let content = data.get(end + 1..).unwrap_or_default();
+            let mut frame = ioth_vde::Frame::copy_of(&content[..content.len().min(2000)]);
+            let before = frame.len();
+            if rules.send(&mut frame) {
+                assert!(frame.len().abs_diff(before) <= 4);
+                assert!(rules.receive(&mut frame), "{text:?}: it does not come back");
+            }
+        }
+        Err(error) => assert!(!error.to_string().is_empty()),
+    }
+}
+
+/// What follows the inner locator of `rate://{...}`.
+pub fn rate(data: &[u8]) {
+    let Ok(text) = std::str::from_utf8(data) else { return };
+    let Ok(config) = text.parse::<ioth_vde::rate::Config>() else { return };
+    let mut meter = ioth_vde::rate::Meter::new(config.sent, config.burst);
+    let mut now = std::time::Duration::ZERO;
+    for len in [14, 1514, 65_549] {
+        if let Some(due) = meter.wait(now) {
+            assert!(due > now);
+            now = due;
+        }
+        assert_eq!(meter.wait(now), None, "nothing goes when it is due");
+        meter.charge(now, len);
+    }
+}
+
 /// MAC addresses and prefixes. What can be read is shown as what means the same.
 pub fn address(data: &[u8]) {
     let Ok(text) = std::str::from_utf8(data) else { return };
@@ -81,6 +115,8 @@ const KEYS: Keys = &["", "port", "group", "mode"];
 fn harmless() -> Schemes {
     let mut schemes = Schemes::builtin();
     schemes.register("pcap", Arc::new(|spec| spec.inner(spec.nested()?.inner)));
-    schemes.register("vde", Arc::new(|spec| spec.bracket(KEYS).and_then(|_| spec.inner("null://"))));
+    for scheme in ["vde", "multi", "bonding", "macvtap"] {
+        schemes.register(scheme, Arc::new(|spec| spec.bracket(KEYS).and_then(|_| spec.inner("null://"))));
+    }
     schemes
 }

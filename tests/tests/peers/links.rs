@@ -182,6 +182,63 @@ fn command_line() {
 }
 
 #[test]
+fn a_rate_that_is_limited() {
+    with_kernel(|kernel| {
+        let node = node(kernel, "rate://{tap://tap7}/rate=1g/burst=256k");
+        kernel.run(|| Kernel::address("tap7"));
+        they_talk(kernel, &node);
+    });
+}
+
+/// tcpdump reads what we write; the kernel need not have vlan devices.
+#[test]
+fn tags_as_tcpdump_reads_them() {
+    let trace = std::env::temp_dir().join(format!("ioth-tags-{}", std::process::id()));
+    let vnl = format!("vlan://4{{vlan://5/qinq{{pcap://{}{{null://}}}}}}", trace.display());
+    let link = ioth_vde::open(&vnl).unwrap();
+    link.send(&mut [ioth_vde::Frame::copy_of(&frame(2, 1))].into()).unwrap();
+    drop(link);
+    let text = command("tcpdump", &format!("-enr {}", trace.display()), "apt-get install tcpdump");
+    let tags =
+        "ethertype 802.1Q-QinQ (0x88a8), length 68: vlan 5, p 0, ethertype 802.1Q (0x8100), vlan 4, p 0,";
+    assert!(text.contains(tags), "{text}");
+    std::fs::remove_file(&trace).unwrap();
+}
+
+#[test]
+fn macvtap() {
+    with_kernel(|kernel| {
+        kernel.run(|| {
+            ip("link add v0 type veth peer name v1");
+            ip("link add link v1 name mv0 address 02:00:00:00:00:07 type macvtap mode bridge");
+            ip("link set v1 up");
+            ip("link set mv0 up allmulticast on");
+            Kernel::address("v0");
+        });
+        let number = kernel.run(|| nix::net::if_::if_nametoindex("mv0").unwrap());
+        let device = format!("/dev/tap{number}");
+        assert!(
+            std::path::Path::new(&device).exists(),
+            "{device}; needed: mknod {device} c with the numbers of /sys/class/net/mv0/tap{number}/dev"
+        );
+        for vnl in ["macvtap://mv0".to_owned(), format!("macvtap://{device}[gso=0/checksum]")] {
+            let config = format!("stack=smoltcp,vnl={vnl},mac=02:00:00:00:00:07,ip={NODE4}/24,ip={NODE6}/64");
+            let node = kernel.run(|| Stack::new(&config)).unwrap_or_else(|error| panic!("{vnl}: {error}"));
+            they_talk(kernel, &node);
+        }
+        for (vnl, part) in [
+            ("macvtap://v0", "opening /dev/tap"),
+            ("macvtap://nothing", "type macvtap mode bridge"),
+            ("macvtap:///dev/tapx", "should be /dev/tapN"),
+            ("macvtap:///dev/tap99999", "looking for the interface of /dev/tap99999"),
+        ] {
+            let error = kernel.run(|| ioth_vde::open(vnl).unwrap_err());
+            assert!(error.to_string().contains(part), "{error}");
+        }
+    });
+}
+
+#[test]
 fn nested() {
     with_kernel(|kernel| {
         let trace = std::env::temp_dir().join(format!("ioth-trace-{}", std::process::id()));
