@@ -4,10 +4,12 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use bitflags::bitflags;
 use ioth_core::hashaddr::hash_mac;
-use ioth_core::netlink::{self, Address, Route, RouteEntry};
+use ioth_core::netlink::{self, Address, LinkFlags, Route, RouteEntry};
 use ioth_core::{Cidr, Errno, MacAddr, Registry, Stack};
 
 use crate::words::Word;
@@ -216,6 +218,7 @@ impl Target<'_> {
                 done = true;
             }
         }
+        self.wait_for_addresses()?;
         for word in &self.words {
             if let Word::Gw(gateway) = word {
                 self.add_gateway(word, *gateway)?;
@@ -236,6 +239,38 @@ impl Target<'_> {
         match there {
             Some(there) => Err(self.conflict(word, format!("the interface has {}", there.address))),
             None => Ok(()),
+        }
+    }
+
+    /// Waits until the addresses that were added can be bound to: Linux looks for duplicates of IPv6 ones first (RFC 4862 §5.4), in a
+    /// thread of its own even where that is turned off. One that has a duplicate stays unusable, and so does one whose
+    /// interface has no cable yet.
+    fn wait_for_addresses(&self) -> Result<(), ConfigError> {
+        let last = self
+            .words
+            .iter()
+            .rev()
+            .find(|word| matches!(word, Word::Ip(address) if address.addr().is_ipv6()));
+        let Some(word) = last else { return Ok(()) };
+        let deadline = Instant::now() + TENTATIVE_MAX;
+        let mut pause = Duration::from_micros(200);
+        loop {
+            let is_added = |address: &Address| {
+                let added = |word: &&Word| matches!(word, Word::Ip(added) if *added == address.address);
+                address.index == self.index && self.words.iter().any(added)
+            };
+            let waits =
+                |address: &Address| address.flags & (IFA_F_TENTATIVE | IFA_F_DADFAILED) == IFA_F_TENTATIVE;
+            let addresses = self.step(word, Route::addresses)?;
+            if !addresses.iter().any(|address| is_added(address) && waits(address)) {
+                return Ok(());
+            }
+            let link = self.step(word, |route| route.link(self.index))?;
+            if !link.flags.contains(LinkFlags::RUNNING) || Instant::now() >= deadline {
+                return Ok(());
+            }
+            thread::sleep(pause);
+            pause = (pause * 2).min(Duration::from_millis(20));
         }
     }
 
@@ -375,6 +410,11 @@ fn is_static(address: &Address) -> bool {
     address.valid.is_none() && !IFAPROT_KERNEL.contains(&address.protocol) && !automatic
 }
 
+/// Longer than the search for duplicates takes by default: up to a second of delay and a second of silence.
+const TENTATIVE_MAX: Duration = Duration::from_secs(3);
+/// rtnetlink(7), linux/if_addr.h
+const IFA_F_DADFAILED: u32 = 0x08;
+const IFA_F_TENTATIVE: u32 = 0x40;
 /// `IFAPROT_KERNEL_LO`, `_RA` and `_LL`.
 const IFAPROT_KERNEL: std::ops::RangeInclusive<u8> = 1..=3;
 /// rtnetlink(7)

@@ -72,14 +72,16 @@ pub(crate) struct Process {
 }
 
 impl Process {
-    /// Clones the helper into new namespaces.
+    /// Clones the helper into a user namespace of its own. It enters a network namespace, and says in its first answer how that
+    /// went.
     ///
     /// # Errors
     /// As clone(2): the host refuses.
     pub(crate) fn start(start: Start) -> Result<Self, Errno> {
         let memory = Memory::new(start)?;
         // With exit signal 0 the program's wait(2) does not see it.
-        let flags = libc::CLONE_VM | libc::CLONE_NEWUSER | libc::CLONE_NEWNET | libc::CLONE_PIDFD;
+        // The network namespace is not made here: that takes milliseconds, in which it would hold the program's descriptors.
+        let flags = libc::CLONE_VM | libc::CLONE_NEWUSER | libc::CLONE_PIDFD;
         let mut pidfd: RawFd = -1;
         // A handler of the program's must not run in there; it inherits what is blocked.
         let before = SigSet::all().thread_swap_mask(nix::sys::signal::SigmaskHow::SIG_BLOCK)?;
@@ -235,9 +237,16 @@ fn message(data: &mut libc::iovec, passed: &mut Passed) -> libc::msghdr {
 extern "C" fn helper(start: *mut libc::c_void) -> libc::c_int {
     // SAFETY: `Process::start` passes it, and keeps it for as long as this runs.
     let start = unsafe { &*start.cast::<Start>() };
-    settle(start);
-    answer(start.channel, 0, None);
-    serve(start.channel, start.maker);
+    leave(start);
+    // SAFETY: a number is passed.
+    match unsafe { syscall!(Sysno::unshare, libc::CLONE_NEWNET) } {
+        Ok(_) => {
+            settle(start);
+            answer(start.channel, 0, None);
+            serve(start.channel, start.maker);
+        }
+        Err(errno) => answer(start.channel, errno.into_raw(), None),
+    }
     loop {
         // Past the functions that exit(3) would run: they are the program's.
         // SAFETY: a number is passed.
@@ -245,16 +254,8 @@ extern "C" fn helper(start: *mut libc::c_void) -> libc::c_int {
     }
 }
 
-/// Takes leave of the program: its signals, session, directory and descriptors. What fails here costs comfort only.
-fn settle(start: &Start) {
-    let all = u64::MAX;
-    // SAFETY: live pointers with their lengths, and numbers.
-    unsafe {
-        let _ = syscall!(Sysno::rt_sigprocmask, libc::SIG_SETMASK, &raw const all, 0, size_of::<u64>());
-        let _ = syscall!(Sysno::prctl, libc::PR_SET_NAME, NAME.as_ptr(), 0, 0, 0);
-        let _ = syscall!(Sysno::setsid);
-        let _ = syscall!(Sysno::chdir, c"/".as_ptr());
-    }
+/// Takes leave of the program: its descriptors, signals, session and directory.
+fn leave(start: &Start) {
     let (low, high) = (start.channel.min(start.maker) as u32, start.channel.max(start.maker) as u32);
     if low > 0 {
         close_range(0, low.wrapping_sub(1));
@@ -263,6 +264,18 @@ fn settle(start: &Start) {
         close_range(low.wrapping_add(1), high.wrapping_sub(1));
     }
     close_range(high.wrapping_add(1), u32::MAX);
+    let all = u64::MAX;
+    // SAFETY: live pointers with their lengths, and numbers.
+    unsafe {
+        let _ = syscall!(Sysno::rt_sigprocmask, libc::SIG_SETMASK, &raw const all, 0, size_of::<u64>());
+        let _ = syscall!(Sysno::prctl, libc::PR_SET_NAME, NAME.as_ptr(), 0, 0, 0);
+        let _ = syscall!(Sysno::setsid);
+        let _ = syscall!(Sysno::chdir, c"/".as_ptr());
+    }
+}
+
+/// Makes itself root of its namespaces, and sets what a stack begins with. What fails here costs comfort only.
+fn settle(start: &Start) {
     // user_namespaces(7): who may map but himself has to give up setgroups(2) first.
     write(c"/proc/self/setgroups", b"deny");
     write(c"/proc/self/uid_map", start.uid_map.as_bytes());

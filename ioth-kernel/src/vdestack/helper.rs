@@ -47,13 +47,14 @@ impl Helper {
             uid_map: format!("0 {} 1", geteuid()),
             gid_map: format!("0 {} 1", getegid()),
         };
-        let process = Process::start(start).map_err(|errno| StackError::Os {
-            what: format!("vdestack: making its user and network namespace{}", refusal::why(errno)),
+        let refused = |which: &str, errno| StackError::Os {
+            what: format!("vdestack: making its {which} namespace{}", refusal::why(errno)),
             errno,
-        })?;
+        };
+        let process = Process::start(start).map_err(|errno| refused("user", errno))?;
         drop((theirs, maker));
         let helper = Helper { channel: Mutex::new(Some(ours)), process: Mutex::new(Some(process)) };
-        helper.answer(&mut helper.channel.lock()).map_err(failed("starting its helper"))?;
+        helper.answer(&mut helper.channel.lock()).map_err(|errno| refused("network", errno))?;
         Ok(helper)
     }
 

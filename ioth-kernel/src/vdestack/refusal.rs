@@ -2,7 +2,7 @@
 
 use ioth_core::Errno;
 
-/// Reasons for an errno of clone(2) with `CLONE_NEWUSER` and `CLONE_NEWNET`, and their remedies; begins with a blank, if there is
+/// Reasons for an errno of clone(2) with `CLONE_NEWUSER` and of unshare(2) with `CLONE_NEWNET`, and their remedies; begins with a blank, if there is
 /// something to say.
 pub(crate) fn why(errno: Errno) -> String {
     explain(errno, |name| std::fs::read_to_string(format!("/proc/sys/{name}")).ok())

@@ -12,6 +12,8 @@ mod namespaces;
 #[path = "../../../ioth-core/tests/poller/client.rs"]
 #[allow(dead_code)]
 mod poller;
+#[path = "../socket/sys.rs"]
+mod sys;
 
 use std::os::fd::OwnedFd;
 

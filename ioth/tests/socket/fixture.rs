@@ -3,7 +3,8 @@
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::RawFd;
-use std::sync::mpsc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{LazyLock, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -11,7 +12,7 @@ use ioth::{Events, MsgFlags, Stack, berkeley};
 use ioth_kernel::calls;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 
-use crate::namespaces::Namespace;
+use crate::namespaces::{Namespace, vdestack_net};
 
 pub(crate) const NONE: MsgFlags = MsgFlags::empty();
 
@@ -50,8 +51,26 @@ pub(crate) fn kernel(family: Family) -> Pair {
 /// Two user-space nodes on a switch of their own.
 #[cfg(feature = "smoltcp")]
 pub(crate) fn smoltcp(family: Family) -> Pair {
-    use std::sync::atomic::{AtomicU32, Ordering};
+    on_a_switch("smoltcp", "vde0", family)
+}
 
+/// Two kernels' stacks on a switch of their own: for all tests the same, as the host is. While a stack is made its process has
+/// duplicates of all descriptors for a moment, by which what a test closed could live on.
+///
+/// Needs [`privileged`](crate::namespaces::privileged).
+pub(crate) fn vdestack(family: Family) -> Pair {
+    static SHARED: [LazyLock<Pair>; 2] =
+        [LazyLock::new(|| vdestack_net(Family::V4)), LazyLock::new(|| vdestack_net(Family::V6))];
+    let Pair { a, b, a_addr, b_addr, .. } = &*SHARED[family as usize];
+    Pair { a: a.clone(), b: b.clone(), a_addr: *a_addr, b_addr: *b_addr, native: true, namespaces: None }
+}
+
+/// Two of its own, without further rights.
+pub(crate) fn own_vdestack(family: Family) -> Pair {
+    Pair { native: true, ..on_a_switch("vdestack", "eth0", family) }
+}
+
+fn on_a_switch(stack: &str, interface: &str, family: Family) -> Pair {
     static SWITCHES: AtomicU32 = AtomicU32::new(0);
     let switch = format!("socket-test-{}", SWITCHES.fetch_add(1, Ordering::Relaxed));
     let node = |host: &str| {
@@ -59,7 +78,8 @@ pub(crate) fn smoltcp(family: Family) -> Pair {
             Family::V4 => format!("10.9.0.{host}/24"),
             Family::V6 => format!("fd09::{host}/64"),
         };
-        let stack = Stack::new(&format!("stack=smoltcp,vnl=switch://{switch},eth,ip={addr}")).unwrap();
+        let config = format!("stack={stack},vnl={interface}:switch://{switch},eth,ip={addr}");
+        let stack = Stack::new(&config).unwrap_or_else(|error| panic!("{error}"));
         (stack, addr.split_once('/').unwrap().0.parse().unwrap())
     };
     let ((a, a_addr), (b, b_addr)) = (node("1"), node("2"));
@@ -103,7 +123,9 @@ impl Pair {
 
     /// Numbers from here on are taken by no other test that runs meanwhile, where `purpose` is the test's own.
     pub(crate) fn high_number(&self, purpose: i32) -> RawFd {
-        500 + 100 * purpose + 25 * (2 * i32::from(self.native) + i32::from(self.a_addr.is_ipv6()))
+        let stack = ["kernel", "vdestack", "smoltcp"].iter().position(|name| *name == self.a.backend());
+        let stack = stack.expect("a backend of ours") as i32;
+        500 + 100 * purpose + 16 * (2 * stack + i32::from(self.a_addr.is_ipv6()))
     }
 
     pub(crate) fn socket(&self, stack: &Stack, kind: i32) -> Fd {

@@ -37,6 +37,7 @@ mod raw;
 #[cfg(feature = "smoltcp")]
 mod scopes;
 mod stream;
+mod sys;
 #[cfg(feature = "smoltcp")]
 mod table;
 mod tcp_options;
@@ -47,24 +48,28 @@ mod udplite;
 
 /// One test for each function, fixture and family.
 macro_rules! on_every_pair {
-    (@ $name:ident: $fixture:ident($family:ident): $($module:ident { $($test:ident)* })*) => {
+    (@ $name:ident: $fixture:ident($family:ident), $rights:expr; $($module:ident { $($test:ident)* })*) => {
         mod $name {
             $(mod $module {
                 $(#[test]
                 fn $test() {
                     use crate::fixture::{Family, bounded, $fixture};
-                    bounded(|| crate::$module::$test(&$fixture(Family::$family)));
+                    let test = || bounded(|| crate::$module::$test(&$fixture(Family::$family)));
+                    let name = concat!(stringify!($name), "::", stringify!($module), "::", stringify!($test));
+                    $rights(name, test)
                 })*
             })*
         }
     };
     ($($tests:tt)*) => {
-        on_every_pair! { @ kernel_ipv4: kernel(V4): $($tests)* }
-        on_every_pair! { @ kernel_ipv6: kernel(V6): $($tests)* }
+        on_every_pair! { @ kernel_ipv4: kernel(V4), |_, test: fn()| test(); $($tests)* }
+        on_every_pair! { @ kernel_ipv6: kernel(V6), |_, test: fn()| test(); $($tests)* }
+        on_every_pair! { @ vdestack_ipv4: vdestack(V4), crate::namespaces::privileged; $($tests)* }
+        on_every_pair! { @ vdestack_ipv6: vdestack(V6), crate::namespaces::privileged; $($tests)* }
         #[cfg(feature = "smoltcp")]
-        on_every_pair! { @ smoltcp_ipv4: smoltcp(V4): $($tests)* }
+        on_every_pair! { @ smoltcp_ipv4: smoltcp(V4), |_, test: fn()| test(); $($tests)* }
         #[cfg(feature = "smoltcp")]
-        on_every_pair! { @ smoltcp_ipv6: smoltcp(V6): $($tests)* }
+        on_every_pair! { @ smoltcp_ipv6: smoltcp(V6), |_, test: fn()| test(); $($tests)* }
     };
 }
 
@@ -87,6 +92,8 @@ macro_rules! on_every_net {
     ($($tests:tt)*) => {
         on_every_net! { @ kernel_net_ipv4: crate::namespaces::kernel_net, V4, crate::namespaces::privileged; $($tests)* }
         on_every_net! { @ kernel_net_ipv6: crate::namespaces::kernel_net, V6, crate::namespaces::privileged; $($tests)* }
+        on_every_net! { @ vdestack_net_ipv4: crate::namespaces::vdestack_net, V4, crate::namespaces::privileged; $($tests)* }
+        on_every_net! { @ vdestack_net_ipv6: crate::namespaces::vdestack_net, V6, crate::namespaces::privileged; $($tests)* }
         on_every_net! { @ smoltcp_net_ipv4: crate::fixture::smoltcp, V4, |_, test: fn()| test(); $($tests)* }
         on_every_net! { @ smoltcp_net_ipv6: crate::fixture::smoltcp, V6, |_, test: fn()| test(); $($tests)* }
     };

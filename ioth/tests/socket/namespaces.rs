@@ -4,14 +4,15 @@
 mod again;
 
 use std::fs::File;
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsFd, AsRawFd};
 use std::process::Command;
 use std::thread;
 
-use ioth::Stack;
+use ioth::{Domain, SocketType, Stack};
 use nix::sched::{CloneFlags, setns, unshare};
 
 use crate::fixture::{Family, Pair};
+use crate::sys;
 
 /// Runs a test with the rights of root in its namespaces; `name` is the test's, with its modules.
 ///
@@ -51,6 +52,19 @@ pub(crate) fn kernel_net(family: Family) -> Pair {
     Pair { a: stack(), b: stack(), a_addr, b_addr, native: true, namespaces: Some((a, b)) }
 }
 
+/// Two stacks of `vdestack` on a switch in the process.
+///
+/// Needs [`privileged`].
+pub(crate) fn vdestack_net(family: Family) -> Pair {
+    let pair = crate::fixture::own_vdestack(family);
+    let [a, b] = [&pair.a, &pair.b].map(|stack| {
+        let namespace = Namespace::of(stack);
+        namespace.run(quiet);
+        namespace
+    });
+    Pair { namespaces: Some((a, b)), ..pair }
+}
+
 /// A network namespace without a name, which is gone with the last file, socket or thread of it.
 #[derive(Debug)]
 pub(crate) struct Namespace(File);
@@ -67,16 +81,19 @@ impl Namespace {
                 }
                 // icmp(7): who may have ping sockets.
                 set("ipv4/ping_group_range", "0 0");
-                // Many refusals in a row are wanted here.
-                for family in ["ipv4/icmp_ratelimit", "ipv6/icmp/ratelimit"] {
-                    set(family, "0");
-                }
+                quiet();
                 ip("link set lo up");
                 File::open("/proc/thread-self/ns/net").unwrap()
             });
             inside.join()
         });
         Namespace(made.unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
+    }
+
+    /// That of a kernel's stack.
+    fn of(stack: &Stack) -> Self {
+        let socket = stack.socket(Domain::INET, SocketType::DGRAM, 0).unwrap().release_fd().unwrap();
+        Namespace(sys::network_of(socket.as_fd()).unwrap().into())
     }
 
     /// Does something there: what it makes stays there.
@@ -86,6 +103,13 @@ impl Namespace {
         let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(program));
         setns(here, CloneFlags::CLONE_NEWNET).unwrap();
         result.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    }
+}
+
+/// Many refusals in a row are wanted here.
+fn quiet() {
+    for family in ["ipv4/icmp_ratelimit", "ipv6/icmp/ratelimit"] {
+        set(family, "0");
     }
 }
 

@@ -429,6 +429,10 @@ pub(crate) fn unreachable(pair: &Pair) {
     let b = raw(pair, &pair.b, OURS);
     attach(&b, &[ret(0)]).unwrap();
     write(connected.0, b"and now?").unwrap();
+    // What was sent behind it has come, so it has, too.
+    let ((from, _), (to, addr)) = (pair.udp_a(), pair.udp_b());
+    sendto(from.0, b"behind", NONE, addr).unwrap();
+    assert_eq!(recv(to.0, &mut [0; 8], NONE).unwrap(), 6);
     detach(&b).unwrap();
     write(connected.0, b"still").unwrap();
     assert_eq!(receive(pair, &b).0, b"still");
