@@ -26,6 +26,8 @@ pub(crate) enum Contender {
     Lan,
     /// Ours over vde_switch.
     Vde,
+    /// A kernel's stack in a namespace of ours, over the same switch.
+    Namespace,
     /// The C library over the same switch.
     Vdestack,
     /// The kernel between two namespaces.
@@ -49,6 +51,7 @@ impl Contender {
         match self {
             Contender::Lan => "ours, LAN",
             Contender::Vde => "ours, vde_switch",
+            Contender::Namespace => "our vdestack, vde_switch",
             Contender::Vdestack => "C vdestack, vde_switch",
             Contender::Veth => "kernel, veth",
             Contender::Loopback => "kernel, loopback",
@@ -62,14 +65,15 @@ impl Contender {
 
     /// Those that a row compares, in the order of their turns.
     pub(crate) fn of(row: Row) -> &'static [Contender] {
-        use Contender::{Lan, Loopback, Slirp, Switch, Tap, Vde, VdeSwitch, Vdeplug, Vdestack, Veth};
+        use Contender::{
+            Lan, Loopback, Namespace, Slirp, Switch, Tap, Vde, VdeSwitch, Vdeplug, Vdestack, Veth,
+        };
         match row {
             Row::TcpBulk | Row::PingPong | Row::Udp | Row::Connections => {
-                &[Lan, Vde, Vdestack, Veth, Loopback]
+                &[Lan, Vde, Namespace, Vdestack, Veth, Loopback]
             }
             // Over a switch every packet is one of 1500 bytes; loopback has none of that size.
-            Row::TcpMtu1500 => &[Lan, Vde, Vdestack, Veth],
-            Row::Creation => &[Lan, Vde, Vdestack, Veth],
+            Row::TcpMtu1500 | Row::Creation => &[Lan, Vde, Namespace, Vdestack, Veth],
             // A namespace's memory is the kernel's and in no process's PSS.
             Row::Memory => &[Lan, Vde, Vdestack],
             Row::TapOut | Row::TapIn => &[Tap, Slirp],
@@ -134,9 +138,10 @@ impl Ground {
         match contender {
             Contender::Lan => {
                 let options = if packets { "[gso=0/checksum]" } else { "" };
-                ours(&format!("switch://bench-{}{options}", row.name()))
+                ours("smoltcp", &format!("switch://bench-{}{options}", row.name()))
             }
-            Contender::Vde => ours(self.switch()?.vnl()),
+            Contender::Vde => ours("smoltcp", self.switch()?.vnl()),
+            Contender::Namespace => ours("vdestack", self.switch()?.vnl()),
             Contender::Vdestack => {
                 let (a, b) = (self.helper("10.98.0.1/24")?, self.helper("10.98.0.2/24")?);
                 let addr = ([10, 98, 0, 2], 0).into();
@@ -173,13 +178,14 @@ impl Ground {
                 Ok((start.elapsed().as_secs_f64() * 1e6 / count as f64).into())
             })
         };
-        let ours = |vnl: &str| {
-            let config = format!("stack=smoltcp,vnl={vnl},eth,ip=10.99.1.1/24");
+        let ours = |stack: &str, vnl: &str| {
+            let config = format!("stack={stack},vnl={vnl},eth,ip=10.99.1.1/24");
             timed(NODES, Box::new(move || Ok(Stack::new(&config)?.delete()?)))
         };
         match contender {
-            Contender::Lan => Ok(ours("switch://bench-creation")),
-            Contender::Vde => Ok(ours(self.switch()?.vnl())),
+            Contender::Lan => Ok(ours("smoltcp", "switch://bench-creation")),
+            Contender::Vde => Ok(ours("smoltcp", self.switch()?.vnl())),
+            Contender::Namespace => Ok(ours("vdestack", self.switch()?.vnl())),
             Contender::Vdestack => self.leaking(|helper| {
                 Ok((helper.create(PROCESSES)?.as_secs_f64() * 1e6 / PROCESSES as f64).into())
             }),
@@ -228,13 +234,15 @@ impl Ground {
 }
 
 /// Two stacks of ours on a network.
-fn ours(vnl: &str) -> Result<Pair, String> {
+fn ours(stack: &str, vnl: &str) -> Result<Pair, String> {
+    // Both may be on one switch, in turns.
+    let net = if stack == "smoltcp" { 97 } else { 96 };
     let node = |host: u8| {
-        Stack::new(&format!("stack=smoltcp,vnl={vnl},eth,ip=10.97.0.{host}/24"))
+        Stack::new(&format!("stack={stack},vnl={vnl},eth,ip=10.{net}.0.{host}/24"))
             .map(Node::Ours)
             .map_err(|error| error.to_string())
     };
-    Ok(Pair { a: node(1)?, b: node(2)?, addr: ([10, 97, 0, 2], 0).into(), seen_as: None })
+    Ok(Pair { a: node(1)?, b: node(2)?, addr: ([10, net, 0, 2], 0).into(), seen_as: None })
 }
 
 /// Asks a process of its own.

@@ -18,3 +18,4 @@ mod starved;
 mod streams;
 mod switches;
 mod tables;
+mod vdestack;
