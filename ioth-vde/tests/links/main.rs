@@ -5,6 +5,7 @@ mod datagram;
 mod overlay;
 mod plug;
 mod ptp;
+mod switches;
 mod trunks;
 
 #[test]

@@ -88,6 +88,21 @@ impl Seen {
         self.wait(what, |state| condition(&state.frames).then_some(()));
     }
 
+    /// Nothing has come yet.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.state.lock().unwrap().frames.is_empty()
+    }
+
+    /// The end was not told yet.
+    pub(crate) fn is_up(&self) -> bool {
+        self.state.lock().unwrap().down.is_none()
+    }
+
+    /// It was told that there is room.
+    pub(crate) fn may_send(&self) -> bool {
+        self.state.lock().unwrap().writable
+    }
+
     /// What has come, taken out.
     pub(crate) fn take(&self) -> Vec<Vec<u8>> {
         std::mem::take(&mut self.state.lock().unwrap().frames)
@@ -161,7 +176,7 @@ impl Plug {
     }
 }
 
-pub(crate) fn wait_until(what: &str, condition: impl Fn() -> bool) {
+pub(crate) fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
     let deadline = Instant::now() + PATIENCE;
     while !condition() {
         assert!(Instant::now() < deadline, "no {what}");

@@ -6,8 +6,9 @@ use std::os::unix::net::UnixStream;
 use ioth_vde::node::{Config, Node};
 use proptest::prelude::*;
 
-use crate::node::{Client, Served, request, scratch};
-use crate::{PATIENCE, Switch, frame, wait_until};
+use super::Switch;
+use super::node::{Client, Served, request, scratch};
+use crate::plug::{PATIENCE, frame, wait_until};
 
 /// What differs by nature: addresses of hash tables, numbers of descriptors, who and how old.
 fn comparable(answer: &str) -> String {

@@ -4,8 +4,9 @@ use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 
-use crate::node::{Client, Served, request};
-use crate::{PATIENCE, Switch, frame, wait_until};
+use super::Switch;
+use super::node::{Client, Served, request};
+use crate::plug::{PATIENCE, frame, wait_until};
 
 /// A manager who stays.
 struct Manager {

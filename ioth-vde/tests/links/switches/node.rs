@@ -14,7 +14,8 @@ use ioth_vde::node::{Config, Node};
 use ioth_vde::{Batch, Frame, LinkError, open};
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, bind, connect, socket};
 
-use crate::{PATIENCE, Plug, frame, introduce, is_socket, manage, wait_until};
+use super::{introduce, is_socket, manage};
+use crate::plug::{PATIENCE, Plug, frame, wait_until};
 
 /// A directory of its own for each test.
 pub(crate) fn scratch() -> PathBuf {
@@ -448,10 +449,10 @@ fn our_links_and_the_directorys_owner() {
     let dir = scratch();
     let path = dir.join("sw");
     let vnl = format!("switch://{}[mtu=9000]", path.display());
-    let host = Plug::new(open(&vnl).unwrap());
+    let host = Plug::new(&vnl);
     assert_eq!(host.link.properties().mtu, 9000);
     assert_eq!(open(&vnl).unwrap_err().errno(), Errno::EADDRINUSE);
-    let [a, b] = [(); 2].map(|()| Plug::new(open(&format!("vde://{}", path.display())).unwrap()));
+    let [a, b] = [(); 2].map(|()| Plug::new(&format!("vde://{}", path.display())));
     introduce(&host, &[&a, &b], 9);
     introduce(&a, &[&host, &b], 1);
     introduce(&b, &[&host, &a], 2);
@@ -471,7 +472,7 @@ fn our_links_and_the_directorys_owner() {
     host.link.detach();
     assert!(!path.exists());
     for plug in [&a, &b] {
-        assert!(matches!(plug.seen.wait("end", |state| state.down.take()), LinkError::Gone(_)));
+        assert!(matches!(plug.seen.down(), LinkError::Gone(_)));
     }
     let mut batch: Batch = [Frame::copy_of(&frame(1, 9, 60, 0))].into();
     assert_eq!(host.link.send(&mut batch), Err(LinkError::Detached));
@@ -485,9 +486,9 @@ fn links_heal_when_the_switch_is_back() {
     let vnl = |options: &str| format!("vde://{}{options}", path.display());
     assert!(matches!(open(&vnl("[heal=0]")), Err(LinkError::Syntax(_))));
     assert_eq!(open(&vnl("[heal]")).unwrap_err().errno(), Errno::ENOENT);
-    let host = || Plug::new(open(&format!("switch://{}[mtu=9216]", path.display())).unwrap());
+    let host = || Plug::new(&format!("switch://{}[mtu=9216]", path.display()));
     let first = host();
-    let healing = Plug::new(open(&vnl("[heal=1/mtu=9216]")).unwrap());
+    let healing = Plug::new(&vnl("[heal=1/mtu=9216]"));
     let jumbo = frame(0xff, 1, 9230, 1);
     healing.send([jumbo.clone()]);
     assert_eq!(first.seen.frames(1), [jumbo]);
@@ -501,11 +502,11 @@ fn links_heal_when_the_switch_is_back() {
     wait_until("the switch to be found", || {
         tries += 1;
         healing.send([frame(0xff, 1, 60, tries)]);
-        !second.seen.state.lock().unwrap().frames.is_empty()
+        !second.seen.is_empty()
     });
     second.send([frame(1, 9, 60, 7)]);
     assert_eq!(healing.seen.frames(1), [frame(1, 9, 60, 7)]);
-    assert_eq!(healing.seen.state.lock().unwrap().down, None);
+    assert!(healing.seen.is_up());
     drop((second, healing));
     std::fs::remove_dir_all(&dir).unwrap();
 }
@@ -514,10 +515,10 @@ fn links_heal_when_the_switch_is_back() {
 fn a_hub_tells_everybody_everything() {
     let dir = scratch();
     let path = dir.join("hub");
-    let host = Plug::new(open(&format!("hub://{}[mode=660/expire=7]", path.display())).unwrap());
+    let host = Plug::new(&format!("hub://{}[mode=660/expire=7]", path.display()));
     let mode = |path: &Path| std::os::unix::fs::MetadataExt::mode(&path.metadata().unwrap()) & 0o7777;
     assert_eq!((mode(&path), mode(&path.join("ctl"))), (0o2770, 0o660));
-    let [a, b] = [(); 2].map(|()| Plug::new(open(&format!("vde://{}", path.display())).unwrap()));
+    let [a, b] = [(); 2].map(|()| Plug::new(&format!("vde://{}", path.display())));
     introduce(&a, &[&host, &b], 1);
     b.send([frame(1, 2, 60, 5)]);
     assert_eq!(host.seen.frames(1), [frame(1, 2, 60, 5)]);

@@ -5,7 +5,8 @@ use std::time::{Duration, Instant};
 use ioth_core::Errno;
 use ioth_vde::{Batch, Frame, LinkError, open};
 
-use crate::{PATIENCE, Plug, Switch, frame, introduce, wait_until};
+use super::{Switch, introduce};
+use crate::plug::{PATIENCE, Plug, frame, wait_until};
 
 #[test]
 fn frames_go_both_ways_by_either_data_socket() {
@@ -72,7 +73,7 @@ fn a_switch_that_dies_is_noticed() {
     introduce(&a, &[&b], 1);
     switch.stop();
     for plug in [&a, &b] {
-        let cause = plug.seen.wait("end", |state| state.down.take());
+        let cause = plug.seen.down();
         assert_eq!(cause, LinkError::Gone(switch.vnl("")));
     }
     let mut batch: Batch = [Frame::copy_of(&frame(2, 1, 60, 0))].into();
@@ -116,7 +117,7 @@ fn a_stopped_switch_pushes_back() {
     assert!(left > 0 && left < FRAMES, "{left} of {FRAMES} frames left");
     assert_eq!(batch[0][..18], frame(2, 1, 18, FRAMES - left));
     // Without room there is no event.
-    assert!(!a.seen.state.lock().unwrap().writable);
+    assert!(!a.seen.may_send());
     nix::sys::signal::kill(pid, nix::sys::signal::SIGCONT).unwrap();
     a.send(batch.drain(..).map(|frame| frame.to_vec()));
     // The switch got all of them, and the one that introduced us.
@@ -143,10 +144,10 @@ fn a_tagged_port_by_vlan() {
         switch.command(command);
     }
     let vnl = |port: u32| switch.vnl(&format!("[{port}]"));
-    let stranger = Plug::new(open(&vnl(5)).unwrap());
-    let access = Plug::new(open(&vnl(4)).unwrap());
+    let stranger = Plug::new(&vnl(5));
+    let access = Plug::new(&vnl(4));
     switch.command("port/setvlan 4 20");
-    let tagged = open(&format!("vlan://20[tag=3-30]{{{}}}", vnl(3))).map(Plug::new).unwrap();
+    let tagged = Plug::new(&format!("vlan://20[tag=3-30]{{{}}}", vnl(3)));
     for command in ["port/setvlan 3 4095", "vlan/addport 20 3", "vlan/addport 30 3"] {
         switch.command(command);
     }
