@@ -7,7 +7,8 @@
 //!   vde:///tmp/sw[mtu=9000]                                a switch of ours, or upstream's switch://: up to 9216
 //!   vde:///tmp/sw[heal]               heal=SECONDS         asks again, every 20 seconds at least, when the switch has gone
 //! ```
-//! The data socket is abstract unless permissions are named, and has a file if the switch refuses that;
+//! The data socket is abstract unless permissions are named, and has a file if the switch refuses that or cannot see it, being in
+//! another network namespace;
 //! `data=path` and `data=abstract` choose.
 
 mod connect;

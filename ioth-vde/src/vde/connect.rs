@@ -135,6 +135,10 @@ fn attempt(dir: &Path, options: &Options, kind: DataKind) -> Result<Option<Conne
     let Some(reply) = read_reply(dir, &control)? else { return Ok(None) };
     let address = parse_reply(&reply)
         .map_err(|wrong| failed(dir, &format!("reading the switch's answer ({wrong})"), Errno::EPROTO))?;
+    // Upstream's nodes answer although an abstract name of another network namespace means nothing to them.
+    if kind == DataKind::Abstract && options.data.is_none() && !is_taken(dir, &address)? {
+        return Ok(None);
+    }
     connect(data.as_raw_fd(), &address)
         .map_err(|errno| failed(dir, "connecting to the port's data socket", errno))?;
     if let Some(file) = file {
@@ -142,6 +146,13 @@ fn attempt(dir: &Path, options: &Options, kind: DataKind) -> Result<Option<Conne
         let _ = file.permit(dir, options);
     }
     Ok(Some(Connection { control, data }))
+}
+
+/// Whether the port's socket is connected, to ours: the kernel lets nobody else call it then.
+fn is_taken(dir: &Path, address: &UnixAddr) -> Result<bool, LinkError> {
+    let stranger = open(dir, SockType::Datagram)?;
+    // Any other error will come to us as well, and be told.
+    Ok(connect(stranger.as_raw_fd(), address).is_err())
 }
 
 /// Connects to the switch; the request's type says which port is wanted.

@@ -135,6 +135,35 @@ fn a_switch_that_refuses_abstract_names_gets_a_file() {
 }
 
 #[test]
+fn a_switch_that_cannot_see_abstract_names_gets_a_file() {
+    let dir = std::env::temp_dir().join(format!("ioth-unseen-{}", std::process::id()));
+    std::fs::create_dir(&dir).unwrap();
+    let listener = UnixListener::bind(dir.join("ctl")).unwrap();
+    // As upstream's nodes: it answers, whether it could connect or not.
+    let port = UnixDatagram::bind(dir.join("fd5")).unwrap();
+    let mut reply = vec![1, 0];
+    reply.extend(dir.join("fd5").as_os_str().as_encoded_bytes());
+    reply.resize(ADDRESS_LEN, 0);
+    let thread = std::thread::spawn(move || {
+        let mut request = [0; 256];
+        let (mut stream, _) = listener.accept().unwrap();
+        assert!(stream.read(&mut request).unwrap() > 122 && request[14] == 0);
+        stream.write_all(&reply).unwrap();
+        let (mut stream, _) = listener.accept().unwrap();
+        assert!(stream.read(&mut request).unwrap() > 122);
+        port.connect(parse_reply(&request[12..122]).unwrap().path().unwrap()).unwrap();
+        stream.write_all(&reply).unwrap();
+        port.send(b"a frame for you").unwrap();
+        (stream, port)
+    });
+    let connection = plug(&dir, &Options::default()).unwrap();
+    let _switch = thread.join().unwrap();
+    let mut received = [0; 20];
+    assert_eq!(recv(connection.data.as_raw_fd(), &mut received, MsgFlags::empty()), Ok(15));
+    std::fs::remove_dir_all(&dir).unwrap();
+}
+
+#[test]
 fn no_switch() {
     assert_eq!(crate::open("vde:///no/such/dir").unwrap_err().errno(), Errno::ENOENT);
     let error = crate::open("/etc").unwrap_err();

@@ -18,7 +18,7 @@ use crate::programs::{check, send};
 const LONG: usize = 5_000_000;
 
 /// A node on a link that is opened in the kernel's namespace.
-fn node(kernel: &Kernel, vnl: &str) -> Stack {
+pub(crate) fn node(kernel: &Kernel, vnl: &str) -> Stack {
     let config = format!("stack=smoltcp,vnl=\"{vnl}\",ip={NODE4}/24,ip={NODE6}/64");
     kernel.run(|| Stack::new(&config)).unwrap_or_else(|error| panic!("{vnl}: {error}"))
 }
@@ -401,45 +401,6 @@ fn two_nodes_of_one_host_and_two_vxlan_devices() {
         let sender = std::thread::spawn(move || send(&stream, 100_000).unwrap());
         check(&listener.accept().unwrap().0, 100_000).unwrap();
         sender.join().unwrap_or_else(rethrow);
-    });
-}
-
-/// vdens makes a namespace of its own, and pings the node from there.
-fn vdens_pings(kernel: &Kernel, ours: &str, theirs: &str) {
-    let _node = node(kernel, ours);
-    let script = format!(
-        "ip addr add {KERNEL4}/24 dev vde0; ip addr add {KERNEL6}/64 dev vde0 nodad; ip link set vde0 up; \
-         for i in 1 2 3 4 5; do ping -n -q -c 1 -W 2 {NODE4} && ping -n -q -c 1 -W 2 {NODE6} && exit 0; done; exit 1"
-    );
-    let run = kernel.run(|| {
-        Command::new("vdens")
-            .args([theirs, "sh", "-c", &script])
-            .stdin(Stdio::null())
-            .output()
-            .unwrap_or_else(|error| panic!("vdens: {error}; needed: apt-get install vdens"))
-    });
-    let text = String::from_utf8_lossy(&run.stdout) + String::from_utf8_lossy(&run.stderr);
-    assert!(run.status.success(), "{theirs}: {text}");
-}
-
-#[test]
-fn vdens_namespaces() {
-    with_kernel(|kernel| {
-        // Over loopback, which is no place for groups before it is told.
-        kernel.run(|| {
-            ip("link set lo multicast on");
-            ip("addr add 10.77.0.1/24 dev lo");
-            ip("route add 224.0.0.0/4 dev lo");
-        });
-        let cable = std::env::temp_dir().join(format!("ioth-vdens-{}", std::process::id()));
-        let cable = cable.display();
-        for (ours, theirs) in [
-            (&*format!("ptp://{cable}[old]"), &*format!("ptp://{cable}")),
-            ("udp://127.0.0.1:6001->127.0.0.1:6002", "udp://127.0.0.1:6002->127.0.0.1:6001"),
-            ("vxvde:///vni=9", "vxvde:///vni=9"),
-        ] {
-            vdens_pings(kernel, ours, theirs);
-        }
     });
 }
 

@@ -18,4 +18,5 @@ mod starved;
 mod streams;
 mod switches;
 mod tables;
+mod vdens;
 mod vdestack;

@@ -132,6 +132,33 @@ fn a_switch_of_ours_that_the_kernel_is_plugged_into_by_tap() {
     });
 }
 
+/// The programs of Debian's vde2, which speak the older form of the protocol's request.
+#[test]
+fn a_kernel_by_vde_plug2tap() {
+    with_kernel(|kernel| {
+        let dir = Dir::new("plug2tap");
+        let served = Served::start("plug2tap-served");
+        let path = dir.0.join("sw");
+        for (switch, vnl) in
+            [(served.path.clone(), served.vnl()), (path.clone(), format!("switch://{}", path.display()))]
+        {
+            let node = kernel
+                .run(|| Stack::new(&format!("stack=smoltcp,vnl={vnl},ip={NODE4}/24,ip={NODE6}/64")).unwrap());
+            let _plug = kernel.start(
+                Command::new("vde_plug2tap").arg("-s").arg(&switch).arg("tap0").stdin(Stdio::null()),
+                "apt-get install vde2",
+            );
+            kernel.run(|| {
+                wait_until("tap0", || {
+                    std::fs::read_to_string("/proc/thread-self/net/dev").unwrap().contains("tap0:")
+                });
+                Kernel::address("tap0");
+            });
+            ping_and_fetch(kernel, &node);
+        }
+    });
+}
+
 #[test]
 fn a_kernel_on_the_switch_that_a_node_serves() {
     on_lan(|_| {
