@@ -6,15 +6,16 @@ mod sys;
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, IoSlice, IoSliceMut, Read};
 use std::os::fd::AsFd;
+use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use ioth_core::netlink::Route;
-use ioth_core::{Domain, Errno, Socket, SocketType, Stack, StackSpec};
+use ioth_core::{Domain, Errno, MsgFlags, RecvMsg, SendMsg, Socket, SocketType, Stack, StackSpec};
 use ioth_kernel::vdestack::Vdestack;
 use ioth_vde::Schemes;
 use nix::sys::signal::{Signal, kill};
@@ -101,7 +102,7 @@ fn descriptors() -> usize {
 
 /// A program that has a stack and waits. Its helper is the only one.
 fn program(name: &str) -> (Child, BTreeSet<i32>, Vec<i32>) {
-    let mut child = again(name, &["env"]).stdout(Stdio::piped()).spawn().unwrap();
+    let mut child = again(name, &["env"]).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
     let mut children = Vec::new();
     for line in BufReader::new(child.stdout.take().unwrap()).lines() {
         let line = line.unwrap();
@@ -152,6 +153,56 @@ fn the_helper_ends_although_a_child_lives() {
     }
 }
 
+/// execve(2) closes what the program has of it.
+#[test]
+fn the_helper_ends_when_another_program_is_executed() {
+    if std::env::var_os(AGAIN).is_some() {
+        let made = stack(&["null://"]);
+        println!("children:");
+        // Its parent closes standard input when it has looked.
+        let _ = std::io::stdin().read(&mut [0]);
+        let error = Command::new("sleep").arg("1000").exec();
+        panic!("sleep: {error}, with {made:?}");
+    }
+    let (mut program, helpers, _) = program("the_helper_ends_when_another_program_is_executed");
+    drop(program.stdin.take());
+    until("the helper outlives its program", || !helpers.iter().any(|pid| runs(*pid)));
+    program.kill().unwrap();
+    program.wait().unwrap();
+}
+
+/// A forked child goes on with the sockets, and neither its calls nor its end disturb the parent's stack.
+#[test]
+fn a_forked_child_has_the_sockets_only() {
+    if !is_again("a_forked_child_has_the_sockets_only", &["env"]) {
+        return;
+    }
+    let made = stack(&["null://"]);
+    let (one, two) = (udp(&made), udp(&made));
+    two.bind(&std::net::SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();
+    let addr = two.local_addr().unwrap();
+    let mut given = Some((made, one));
+    sys::in_child(|| {
+        let (made, one) = given.take().unwrap();
+        assert_eq!(made.socket(Domain::INET, SocketType::DGRAM, 0).err(), Some(Errno::ENODEV));
+        let data = [IoSlice::new(b"child")];
+        let message = SendMsg { addr: Some(&addr), ..SendMsg::new(&data) };
+        assert_eq!(one.send(&message, MsgFlags::empty()), Ok(5));
+        one.close().unwrap();
+        assert_eq!(made.delete(), Err(Errno::ENODEV));
+        drop((made, one));
+    });
+    let (made, one) = given.take().unwrap();
+    let mut buffer = [0; 8];
+    let mut data = [IoSliceMut::new(&mut buffer)];
+    assert_eq!(two.recv(&mut RecvMsg::new(&mut data), MsgFlags::DONTWAIT), Ok(5));
+    udp(&made);
+    assert_eq!(made.delete(), Err(Errno::EBUSY));
+    drop((one, two));
+    assert_eq!(made.delete(), Ok(()));
+    assert_eq!(helpers(std::process::id()), BTreeSet::new());
+}
+
 #[test]
 fn nothing_is_left_of_a_hundred() {
     if !is_again("nothing_is_left_of_a_hundred", &["env"]) {
@@ -191,6 +242,16 @@ fn the_helper_keeps_to_itself() {
     let stat = fs::read_to_string(format!("/proc/{helper}/stat")).unwrap();
     let session: i32 = stat.rsplit(") ").next().unwrap().split(' ').nth(3).unwrap().parse().unwrap();
     assert_eq!(session, helper);
+    // Who looks in is root there, and finds its interfaces.
+    let helper_id = helper.to_string();
+    let inside = ["-t", &helper_id, "-U", "-n", "--preserve-credentials", "ip", "link", "set", "vde0", "up"];
+    let run = Command::new("nsenter").args(inside).output();
+    let run =
+        run.unwrap_or_else(|error| panic!("nsenter: {error}; needed: apt-get install util-linux iproute2"));
+    assert!(run.status.success(), "{}", String::from_utf8_lossy(&run.stderr));
+    let route = Route::new(&made).unwrap();
+    assert!(route.link(route.link_index("vde0").unwrap()).unwrap().up());
+    drop(route);
     for signal in [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP, Signal::SIGTSTP, Signal::SIGSEGV] {
         kill(Pid::from_raw(helper), signal).unwrap();
     }
