@@ -35,10 +35,11 @@ pub(crate) fn finish() {
 }
 
 /// Whether a descriptor is of a socket whose stack is in this process. The kernel's own are left to it: other functions
-/// that run at the end may use them.
+/// that run at the end may use them. Those of a node process may be a child's as well.
 fn is_in_user_space(fd: RawFd) -> bool {
     let mut domain = [0; size_of::<i32>()];
     kernel_domain(fd) == Some(libc::AF_UNIX)
+        && berkeley::outlives_process(fd).is_ok_and(|outlives| !outlives)
         && berkeley::getsockopt(fd, libc::SOL_SOCKET, libc::SO_DOMAIN, &mut domain).is_ok()
         && i32::from_ne_bytes(domain) != libc::AF_UNIX
 }

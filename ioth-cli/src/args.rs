@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 use ioth::core::MacAddr;
 
-use crate::named::Name;
+use ioth_node_client::named::Name;
 
 #[derive(Debug, Parser)]
 #[command(

@@ -4,6 +4,7 @@ use std::fs::File;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
 use ioth_node::proto::Place;
+use ioth_node_client::named::{Ask, Claim, admit};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::Signal;
@@ -11,7 +12,6 @@ use nix::sys::signalfd::SignalFd;
 use nix::sys::socket::{MsgFlags, SockFlag, accept4, getsockopt, recv, sockopt};
 use nix::unistd::geteuid;
 
-use crate::named::{Ask, Claim, admit};
 use crate::sys;
 
 /// Connections at a time; beyond, the oldest goes.

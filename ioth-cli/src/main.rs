@@ -19,7 +19,6 @@ mod cap;
 mod daemon;
 mod desk;
 mod failure;
-mod named;
 mod node;
 mod plug;
 mod preload;

@@ -1,9 +1,11 @@
 //! `ioth node`.
 
+use ioth_node_client::named;
+
 use crate::args::Node;
 use crate::failure::Result;
 use crate::serve::{Begin, Lease};
-use crate::{named, serve, start};
+use crate::{serve, start};
 
 /// Makes, stops or lists nodes with a name.
 ///
@@ -18,7 +20,7 @@ pub(crate) fn node(args: &Node) -> Result<()> {
         if args.verbose {
             eprintln!("ioth: waiting for the node {name} to end");
         }
-        return named::stop(name);
+        return Ok(named::stop(name)?);
     }
     let config = start::config(args.stack.as_deref())?;
     if !args.foreground {
@@ -28,7 +30,7 @@ pub(crate) fn node(args: &Node) -> Result<()> {
         }
         return Ok(());
     }
-    let (place, control) = start::control()?;
+    let (place, control) = ioth_node_client::start::control()?;
     let begin = Begin { config, place, control, lease: Lease::Name(name) };
     serve::serve(begin, || {
         if args.verbose {

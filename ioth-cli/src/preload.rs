@@ -1,16 +1,15 @@
 //! Where the preload library is.
 
 use std::ffi::{OsStr, OsString};
-use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
+
+use ioth_node_client::start::{PRELOAD_FILE as FILE, without_preload};
 
 use crate::failure::{Context, Failure, Result};
 
 /// The variable that names it.
 const ENV: &str = "IOTH_PRELOAD";
-const FILE: &str = "libioth_preload.so";
-/// The variable that the dynamic linker reads.
-pub(crate) const LD_PRELOAD: &str = "LD_PRELOAD";
 
 /// Debian's name for this machine's kind, below which libraries are.
 const MULTIARCH: &str = if cfg!(target_arch = "x86_64") {
@@ -59,19 +58,11 @@ pub(crate) fn find() -> Result<PathBuf> {
 /// What `LD_PRELOAD` is to be: the library, then the others that are there.
 pub(crate) fn with(library: &Path, others: Option<&OsStr>) -> OsString {
     let mut list = library.as_os_str().to_owned();
-    if let Some(others) = without(others) {
+    if let Some(others) = without_preload(others) {
         list.push(":");
         list.push(others);
     }
     list
-}
-
-/// What `LD_PRELOAD` is but for our library: the node process has none of it.
-pub(crate) fn without(list: Option<&OsStr>) -> Option<OsString> {
-    let ours = |item: &&[u8]| Path::new(OsStr::from_bytes(item)).file_name() == Some(OsStr::new(FILE));
-    let items = list?.as_bytes().split(|byte| b" :".contains(byte));
-    let others: Vec<&[u8]> = items.filter(|item| !item.is_empty() && !ours(item)).collect();
-    (!others.is_empty()).then(|| OsString::from_vec(others.join(&b':')))
 }
 
 fn places(own: &Path, named: Option<&OsStr>) -> Vec<PathBuf> {
@@ -117,7 +108,7 @@ mod tests {
             with(Some(OsStr::new("/old/libioth_preload.so:a.so"))),
             "/lib/ioth/libioth_preload.so:a.so"
         );
-        assert_eq!(without(Some(OsStr::new("/old/libioth_preload.so"))), None);
-        assert_eq!(without(None), None);
+        assert_eq!(without_preload(Some(OsStr::new("/old/libioth_preload.so"))), None);
+        assert_eq!(without_preload(None), None);
     }
 }

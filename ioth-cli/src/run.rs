@@ -7,6 +7,8 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 use ioth_node::proto::{ENV, Place};
+use ioth_node_client::named;
+use ioth_node_client::start::{LD_PRELOAD, text};
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, fcntl};
 use nix::sys::resource::{Resource, getrlimit};
@@ -14,7 +16,7 @@ use nix::sys::resource::{Resource, getrlimit};
 use crate::args::Run;
 use crate::failure::{Context, Failure, Result};
 use crate::program::Program;
-use crate::{named, preload, start, sys};
+use crate::{preload, start, sys};
 
 /// Descriptors from here on are seldom closed one by one, and never by redirection in a shell.
 const LEASE_FROM: u64 = 200;
@@ -70,9 +72,9 @@ fn inheritable(lease: OwnedFd) -> Result<OwnedFd> {
 /// Executes the program in this process: signals, exit status, terminal and process id stay the caller's affair and its
 /// own.
 fn execute(path: &Path, words: &[OsString], place: &Place, library: &Path) -> Result<Infallible> {
-    let preloaded = preload::with(library, std::env::var_os(preload::LD_PRELOAD).as_deref());
-    let own = [(OsString::from(ENV), start::text(place).into()), (preload::LD_PRELOAD.into(), preloaded)];
-    let inherited = std::env::vars_os().filter(|(name, _)| name != ENV && name != preload::LD_PRELOAD);
+    let preloaded = preload::with(library, std::env::var_os(LD_PRELOAD).as_deref());
+    let own = [(OsString::from(ENV), text(place).into()), (LD_PRELOAD.into(), preloaded)];
+    let inherited = std::env::vars_os().filter(|(name, _)| name != ENV && name != LD_PRELOAD);
     let env: Vec<CString> = inherited.chain(own).map(|(name, value)| assignment(&name, &value)).collect();
     let words: Vec<CString> = words.iter().map(|word| c_string(word)).collect();
     let path = c_string(path.as_os_str());

@@ -6,7 +6,10 @@ use std::os::fd::{AsFd, OwnedFd};
 use ioth::Stack;
 use ioth::conf::{Config, Resolver};
 use ioth_node::Setup;
-use ioth_node::proto::{ENV, Place};
+use ioth_node::proto::{ENV, Place, VERSION};
+use ioth_node_client::named::{Claim, Name};
+use ioth_node_client::start;
+use nix::errno::Errno;
 use nix::fcntl::OFlag;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::{SigSet, Signal};
@@ -17,8 +20,7 @@ use crate::announce::announce;
 use crate::args::Serve;
 use crate::desk::Desk;
 use crate::failure::{Context, Failure, Result};
-use crate::named::{Claim, Name};
-use crate::{start, sys};
+use crate::sys;
 
 /// What a node process begins with.
 pub(crate) struct Begin<'a> {
@@ -46,8 +48,10 @@ pub(crate) fn detached(args: &Serve) -> Result<()> {
         // The starter waits for this process, nobody for its child.
         return Ok(());
     }
-    if let Err(failure) = setsid().context("a session").and_then(|_| serve(begin, ready)) {
-        eprintln!("{failure}");
+    if let Err(failure) =
+        setsid().context("a session").and_then(|_| same_version()).and_then(|()| serve(begin, ready))
+    {
+        report(&failure);
     }
     Ok(())
 }
@@ -67,7 +71,7 @@ pub(crate) fn serve(begin: Begin<'_>, ready: impl FnOnce() -> Result<()>) -> Res
     ])?;
     let _ = nix::sys::prctl::set_name(c"ioth-node");
     raise_descriptors()?;
-    let failed = |error: ioth::Error| Failure::new(format!("--stack: {error}"));
+    let failed = |error: ioth::Error| Failure::new(error.to_string()).with_errno(error.errno());
     let stack = Stack::new(begin.config).map_err(failed)?;
     let mut resolver = Resolver::default();
     resolver.apply(&begin.config.parse::<Config>().map_err(|error| failed(error.into()))?);
@@ -101,6 +105,12 @@ fn inherit(args: &Serve) -> Result<Begin<'_>> {
     let misuse = || Failure::new("serve: for `ioth run` and `ioth node`, which start it");
     let place = std::env::var(ENV).ok().and_then(|text| Place::parse(text.as_bytes())).ok_or_else(misuse)?;
     let config = std::env::var(start::STACK_ENV).map_err(|_| misuse())?;
+    if std::env::var(start::VERSION_ENV).ok() != Some(VERSION.to_string()) {
+        return Err(Failure::new(
+            "the command ioth is of another version than the program that starts a node by it",
+        )
+        .with_errno(Errno::EPROTO));
+    }
     let control = io::stdin().as_fd().try_clone_to_owned().context("the control socket")?;
     let output = io::stdout().as_fd().try_clone_to_owned().context("the lease")?;
     let null = null()?;
@@ -111,6 +121,20 @@ fn inherit(args: &Serve) -> Result<Begin<'_>> {
         None => Lease::Programs(output),
     };
     Ok(Begin { config: config.leak(), place, control, lease })
+}
+
+/// Fails where the starter is a library of another version.
+fn same_version() -> Result<()> {
+    match std::env::var(start::VERSION_ENV) {
+        Ok(version) if version == VERSION.to_string() => Ok(()),
+        _ => Err(Failure::new("the command ioth is of another version than what starts a node by it")
+            .with_errno(Errno::EPROTO)),
+    }
+}
+
+/// Tells the starter why there is no node.
+fn report(failure: &Failure) {
+    eprint!("{failure}\0-{}", failure.errno() as i32);
 }
 
 /// Tells the starter that programs can come, and that nothing more will be told.

@@ -17,6 +17,7 @@
 pub mod addr;
 pub mod cidr;
 pub mod control;
+pub mod descriptor;
 pub mod fork;
 pub mod hashaddr;
 pub mod mac;

@@ -38,6 +38,14 @@ pub enum StackError {
         /// The same as Linux's error.
         errno: crate::Errno,
     },
+    /// The stack has a process of its own, which could not be started or reached.
+    #[error("{message}")]
+    Process {
+        /// What is wrong, what would be right.
+        message: String,
+        /// The same as Linux's error.
+        errno: crate::Errno,
+    },
     /// The backend could not make the stack.
     #[error("stack: {what}: {errno}")]
     Os {
@@ -53,7 +61,9 @@ impl StackError {
     pub fn errno(&self) -> crate::Errno {
         match self {
             StackError::Unknown { .. } => crate::Errno::ENOTSUP,
-            StackError::Link { errno, .. } | StackError::Os { errno, .. } => *errno,
+            StackError::Link { errno, .. }
+            | StackError::Process { errno, .. }
+            | StackError::Os { errno, .. } => *errno,
         }
     }
 }

@@ -119,6 +119,19 @@ pub trait Socket: Send + Sync + fmt::Debug + 'static {
         false
     }
 
+    /// Whether the socket is wherever its released descriptor is, in this process or in others, and nothing of it is kept
+    /// here: [`by_descriptor`](Self::by_descriptor) says what to call. True of a native socket.
+    fn lives_in_descriptors(&self) -> bool {
+        self.native()
+    }
+
+    /// The same socket as it is reached by `fd`, the released descriptor or a duplicate, for as long as a call takes: the
+    /// Berkeley calls make theirs on it. `None` where it does not matter by which descriptor a call comes.
+    fn by_descriptor(&self, fd: BorrowedFd<'_>) -> Option<Arc<dyn Socket>> {
+        let _ = fd;
+        None
+    }
+
     /// Brings the descriptor's poll bits down to the socket's state, by system calls on `fd`, which is the
     /// released descriptor or a duplicate; the Berkeley calls do it after each call. Does nothing for a native
     /// socket.

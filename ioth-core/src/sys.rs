@@ -90,6 +90,28 @@ pub(crate) fn socket_cookie(fd: BorrowedFd<'_>) -> Result<u64, Errno> {
     Errno::result(result).map(|_| cookie)
 }
 
+/// poll(2) without waiting: which of `events` hold.
+pub(crate) fn poll(fd: BorrowedFd<'_>, events: i16) -> Result<i16, Errno> {
+    let mut polled = libc::pollfd { fd: fd.as_raw_fd(), events, revents: 0 };
+    // nix's flags lack POLLRDHUP, and it gives nothing at all when that is set.
+    // SAFETY: one live, exclusive structure is passed, and its count.
+    Errno::result(unsafe { libc::poll(&mut polled, 1, 0) })?;
+    Ok(polled.revents)
+}
+
+/// Runs `call` on a descriptor's number; a closed one gives `EBADF` there.
+pub(crate) fn with_number<T>(
+    fd: RawFd,
+    call: impl FnOnce(BorrowedFd<'_>) -> Result<T, Errno>,
+) -> Result<T, Errno> {
+    if fd < 0 {
+        return Err(Errno::EBADF);
+    }
+    // A released descriptor belongs to the user, who may close it at any time.
+    // SAFETY: not -1; only system calls are made on it, and the kernel checks the number in each.
+    call(unsafe { BorrowedFd::borrow_raw(fd) })
+}
+
 /// How many bytes wait to be read (`FIONREAD`).
 pub(crate) fn unread(fd: BorrowedFd<'_>) -> Result<usize, Errno> {
     let mut count: libc::c_int = 0;

@@ -5,18 +5,11 @@
 use std::os::fd::{BorrowedFd, OwnedFd, RawFd};
 use std::time::Duration;
 
-use ioth_core::{Errno, Events, Mmsg, MsgFlags, RecvMsg, Result, SendMsg, Shutdown, SockAddr};
+pub use ioth_core::descriptor::{cookie, events, with_number};
+use ioth_core::{Errno, Mmsg, MsgFlags, RecvMsg, Result, SendMsg, Shutdown, SockAddr};
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 
 use crate::sys::{self, ADDR_MAX, IOV_MAX, Received};
-
-/// Runs `call` on a descriptor known by its number only; a closed one gives `EBADF`.
-///
-/// # Errors
-/// `EBADF` for a negative number; what `call` returns.
-pub fn with_number<T>(fd: RawFd, call: impl FnOnce(BorrowedFd<'_>) -> Result<T>) -> Result<T> {
-    sys::with_number(fd, call)
-}
 
 /// bind(2)
 pub fn bind(fd: BorrowedFd<'_>, addr: &SockAddr) -> Result<()> {
@@ -234,28 +227,6 @@ pub fn set_nonblocking(fd: BorrowedFd<'_>, nonblocking: bool) -> Result<()> {
 /// Whether O_NONBLOCK of the open file description is set.
 pub fn nonblocking(fd: BorrowedFd<'_>) -> Result<bool> {
     Ok(OFlag::from_bits_retain(fcntl(fd, FcntlArg::F_GETFL)?).contains(OFlag::O_NONBLOCK))
-}
-
-/// What poll(2) says now; `ERR | HUP` when it fails.
-pub fn events(fd: BorrowedFd<'_>) -> Events {
-    match sys::poll(fd, Events::all().bits() as i16) {
-        // Sign extension would set bits of its own.
-        Ok(seen) => Events::from_bits_truncate(u32::from(seen as u16)),
-        Err(_) => Events::ERR | Events::HUP,
-    }
-}
-
-/// `SO_COOKIE`: the number of the socket behind a descriptor, the same for all its duplicates and never
-/// given twice (since Linux 5.4 in no network namespace either).
-///
-/// # Errors
-/// `EBADF`; `ENOTSOCK` for other files.
-pub fn cookie(fd: BorrowedFd<'_>) -> Result<u64> {
-    let mut value = [0; 8];
-    match sys::option(fd, libc::SOL_SOCKET, libc::SO_COOKIE, &mut value)? {
-        8 => Ok(u64::from_ne_bytes(value)),
-        _ => Err(Errno::EINVAL),
-    }
 }
 
 /// asm-generic/fcntl.h, which not every C library names.

@@ -22,7 +22,6 @@ mod socket;
 mod stack;
 mod sys;
 pub mod vdestack;
-mod watch;
 
 pub use socket::KernelSocket;
 pub use stack::{KernelStack, factory};

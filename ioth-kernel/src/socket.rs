@@ -1,80 +1,31 @@
 //! A socket of the kernel.
 
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::task::{Poll, Waker};
 use std::time::Duration;
 
-use ioth_core::fork::PerProcess;
-use ioth_core::{Errno, Events, Mmsg, MsgFlags, RecvMsg, Result, SendMsg, Shutdown, SockAddr, Socket};
-use parking_lot::RwLock;
+use ioth_core::descriptor::{Descriptor, Open};
+use ioth_core::{Events, Mmsg, MsgFlags, RecvMsg, Result, SendMsg, Shutdown, SockAddr, Socket};
 
 use crate::calls;
-use crate::stack::Open;
-use crate::watch::Watch;
 
 /// A socket of the host's kernel.
 ///
-/// It owns its descriptor until [`release_fd`](Socket::release_fd) hands it to the caller. From then on
-/// it remembers but the number and the kernel's cookie of the socket: its calls go on working while that
-/// number is this socket, and fail with `EBADF` once the caller has closed it, whatever has the number then.
+/// It owns its descriptor until [`release_fd`](Socket::release_fd) hands it to the caller, as [`Descriptor`] says.
 /// As the descriptor is [`native`](Socket::native), plain system calls on it or on its duplicates do the same.
 #[derive(Debug)]
 pub struct KernelSocket {
-    state: RwLock<State>,
-    /// With the reactor of the process that waits.
-    watch: PerProcess<Arc<Watch>>,
-}
-
-#[derive(Debug)]
-enum State {
-    /// The `Arc` keeps the number taken during calls of other threads while this one closes.
-    Owned(Arc<OwnedFd>, Open),
-    Released {
-        number: RawFd,
-        cookie: u64,
-        open: Open,
-    },
-    Closed,
-}
-
-/// A descriptor for the duration of a call.
-enum Held {
-    Owned(Arc<OwnedFd>),
-    Number(RawFd),
+    fd: Descriptor,
 }
 
 impl KernelSocket {
     pub(crate) fn new(fd: OwnedFd, open: Open) -> Self {
-        KernelSocket { state: RwLock::new(State::Owned(Arc::new(fd), open)), watch: PerProcess::new() }
+        KernelSocket { fd: Descriptor::new(fd, open) }
     }
 
-    /// Runs `call` on the descriptor without holding the lock: a call may wait.
     fn with<T>(&self, call: impl FnOnce(BorrowedFd<'_>) -> Result<T>) -> Result<T> {
-        match self.held()? {
-            Held::Owned(fd) => call(fd.as_fd()),
-            Held::Number(fd) => calls::with_number(fd, call),
-        }
-    }
-
-    fn held(&self) -> Result<Held> {
-        match &*self.state.read() {
-            State::Owned(fd, _) => Ok(Held::Owned(Arc::clone(fd))),
-            State::Released { number, cookie, .. } => {
-                if calls::with_number(*number, calls::cookie) != Ok(*cookie) {
-                    return Err(Errno::EBADF);
-                }
-                Ok(Held::Number(*number))
-            }
-            State::Closed => Err(Errno::EBADF),
-        }
-    }
-
-    fn open(&self) -> Result<Open> {
-        match &*self.state.read() {
-            State::Owned(_, open) | State::Released { open, .. } => Ok(open.clone()),
-            State::Closed => Err(Errno::EBADF),
-        }
+        self.fd.with(call)
     }
 }
 
@@ -92,8 +43,7 @@ impl Socket for KernelSocket {
     }
 
     fn accept(&self) -> Result<(Arc<dyn Socket>, SockAddr)> {
-        // Taken before the call, so that a connection is not lost to a close in between.
-        let open = self.open()?;
+        let open = self.fd.open()?;
         let (fd, addr) = self.with(calls::accept)?;
         Ok((Arc::new(KernelSocket::new(fd, open)), addr))
     }
@@ -148,60 +98,15 @@ impl Socket for KernelSocket {
     }
 
     fn events(&self) -> Events {
-        self.with(|fd| Ok(calls::events(fd))).unwrap_or(Events::ERR | Events::HUP)
+        self.fd.events()
     }
 
     fn poll_ready(&self, interest: Events, waker: &Waker) -> Poll<Events> {
-        const ALWAYS: Events = Events::ERR.union(Events::HUP);
-        let events = self.events();
-        if events.intersects(interest | ALWAYS) {
-            return Poll::Ready(events);
-        }
-        let fd = match self.held() {
-            Ok(Held::Owned(fd)) => Ok(fd),
-            // The user may close the number while the reactor knows it: a duplicate stays valid.
-            Ok(Held::Number(fd)) => calls::with_number(fd, duplicate).map(Arc::new),
-            Err(error) => Err(error),
-        };
-        let watch = self.watch.get_or_init(Arc::default);
-        match fd.and_then(|fd| watch.add(fd, interest, waker)) {
-            Ok(()) => Poll::Pending,
-            // Nobody will tell: let the caller's next call find the error.
-            Err(_) => Poll::Ready(events | Events::ERR),
-        }
+        self.fd.poll_ready(interest, waker)
     }
 
     fn release_fd(&self) -> Result<OwnedFd> {
-        let mut state = self.state.write();
-        match &*state {
-            State::Released { .. } => return Err(Errno::EEXIST),
-            State::Closed => return Err(Errno::EBADF),
-            State::Owned(..) => {}
-        }
-        let State::Owned(fd, open) = std::mem::replace(&mut *state, State::Closed) else {
-            return Err(Errno::EBADF);
-        };
-        // A call in progress, or the reactor, has the number in use: the user gets a duplicate.
-        let fd = match Arc::try_unwrap(fd) {
-            Ok(fd) => fd,
-            Err(shared) => match duplicate(shared.as_fd()) {
-                Ok(fd) => fd,
-                Err(error) => {
-                    *state = State::Owned(shared, open);
-                    return Err(error);
-                }
-            },
-        };
-        match calls::cookie(fd.as_fd()) {
-            Ok(cookie) => {
-                *state = State::Released { number: fd.as_raw_fd(), cookie, open };
-                Ok(fd)
-            }
-            Err(error) => {
-                *state = State::Owned(Arc::new(fd), open);
-                Err(error)
-            }
-        }
+        self.fd.release()
     }
 
     fn native(&self) -> bool {
@@ -209,35 +114,10 @@ impl Socket for KernelSocket {
     }
 
     fn close(&self) -> Result<()> {
-        let old = std::mem::replace(&mut *self.state.write(), State::Closed);
-        if let Some(watch) = self.watch.get() {
-            watch.end();
-        }
-        match old {
-            State::Owned(..) => Ok(()),
-            // The number is the user's: shutting down is as much as may be done to it.
-            State::Released { number, cookie, .. } => {
-                if calls::with_number(number, calls::cookie) == Ok(cookie) {
-                    let _ = calls::with_number(number, |fd| calls::shutdown(fd, Shutdown::Both));
-                }
-                Ok(())
-            }
-            State::Closed => Err(Errno::EBADF),
-        }
+        self.fd.close(|fd| {
+            let _ = calls::shutdown(fd, Shutdown::Both);
+        })
     }
-}
-
-impl Drop for KernelSocket {
-    /// Lets go of the reactor's registration, which holds the watch in turn.
-    fn drop(&mut self) {
-        if let Some(watch) = self.watch.get() {
-            watch.end();
-        }
-    }
-}
-
-fn duplicate(fd: BorrowedFd<'_>) -> Result<OwnedFd> {
-    fd.try_clone_to_owned().map_err(|error| error.raw_os_error().map_or(Errno::EMFILE, Errno::from_raw))
 }
 
 #[cfg(test)]
@@ -245,9 +125,8 @@ mod tests {
     use std::io::{IoSlice, IoSliceMut};
     use std::sync::mpsc;
     use std::task::Wake;
-    use std::time::Duration;
 
-    use ioth_core::{Domain, SocketType, Stack};
+    use ioth_core::{Domain, Errno, SocketType, Stack};
 
     use super::*;
     use crate::KernelStack;

@@ -1,13 +1,11 @@
 //! The host's stack.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 
-use ioth_core::fork::Owned;
+use ioth_core::descriptor::Count;
 use ioth_core::registry::Factory;
 use ioth_core::{Domain, Errno, Result, Socket, SocketType, Stack};
 
-use crate::vdestack::Network;
 use crate::{KernelSocket, sys};
 
 /// The host's network stack, by plain system calls.
@@ -15,7 +13,7 @@ use crate::{KernelSocket, sys};
 /// Each value counts its own sockets, for [`delete`](Stack::delete); there is but one kernel below them all.
 #[derive(Debug, Default)]
 pub struct KernelStack {
-    sockets: Arc<Count>,
+    sockets: Count,
 }
 
 impl KernelStack {
@@ -34,13 +32,13 @@ impl Stack for KernelStack {
         if !is_ours(domain) {
             return Err(Errno::EAFNOSUPPORT);
         }
-        let open = Open::new(&self.sockets)?;
+        let open = self.sockets.open()?;
         let fd = sys::socket(domain.0, kind.0 | libc::SOCK_CLOEXEC, protocol)?;
         Ok(Arc::new(KernelSocket::new(fd, open)))
     }
 
     fn delete(&self) -> Result<()> {
-        self.sockets.end()
+        self.sockets.delete()
     }
 }
 
@@ -52,65 +50,6 @@ pub(crate) fn is_ours(domain: Domain) -> bool {
 /// The backend for a registry; takes no options and ignores virtual network locators, as upstream's does.
 pub fn factory() -> Factory {
     Arc::new(|_spec| Ok(Arc::new(KernelStack::new()) as Arc<dyn Stack>))
-}
-
-/// How many sockets of a stack are open, and what lives as long as they and the stack do.
-#[derive(Debug, Default)]
-pub(crate) struct Count {
-    /// Or [`DELETED`].
-    open: AtomicUsize,
-    network: Option<Owned<Network>>,
-}
-
-const DELETED: usize = usize::MAX;
-
-impl Count {
-    pub(crate) fn of(network: Owned<Network>) -> Self {
-        Count { open: AtomicUsize::new(0), network: Some(network) }
-    }
-
-    pub(crate) fn network(&self) -> Option<&Owned<Network>> {
-        self.network.as_ref()
-    }
-
-    /// Lets nobody open sockets any more.
-    ///
-    /// # Errors
-    /// `EBUSY` while there are open ones.
-    pub(crate) fn end(&self) -> Result<()> {
-        match self.open.compare_exchange(0, DELETED, Ordering::AcqRel, Ordering::Acquire) {
-            Ok(_) | Err(DELETED) => Ok(()),
-            Err(_) => Err(Errno::EBUSY),
-        }
-    }
-}
-
-/// One open socket of a stack, from creation to close.
-#[derive(Debug)]
-pub(crate) struct Open(Arc<Count>);
-
-impl Open {
-    pub(crate) fn new(count: &Arc<Count>) -> Result<Self> {
-        let more = |open| (open != DELETED).then(|| open + 1);
-        match count.open.fetch_update(Ordering::AcqRel, Ordering::Acquire, more) {
-            Ok(_) => Ok(Open(Arc::clone(count))),
-            Err(_) => Err(Errno::ENODEV),
-        }
-    }
-}
-
-impl Clone for Open {
-    /// For an accepted connection: its listener is open, so the stack is not deleted.
-    fn clone(&self) -> Self {
-        self.0.open.fetch_add(1, Ordering::AcqRel);
-        Open(Arc::clone(&self.0))
-    }
-}
-
-impl Drop for Open {
-    fn drop(&mut self) {
-        self.0.open.fetch_sub(1, Ordering::AcqRel);
-    }
 }
 
 #[cfg(test)]

@@ -293,15 +293,6 @@ pub(crate) fn ifconf(fd: BorrowedFd<'_>, array: &mut [u8]) -> Result<i32> {
     Ok(conf.ifc_len)
 }
 
-/// poll(2) without waiting: which of `events` hold.
-pub(crate) fn poll(fd: BorrowedFd<'_>, events: i16) -> Result<i16> {
-    let mut polled = libc::pollfd { fd: fd.as_raw_fd(), events, revents: 0 };
-    // nix's flags lack POLLRDHUP, and it gives nothing at all when that is set.
-    // SAFETY: one live, exclusive structure is passed, and its count.
-    Errno::result(unsafe { libc::poll(&mut polled, 1, 0) })?;
-    Ok(polled.revents)
-}
-
 /// dup2(2): the number, which is `to`.
 ///
 /// The caller's program owns `to`, as it does with the plain call.
@@ -325,16 +316,6 @@ pub(crate) fn fcntl(fd: BorrowedFd<'_>, command: i32, argument: i32) -> Result<i
     let result = unsafe { libc::fcntl(fd.as_raw_fd(), command, argument) };
     // The owner of a descriptor may be a process group, which is told as a negative number.
     if command == libc::F_GETOWN && result < -1 { Ok(result) } else { Errno::result(result) }
-}
-
-/// Runs `call` on a descriptor's number; a closed one gives `EBADF` there.
-pub(crate) fn with_number<T>(fd: RawFd, call: impl FnOnce(BorrowedFd<'_>) -> Result<T>) -> Result<T> {
-    if fd < 0 {
-        return Err(Errno::EBADF);
-    }
-    // A released descriptor belongs to the user, who may close it at any time.
-    // SAFETY: not -1; only system calls are made on it, and the kernel checks the number in each.
-    call(unsafe { BorrowedFd::borrow_raw(fd) })
 }
 
 fn owned(fd: RawFd) -> Result<OwnedFd> {

@@ -8,10 +8,10 @@ use crate::Client;
 use crate::control::{self, Question};
 use crate::end;
 use crate::errno::{Errno, Result};
-use crate::options;
 use crate::sys::memory::User;
 use crate::sys::pieces::{Inward, Outward, Pieces};
-use crate::sys::raw::{self, call, number};
+use crate::sys::raw::{self, Fd, call, number};
+use crate::{message, options};
 
 /// Bytes of `struct sockaddr_storage`: no address is longer.
 pub const SOCKADDR_MAX: usize = size_of::<libc::sockaddr_storage>();
@@ -32,12 +32,18 @@ pub fn socket(client: &Client, domain: c_int, kind: c_int, protocol: c_int) -> R
     if flags & !FLAGS != 0 {
         return Err(Errno::INVAL);
     }
-    let answer =
-        control::ask(client, &Question::general(Op::Socket, [domain, kind & TYPE_MASK, protocol, 0]))?;
-    let socket = answer.fd.ok_or(Errno::MFILE)?;
     // The request had the lowest number that was free, which is the socket's.
-    let socket = raw::lowest(socket)?;
+    let socket = raw::lowest(open(client, domain, kind & TYPE_MASK, protocol)?)?;
     raw::hand_out(socket, flags & libc::SOCK_NONBLOCK != 0, flags & libc::SOCK_CLOEXEC != 0)
+}
+
+/// A socket of the node, of any kind that the node has: blocking, and closed by exec. The type is without flags.
+///
+/// # Errors
+/// As socket(2); `ENETDOWN` when the node has gone.
+pub fn open(client: &Client, domain: c_int, kind: c_int, protocol: c_int) -> Result<Fd> {
+    let answer = control::ask(client, &Question::general(Op::Socket, [domain, kind, protocol, 0]))?;
+    answer.fd.ok_or(Errno::MFILE)
 }
 
 /// Whether such sockets are a node's; all others are the host's, which has no network to offer by them.
@@ -115,7 +121,10 @@ pub fn accept4(client: &Client, fd: c_int, addr: User<u8>, len: User<u32>, flags
             Ok(received) => {
                 // No bytes: the node has taken the listener away, as after shutdown(2).
                 let head = match received.len {
-                    0 => return Err(Errno::INVAL),
+                    0 => {
+                        message::check_node(fd)?;
+                        return Err(Errno::INVAL);
+                    }
                     len => Head::parse(&head[..len.min(Head::LEN)]).ok_or(Errno(libc::ECONNABORTED))?,
                 };
                 if let HeadKind::Error(errno) = head.kind {
@@ -139,6 +148,7 @@ pub fn accept4(client: &Client, fd: c_int, addr: User<u8>, len: User<u32>, flags
                 let _reserved = raw::reserve(fd)?;
                 let waited = raw::receive(fd, &mut [0], &mut Pieces::<Inward>::new(), false, libc::MSG_PEEK)?;
                 if waited.len == 0 {
+                    message::check_node(fd)?;
                     return Err(Errno::INVAL);
                 }
             }
@@ -188,8 +198,11 @@ fn name_of(
     Ok(0)
 }
 
-/// The address that the node says; how long it is.
-pub(crate) fn address_of(client: &Client, fd: c_int, op: Op, name: &mut [u8; SOCKADDR_MAX]) -> Result<usize> {
+/// The address that the node says, for [`Op::LocalAddr`] or [`Op::PeerAddr`]; how long it is.
+///
+/// # Errors
+/// As getsockname(2) or getpeername(2); `ENETDOWN` when the node has gone.
+pub fn address_of(client: &Client, fd: c_int, op: Op, name: &mut [u8; SOCKADDR_MAX]) -> Result<usize> {
     let mut room = Pieces::<Inward>::new();
     room.own(name)?;
     let answer = control::ask_with(

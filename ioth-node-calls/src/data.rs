@@ -22,8 +22,10 @@ const PLAIN_FLAGS: c_int = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
 
 /// The program's buffers.
 #[derive(Clone, Copy, Debug)]
-pub(crate) enum Data {
+pub enum Data {
+    /// One, and its length in bytes.
     One(User<u8>, usize),
+    /// A list of so many.
     List(User<libc::iovec>, usize),
 }
 
@@ -48,35 +50,45 @@ impl Data {
 
 /// What is sent.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Outgoing {
-    pub(crate) data: Data,
-    pub(crate) addr: User<u8>,
-    pub(crate) addr_len: u32,
-    pub(crate) control: User<u8>,
-    pub(crate) control_len: usize,
+pub struct Outgoing {
+    /// The data.
+    pub data: Data,
+    /// Where to, a `struct sockaddr`; null for nobody in particular.
+    pub addr: User<u8>,
+    /// Its length in bytes.
+    pub addr_len: u32,
+    /// Ancillary data.
+    pub control: User<u8>,
+    /// Its length in bytes.
+    pub control_len: usize,
 }
 
 /// Where to receive into, and what for.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Incoming {
-    pub(crate) data: Data,
+pub struct Incoming {
+    /// The buffers.
+    pub data: Data,
     /// Whether the sender's address is asked for.
-    pub(crate) wants_name: bool,
+    pub wants_name: bool,
     /// Room for ancillary data.
-    pub(crate) control: User<u8>,
-    pub(crate) control_room: usize,
+    pub control: User<u8>,
+    /// Its length in bytes.
+    pub control_room: usize,
 }
 
 /// What was received.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Got {
+pub struct Got {
     /// What the call returns.
-    pub(crate) len: usize,
+    pub len: usize,
     /// `msg_flags`
-    pub(crate) flags: c_int,
-    pub(crate) name: [u8; SOCKADDR_MAX],
-    pub(crate) name_len: usize,
-    pub(crate) control_len: usize,
+    pub flags: c_int,
+    /// The sender's address.
+    pub name: [u8; SOCKADDR_MAX],
+    /// Its length in bytes; 0 for none.
+    pub name_len: usize,
+    /// How much ancillary data there is, in bytes.
+    pub control_len: usize,
 }
 
 impl Got {
@@ -140,7 +152,11 @@ fn broken_pipe(client: &Client, fd: c_int, flags: c_int) -> Errno {
     }
 }
 
-fn send(client: &Client, fd: c_int, name: &EndName, outgoing: &Outgoing, flags: c_int) -> Result<isize> {
+/// sendmsg(2) on a socket that is known to be the node's.
+///
+/// # Errors
+/// As sendmsg(2); `ENETDOWN` when the node has gone.
+pub fn send(client: &Client, fd: c_int, name: &EndName, outgoing: &Outgoing, flags: c_int) -> Result<isize> {
     let sent = match (name.is_stream(), outgoing.data.is_large()) {
         (true, false) => stream::send::<SMALL>(client, fd, outgoing, flags),
         (true, true) => stream::send::<LARGE>(client, fd, outgoing, flags),
@@ -263,7 +279,11 @@ pub fn recvfrom(
     Ok(got.len as isize)
 }
 
-fn receive(client: &Client, fd: c_int, name: &EndName, incoming: &Incoming, flags: c_int) -> Result<Got> {
+/// recvmsg(2) on a socket that is known to be the node's.
+///
+/// # Errors
+/// As recvmsg(2); `ENETDOWN` when the node has gone.
+pub fn receive(client: &Client, fd: c_int, name: &EndName, incoming: &Incoming, flags: c_int) -> Result<Got> {
     match (name.is_stream(), incoming.data.is_large()) {
         (true, false) => stream::receive::<SMALL>(client, fd, incoming, flags),
         (true, true) => stream::receive::<LARGE>(client, fd, incoming, flags),

@@ -11,7 +11,7 @@ use crate::control::{self, Question};
 use crate::errno::{Errno, Result};
 use crate::sys::memory::User;
 use crate::sys::pieces::{Inward, Outward, Pieces};
-use crate::sys::raw::{call, number};
+use crate::sys::raw::{self, call, number};
 use crate::{end, message, stream};
 
 const FIONREAD: c_ulong = libc::FIONREAD as c_ulong;
@@ -33,6 +33,8 @@ struct Ifconf {
 /// linux/ipv6.h: `struct in6_ifreq`; linux/ipv6_route.h: `struct in6_rtmsg`
 const IN6_IFREQ: usize = 24;
 const IN6_RTMSG: usize = 80;
+/// The longest array of addresses, in bytes.
+const LONGEST: usize = 64 << 10;
 /// Room for every request's structure.
 const ARGUMENT_MAX: usize = size_of::<rtentry>() + libc::IFNAMSIZ;
 
@@ -59,6 +61,51 @@ pub fn ioctl(client: &Client, fd: c_int, request: c_ulong, argument: User<u8>) -
         }
         _ => structure(client, fd, request, argument, argument_len(&name, request)),
     }
+}
+
+/// ioctl(2) on a socket that is known to be the node's, whose argument is the structure; what that points to is in it as
+/// [`Op::Ioctl`] says.
+///
+/// # Errors
+/// As ioctl(2); `ENETDOWN` when the node has gone.
+pub fn request(
+    client: &Client,
+    fd: c_int,
+    name: &EndName,
+    request: c_ulong,
+    argument: &mut [u8],
+) -> Result<c_int> {
+    let count = match request {
+        // As above: a stream has no urgent data.
+        SIOCATMARK if name.is_stream() => Some(raw::count(fd, request)?),
+        FIONREAD => Some(unread(client, fd, name)?),
+        SIOCOUTQ => Some(waiting(client, fd, 1)?),
+        _ => None,
+    };
+    if let Some(count) = count {
+        argument.get_mut(..size_of::<c_int>()).ok_or(Errno::INVAL)?.copy_from_slice(&count.to_ne_bytes());
+        return Ok(0);
+    }
+    if argument.len() > LONGEST {
+        return Err(Errno::INVAL);
+    }
+    let mut before = [0; ARGUMENT_MAX];
+    let mut payload = Pieces::<Outward>::new();
+    match before.get_mut(..argument.len()) {
+        Some(before) => {
+            before.copy_from_slice(argument);
+            payload.own(before)?;
+        }
+        // An array for results, of which nobody reads what is there before.
+        None => {
+            static NOTHING: [u8; LONGEST] = [0; LONGEST];
+            payload.own(&NOTHING[..argument.len()])?;
+        }
+    }
+    let mut room = Pieces::<Inward>::new();
+    room.own(argument)?;
+    let answer = control::ask_with(client, &question(fd, request), &mut payload, &mut room)?;
+    Ok(answer.reply.result)
 }
 
 fn unread(client: &Client, fd: c_int, name: &EndName) -> Result<c_int> {
@@ -109,7 +156,7 @@ fn addresses(client: &Client, fd: c_int, argument: User<u8>) -> Result<c_int> {
     if !array.is_null() && room == 0 {
         return len_at.write(0).map(|()| 0);
     }
-    let room = room.min(64 << 10);
+    let room = room.min(LONGEST);
     let mut payload = control::payload(array, room)?;
     let answer = control::ask_with(
         client,

@@ -30,6 +30,7 @@ pub(crate) fn send<const N: usize>(
     let mut pieces = Pieces::<Outward, N>::new();
     let len = outgoing.data.add(&mut pieces)?;
     let fits = (1..=MESSAGE_MAX).contains(&len) && outgoing.control_len == 0 && flags & !PAIR_FLAGS == 0;
+    let fits = fits && is_judged_by_destination(name);
     let addr_len = outgoing.addr_len as usize;
     let mut destination = None;
     match end::state(fd) {
@@ -61,6 +62,12 @@ pub(crate) fn send<const N: usize>(
         (None, _) => {}
     }
     sent
+}
+
+/// Whether nothing in a message itself makes it fail: else each goes by a request, whose answer is the call's.
+fn is_judged_by_destination(name: &EndName) -> bool {
+    c_int::from(name.domain) == libc::AF_NETLINK
+        || [libc::IPPROTO_UDP, libc::IPPROTO_UDPLITE].contains(&name.protocol.into())
 }
 
 /// Sends by way of the node, which says what came of it.
@@ -119,6 +126,7 @@ fn bare<const N: usize>(
     let received = raw::receive(fd, &mut [], &mut pieces, false, pair_flags)?;
     if received.len == 0 {
         check_error(client, fd)?;
+        check_node(fd)?;
     }
     let mut got = got(received.len, room, flags);
     if incoming.wants_name {
@@ -134,6 +142,14 @@ pub(crate) fn check_error(client: &Client, fd: c_int) -> Result<()> {
         // A node that has gone has no errors; what it sent before is still there.
         Ok(0) | Err(_) => Ok(()),
         Ok(errno) => Err(Errno(errno)),
+    }
+}
+
+/// Fails where a socket of messages has come to its end by itself: the node has gone.
+pub(crate) fn check_node(fd: c_int) -> Result<()> {
+    match raw::poll(fd, 0, Some(0))? & libc::POLLHUP {
+        0 => Ok(()),
+        _ => Err(Errno::NETDOWN),
     }
 }
 
@@ -201,6 +217,7 @@ fn headed<const N: usize>(fd: c_int, incoming: &Incoming, flags: c_int, pair_fla
     pieces.own(&mut spare)?;
     let received = raw::receive(fd, &mut head, &mut pieces, false, pair_flags)?;
     if received.len == 0 {
+        check_node(fd)?;
         return Ok(Got::new(0, 0));
     }
     let Some(parsed) = head.get(..received.len.min(Head::LEN)).and_then(Head::parse) else {

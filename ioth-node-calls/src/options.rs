@@ -63,7 +63,9 @@ pub fn get(
         &mut control::payload(value, room)?,
         &mut control::room(value, room)?,
     )?;
-    len.write((answer.len / unit) as u32)?;
+    // Without room for any instruction a filter tells how many it has.
+    let used = if room == 0 { answer.reply.result.max(0) as usize } else { answer.len };
+    len.write((used / unit) as u32)?;
     Ok(0)
 }
 

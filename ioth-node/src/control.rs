@@ -373,13 +373,20 @@ impl Source for Conversation {
         let Some(me) = self.me.upgrade() else { return };
         let heard = self.state.lock().heard;
         if !heard {
-            let is_over = match self.hear() {
-                Heard::Nothing => false,
-                Heard::Request(request) => me.attend(request),
-                Heard::End => true,
-            };
-            if !is_over {
-                return;
+            match self.hear() {
+                Heard::Nothing => return,
+                // Put off for the same reason as one that comes with its connection.
+                Heard::Request(request) => {
+                    let watch = self.state.lock().watch.take();
+                    Reactor::global().defer_round(Box::new(move || {
+                        if !me.attend(request) {
+                            me.watch();
+                        }
+                    }));
+                    drop(watch);
+                    return;
+                }
+                Heard::End => {}
             }
         }
         // Answered; or the program does not wait any more, for there is but one request in a conversation.

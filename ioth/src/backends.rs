@@ -15,6 +15,8 @@ pub fn builtin() -> Registry {
         table.register("kernel", ioth_kernel::factory());
         table.register(ioth_kernel::vdestack::NAME, ioth_kernel::vdestack::factory());
     }
+    #[cfg(feature = "node")]
+    table.register(ioth_node_client::NAME, ioth_node_client::factory());
     #[cfg(feature = "smoltcp")]
     table.register(ioth_smoltcp::NAME, ioth_smoltcp::factory());
     table

@@ -418,12 +418,21 @@ fn replace(
 
 /// A duplicate of a socket's descriptor was closed: if it was the last one, the socket ends now.
 fn ended(cookie: u64, socket: &dyn Socket) {
-    if !socket.native() {
+    if !socket.lives_in_descriptors() {
         socket.fd_closed();
         if socket.local_addr() == Err(Errno::EBADF) {
             TABLE.remove(cookie);
         }
     }
+}
+
+/// Whether the descriptor's socket goes on without this process, for those who have a duplicate: the kernel's do, and those
+/// of a node process.
+///
+/// # Errors
+/// `EBADF`.
+pub fn outlives_process(fd: RawFd) -> io::Result<bool> {
+    with(fd, |_, _, socket| Ok(socket.lives_in_descriptors()))
 }
 
 /// The most messages of one sendmmsg(2) (linux/uio.h).

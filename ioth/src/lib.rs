@@ -10,7 +10,7 @@
 //!            └────────┬───────────────┘
 //!                   Stack            the default one of the thread, of the process, or an explicit one
 //!          ┌──────────┼──────────┐
-//!       kernel     smoltcp      yours        by name, from one table: `register` adds to it
+//!     kernel   smoltcp   node   yours        by name, from one table: `register` adds to it
 //! ```
 //!
 //! ```
@@ -28,7 +28,8 @@
 //! ```
 //!
 //! # Features
-//! `kernel` (the stacks `kernel` and `vdestack`) and `smoltcp` put these backends into the table; `conf` adds configuration strings
+//! `kernel` (the stacks `kernel` and `vdestack`), `smoltcp` and `node` (a stack in a process of its own) put these backends into
+//! the table; `conf` adds configuration strings
 //! (`Stack::new`, `Stack::config`). All are on by default.
 //!
 //! # What it does not do
@@ -54,6 +55,9 @@ pub use ioth_core::{
     Cidr, Domain, Errno, Events, MacAddr, Mmsg, MsgFlags, RecvMsg, Registry, SendMsg, Shutdown, SockAddr,
     Socket, SocketType,
 };
+/// Nodes with a process of their own: the backend `node`.
+#[cfg(feature = "node")]
+pub use ioth_node_client as node;
 /// Virtual Ethernet: links, virtual network locators, the in-process LAN.
 pub use ioth_vde as vde;
 

@@ -71,7 +71,7 @@ impl Table {
     pub(crate) fn find(&'static self, fd: BorrowedFd<'_>) -> Result<(u64, Arc<dyn Socket>)> {
         let cookie = calls::cookie(fd).map_err(|_| Errno::EBADF)?;
         let socket = self.shard(cookie).read().get(&cookie).cloned().ok_or(Errno::EBADF)?;
-        Ok((cookie, socket))
+        Ok((cookie, socket.by_descriptor(fd).unwrap_or(socket)))
     }
 
     pub(crate) fn remove(&'static self, cookie: u64) {
@@ -85,8 +85,8 @@ impl Table {
 
     /// Takes out the entries whose descriptors are all closed.
     ///
-    /// A stack of ours knows that by itself, in whatever process the last one was. A native socket, and one of a
-    /// process that this one was forked from, are looked for among the process's descriptors.
+    /// A stack in this process knows that by itself, in whatever process the last one was. A socket that lives in its
+    /// descriptors, and one of a process that this one was forked from, are looked for among the process's descriptors.
     pub(crate) fn sweep(&'static self) {
         let mut foreign = Vec::new();
         let mut dead = Vec::new();
@@ -95,8 +95,11 @@ impl Table {
             let entries: Vec<_> =
                 shard.read().iter().map(|(cookie, socket)| (*cookie, socket.clone())).collect();
             for (cookie, socket) in entries {
+                if socket.lives_in_descriptors() {
+                    foreign.push(cookie);
+                    continue;
+                }
                 match socket.local_addr() {
-                    _ if socket.native() => foreign.push(cookie),
                     Err(Errno::ENODEV) => foreign.push(cookie),
                     Err(Errno::EBADF) => dead.push(cookie),
                     _ => {}

@@ -12,13 +12,14 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("ioth-smoltcp", &["ioth-core", "ioth-vde"]),
     ("ioth-kernel", &["ioth-core", "ioth-vde"]),
     ("ioth-conf", &["ioth-core"]),
-    ("ioth", &["ioth-conf", "ioth-core", "ioth-kernel", "ioth-smoltcp", "ioth-vde"]),
+    ("ioth", &["ioth-conf", "ioth-core", "ioth-kernel", "ioth-node-client", "ioth-smoltcp", "ioth-vde"]),
     ("ioth-capi", &["ioth"]),
     ("ioth-node-proto", &[]),
     ("ioth-node-calls", &["ioth-node-proto"]),
+    ("ioth-node-client", &["ioth-core", "ioth-node-calls", "ioth-node-proto"]),
     ("ioth-node", &["ioth", "ioth-node-proto"]),
     ("ioth-preload", &["ioth-node-calls", "ioth-node-proto"]),
-    ("ioth-cli", &["ioth", "ioth-node", "ioth-node-proto"]),
+    ("ioth-cli", &["ioth", "ioth-node", "ioth-node-client", "ioth-node-proto"]),
 ];
 
 /// Crates that are tests, benches and tools themselves: they may use everything, nothing may use them.

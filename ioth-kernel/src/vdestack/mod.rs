@@ -27,6 +27,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use ioth_core::descriptor::Count;
 use ioth_core::fork::Owned;
 use ioth_core::netlink::Route;
 use ioth_core::reactor::Reactor;
@@ -36,7 +37,7 @@ use ioth_vde::tap::{self, Device};
 use ioth_vde::{LinkError, Schemes, vnl};
 
 use crate::KernelSocket;
-use crate::stack::{Count, Open, is_ours};
+use crate::stack::is_ours;
 use helper::Helper;
 use interface::Interface;
 use quiet::Watch;
@@ -55,7 +56,9 @@ const LOOK: Duration = Duration::from_millis(16);
 /// frames; new ones, and the stack's end, are the parent's: `ENODEV`.
 #[derive(Debug)]
 pub struct Vdestack {
-    sockets: Arc<Count>,
+    sockets: Count,
+    /// The sockets keep it as well.
+    network: Arc<Owned<Network>>,
 }
 
 impl Vdestack {
@@ -93,7 +96,8 @@ impl Vdestack {
             interfaces.push(Interface::join(device, link).map_err(link_error)?);
         }
         let network = Network { ended: AtomicBool::new(false), interfaces, helper };
-        let stack = Vdestack { sockets: Arc::new(Count::of(Owned::new(network))) };
+        let network = Arc::new(Owned::new(network));
+        let stack = Vdestack { sockets: Count::keeping(network.clone()), network };
         stack.begin()?;
         Ok(stack)
     }
@@ -119,9 +123,8 @@ impl Vdestack {
     }
 
     fn network(&self) -> Result<&Network> {
-        let network = self.sockets.network().ok_or(Errno::ENODEV)?;
-        network.check()?;
-        Ok(network)
+        self.network.check()?;
+        Ok(&self.network)
     }
 }
 
@@ -140,13 +143,13 @@ impl Stack for Vdestack {
             return Err(Errno::EAFNOSUPPORT);
         }
         let network = self.network()?;
-        let open = Open::new(&self.sockets)?;
+        let open = self.sockets.open()?;
         Ok(Arc::new(KernelSocket::new(network.helper.socket(domain, kind, protocol)?, open)))
     }
 
     fn delete(&self) -> Result<()> {
         let network = self.network()?;
-        self.sockets.end()?;
+        self.sockets.delete()?;
         network.end();
         Ok(())
     }

@@ -20,6 +20,8 @@ const WORD: usize = 8;
 #[derive(Debug)]
 pub struct User<T> {
     at: *mut T,
+    /// Whether it may be wrong.
+    is_probed: bool,
 }
 
 impl<T> Clone for User<T> {
@@ -63,14 +65,23 @@ unsafe impl<T> Plain for *mut T {}
 
 impl<T> User<T> {
     /// C's null pointer.
-    pub const NULL: User<T> = User { at: std::ptr::null_mut() };
+    pub const NULL: User<T> = User { at: std::ptr::null_mut(), is_probed: true };
 
     /// A pointer that the program gave.
     ///
     /// # Safety
     /// As [`User`] says.
     pub unsafe fn new(at: *const T) -> User<T> {
-        User { at: at.cast_mut() }
+        User { at: at.cast_mut(), is_probed: true }
+    }
+
+    /// Memory that is known to be there, which is not probed.
+    ///
+    /// # Safety
+    /// It is there for as long as this and what is made of it is used: to be read, and to be written where it is given for
+    /// a result.
+    pub unsafe fn own(at: *const T) -> User<T> {
+        User { at: at.cast_mut(), is_probed: false }
     }
 
     /// Whether it is a null pointer.
@@ -85,24 +96,31 @@ impl<T> User<T> {
 
     /// The same, to another type.
     pub fn cast<U>(self) -> User<U> {
-        User { at: self.at.cast() }
+        User { at: self.at.cast(), is_probed: self.is_probed }
     }
 
     /// Another `bytes` further.
     pub fn byte_add(self, bytes: usize) -> User<T> {
-        User { at: self.at.wrapping_byte_add(bytes) }
+        User { at: self.at.wrapping_byte_add(bytes), ..self }
     }
 
     /// Another `count` elements further.
     pub(crate) fn add(self, count: usize) -> User<T> {
-        User { at: self.at.wrapping_add(count) }
+        User { at: self.at.wrapping_add(count), ..self }
+    }
+}
+
+impl<T> User<T> {
+    /// Whether `len` bytes are there.
+    fn probe(self, len: usize) -> Result<()> {
+        if self.is_probed { probe(self.at as usize, len) } else { Ok(()) }
     }
 }
 
 impl User<u8> {
     /// Where a structure, that the program gave, points to: as much the program's promise as the structure.
     pub(crate) fn pointed<T>(at: *const T) -> User<u8> {
-        User { at: at.cast_mut().cast() }
+        User { at: at.cast_mut().cast(), is_probed: true }
     }
 
     /// Fills `bytes`.
@@ -110,7 +128,7 @@ impl User<u8> {
     /// # Errors
     /// `EFAULT`.
     pub fn read_bytes(self, bytes: &mut [u8]) -> Result<()> {
-        probe(self.at as usize, bytes.len())?;
+        self.probe(bytes.len())?;
         // Slices cannot be made of what another thread of the program might change.
         // SAFETY: it was there a moment ago, and what the program passes during a call it leaves there.
         unsafe { std::ptr::copy_nonoverlapping(self.at, bytes.as_mut_ptr(), bytes.len()) };
@@ -156,7 +174,7 @@ impl User<u8> {
     /// # Errors
     /// `EFAULT`.
     pub fn write_bytes(self, bytes: &[u8]) -> Result<()> {
-        probe(self.at as usize, bytes.len())?;
+        self.probe(bytes.len())?;
         // As above.
         // SAFETY: as above; what the program gives for a result it lets the call write.
         unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), self.at, bytes.len()) };
@@ -170,7 +188,7 @@ impl<T: Plain> User<T> {
     /// # Errors
     /// `EFAULT`.
     pub fn read(self) -> Result<T> {
-        probe(self.at as usize, size_of::<T>())?;
+        self.probe(size_of::<T>())?;
         // The program's structures are behind pointers.
         // SAFETY: it was there a moment ago, and what the program passes during a call it leaves there; any bits are a value.
         Ok(unsafe { self.at.read_unaligned() })
@@ -181,7 +199,7 @@ impl<T: Plain> User<T> {
     /// # Errors
     /// `EFAULT`.
     pub fn write(self, value: T) -> Result<()> {
-        probe(self.at as usize, size_of::<T>())?;
+        self.probe(size_of::<T>())?;
         // As above.
         // SAFETY: as above; what the program gives for a result it lets the call write.
         unsafe { self.at.write_unaligned(value) };

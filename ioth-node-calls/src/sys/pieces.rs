@@ -11,7 +11,7 @@ use crate::errno::{Errno, Result};
 pub(crate) const IOVECS_MAX: usize = 1024;
 /// Room for this library's own pieces around those of the program.
 const OWN: usize = 4;
-/// Enough for most calls; others get [`LARGE`].
+/// Enough for most calls; the others have as much as the kernel takes.
 pub const SMALL: usize = 8 + OWN;
 /// Enough for every call.
 pub(crate) const LARGE: usize = IOVECS_MAX + OWN;

@@ -91,6 +91,18 @@ impl Connecting {
     }
 }
 
+/// Linux gives up what an orphan has to send after fewer attempts than other connections' (tcp(7): tcp_orphan_retries);
+/// here it would keep the node.
+fn bound_patience(socket: &dyn Socket) {
+    const MILLISECONDS: i32 = 60_000;
+    let mut now = [0; 4];
+    let (level, name) = (libc::IPPROTO_TCP, libc::TCP_USER_TIMEOUT);
+    let set = socket.option(level, name, &mut now).map(|_| i32::from_ne_bytes(now));
+    if !matches!(set, Ok(1..MILLISECONDS)) {
+        let _ = socket.set_option(level, name, &MILLISECONDS.to_ne_bytes());
+    }
+}
+
 /// Takes the pending error, as SO_ERROR.
 fn take_error(socket: &dyn Socket) -> Option<Errno> {
     let mut value = [0; 4];
@@ -104,6 +116,8 @@ fn take_error(socket: &dyn Socket) -> Option<Errno> {
 pub(super) struct Stream {
     up: Up,
     down: Down,
+    /// The program has closed its last descriptor before all that it wrote was with the stack.
+    orphaned: bool,
 }
 
 /// From the program to the stack.
@@ -169,7 +183,12 @@ impl Stream {
                 Moved::Some => {}
                 Moved::All if hung => {}
                 Moved::All | Moved::EndWaits => self.up.waits = Some(Side::End),
-                Moved::SocketWaits => self.up.waits = Some(Side::Socket),
+                Moved::SocketWaits => {
+                    if hung && !std::mem::replace(&mut self.orphaned, true) {
+                        bound_patience(socket);
+                    }
+                    self.up.waits = Some(Side::Socket);
+                }
                 Moved::Abandoned => return Turn::Over { reset: true },
                 Moved::Over if hung || pair::is_hung_up(end) => return self.closed(),
                 Moved::Over => {

@@ -36,6 +36,8 @@ pub(crate) struct Pair {
     pub(crate) native: bool,
     /// Where the sockets of a and of b are made, if not here.
     pub(crate) namespaces: Option<(Namespace, Namespace)>,
+    /// What joins them, if that is here.
+    pub(crate) _switch: Option<std::sync::Arc<dyn ioth::vde::Link>>,
 }
 
 /// The host, twice.
@@ -45,7 +47,7 @@ pub(crate) fn kernel(family: Family) -> Pair {
         Family::V6 => Ipv6Addr::LOCALHOST.into(),
     };
     let stack = || Stack::newstack("kernel", None).unwrap();
-    Pair { a: stack(), b: stack(), a_addr: addr, b_addr: addr, native: true, namespaces: None }
+    Pair { a: stack(), b: stack(), a_addr: addr, b_addr: addr, native: true, namespaces: None, _switch: None }
 }
 
 /// Two user-space nodes on a switch of their own.
@@ -62,7 +64,15 @@ pub(crate) fn vdestack(family: Family) -> Pair {
     static SHARED: [LazyLock<Pair>; 2] =
         [LazyLock::new(|| vdestack_net(Family::V4)), LazyLock::new(|| vdestack_net(Family::V6))];
     let Pair { a, b, a_addr, b_addr, .. } = &*SHARED[family as usize];
-    Pair { a: a.clone(), b: b.clone(), a_addr: *a_addr, b_addr: *b_addr, native: true, namespaces: None }
+    Pair {
+        a: a.clone(),
+        b: b.clone(),
+        a_addr: *a_addr,
+        b_addr: *b_addr,
+        native: true,
+        namespaces: None,
+        _switch: None,
+    }
 }
 
 /// Two of its own, without further rights.
@@ -83,7 +93,7 @@ fn on_a_switch(stack: &str, interface: &str, family: Family) -> Pair {
         (stack, addr.split_once('/').unwrap().0.parse().unwrap())
     };
     let ((a, a_addr), (b, b_addr)) = (node("1"), node("2"));
-    Pair { a, b, a_addr, b_addr, native: false, namespaces: None }
+    Pair { a, b, a_addr, b_addr, native: false, namespaces: None, _switch: None }
 }
 
 /// Fails instead of hanging when a call does not return.
@@ -123,9 +133,10 @@ impl Pair {
 
     /// Numbers from here on are taken by no other test that runs meanwhile, where `purpose` is the test's own.
     pub(crate) fn high_number(&self, purpose: i32) -> RawFd {
-        let stack = ["kernel", "vdestack", "smoltcp"].iter().position(|name| *name == self.a.backend());
+        let stack =
+            ["kernel", "vdestack", "smoltcp", "node"].iter().position(|name| *name == self.a.backend());
         let stack = stack.expect("a backend of ours") as i32;
-        500 + 100 * purpose + 16 * (2 * stack + i32::from(self.a_addr.is_ipv6()))
+        500 + 100 * purpose + 12 * (2 * stack + i32::from(self.a_addr.is_ipv6()))
     }
 
     pub(crate) fn socket(&self, stack: &Stack, kind: i32) -> Fd {

@@ -6,12 +6,16 @@
 #[cfg(feature = "smoltcp")]
 mod bpf;
 mod buffers;
+#[cfg(all(feature = "node", feature = "smoltcp"))]
+mod command;
 mod control;
 mod cork;
 mod datagram;
 mod descriptor;
 mod device;
 mod errors;
+#[cfg(all(feature = "node", feature = "smoltcp"))]
+mod exceptions;
 mod filter;
 mod fixture;
 mod ioctl;
@@ -48,12 +52,12 @@ mod udplite;
 
 /// One test for each function, fixture and family.
 macro_rules! on_every_pair {
-    (@ $name:ident: $fixture:ident($family:ident), $rights:expr; $($module:ident { $($test:ident)* })*) => {
+    (@ $name:ident: $fixture:path, $family:ident, $rights:expr; $($module:ident { $($test:ident)* })*) => {
         mod $name {
             $(mod $module {
                 $(#[test]
                 fn $test() {
-                    use crate::fixture::{Family, bounded, $fixture};
+                    use crate::fixture::{Family, bounded};
                     let test = || bounded(|| crate::$module::$test(&$fixture(Family::$family)));
                     let name = concat!(stringify!($name), "::", stringify!($module), "::", stringify!($test));
                     $rights(name, test)
@@ -61,15 +65,24 @@ macro_rules! on_every_pair {
             })*
         }
     };
+    (@names $($module:ident { $($test:ident)* })*) => {
+        &[$($(concat!(stringify!($module), "::", stringify!($test)),)*)*]
+    };
     ($($tests:tt)*) => {
-        on_every_pair! { @ kernel_ipv4: kernel(V4), |_, test: fn()| test(); $($tests)* }
-        on_every_pair! { @ kernel_ipv6: kernel(V6), |_, test: fn()| test(); $($tests)* }
-        on_every_pair! { @ vdestack_ipv4: vdestack(V4), crate::namespaces::privileged; $($tests)* }
-        on_every_pair! { @ vdestack_ipv6: vdestack(V6), crate::namespaces::privileged; $($tests)* }
+        on_every_pair! { @ kernel_ipv4: crate::fixture::kernel, V4, |_, test: fn()| test(); $($tests)* }
+        on_every_pair! { @ kernel_ipv6: crate::fixture::kernel, V6, |_, test: fn()| test(); $($tests)* }
+        on_every_pair! { @ vdestack_ipv4: crate::fixture::vdestack, V4, crate::namespaces::privileged; $($tests)* }
+        on_every_pair! { @ vdestack_ipv6: crate::fixture::vdestack, V6, crate::namespaces::privileged; $($tests)* }
         #[cfg(feature = "smoltcp")]
-        on_every_pair! { @ smoltcp_ipv4: smoltcp(V4), |_, test: fn()| test(); $($tests)* }
+        on_every_pair! { @ smoltcp_ipv4: crate::fixture::smoltcp, V4, |_, test: fn()| test(); $($tests)* }
         #[cfg(feature = "smoltcp")]
-        on_every_pair! { @ smoltcp_ipv6: smoltcp(V6), |_, test: fn()| test(); $($tests)* }
+        on_every_pair! { @ smoltcp_ipv6: crate::fixture::smoltcp, V6, |_, test: fn()| test(); $($tests)* }
+        #[cfg(all(feature = "node", feature = "smoltcp"))]
+        on_every_pair! { @ node_ipv4: crate::command::node, V4, crate::exceptions::unless_excepted; $($tests)* }
+        #[cfg(all(feature = "node", feature = "smoltcp"))]
+        on_every_pair! { @ node_ipv6: crate::command::node, V6, crate::exceptions::unless_excepted; $($tests)* }
+        #[cfg(all(feature = "node", feature = "smoltcp"))]
+        pub(crate) const ON_EVERY_PAIR: &[&str] = on_every_pair! { @names $($tests)* };
     };
 }
 
@@ -96,6 +109,12 @@ macro_rules! on_every_net {
         on_every_net! { @ vdestack_net_ipv6: crate::namespaces::vdestack_net, V6, crate::namespaces::privileged; $($tests)* }
         on_every_net! { @ smoltcp_net_ipv4: crate::fixture::smoltcp, V4, |_, test: fn()| test(); $($tests)* }
         on_every_net! { @ smoltcp_net_ipv6: crate::fixture::smoltcp, V6, |_, test: fn()| test(); $($tests)* }
+        #[cfg(feature = "node")]
+        on_every_net! { @ node_net_ipv4: crate::command::node, V4, crate::exceptions::unless_excepted; $($tests)* }
+        #[cfg(feature = "node")]
+        on_every_net! { @ node_net_ipv6: crate::command::node, V6, crate::exceptions::unless_excepted; $($tests)* }
+        #[cfg(feature = "node")]
+        pub(crate) const ON_EVERY_NET: &[&str] = on_every_pair! { @names $($tests)* };
     };
 }
 

@@ -49,7 +49,7 @@ pub(crate) fn kernel_net(family: Family) -> Pair {
     };
     let (a_addr, b_addr) = (plug(&a, "1"), plug(&b, "2"));
     let stack = || Stack::newstack("kernel", None).unwrap();
-    Pair { a: stack(), b: stack(), a_addr, b_addr, native: true, namespaces: Some((a, b)) }
+    Pair { a: stack(), b: stack(), a_addr, b_addr, native: true, namespaces: Some((a, b)), _switch: None }
 }
 
 /// Two stacks of `vdestack` on a switch in the process.

@@ -7,14 +7,14 @@
 use std::fmt;
 use std::fs::{DirBuilder, File};
 use std::io::{self, ErrorKind, IoSlice, IoSliceMut};
-use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::sync::Arc;
 
-use ioth_node::proto::{Place, VERSION};
-use nix::errno::Errno;
+use ioth_core::Errno;
+use ioth_node_proto::{Place, VERSION};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{
     AddressFamily, Backlog, ControlMessage, ControlMessageOwned, MsgFlags, SockFlag, SockType, UnixAddr,
@@ -22,7 +22,7 @@ use nix::sys::socket::{
 };
 use nix::unistd::{Uid, geteuid};
 
-use crate::failure::{Context, Failure, Result};
+use crate::error::{Context, Error, Result};
 use crate::{start, sys};
 
 /// How long a node may take to answer, in milliseconds: it does nothing else at that desk.
@@ -30,12 +30,13 @@ const PATIENCE: u16 = 10_000;
 
 /// A node's name: letters and digits, with "-", "_" and "." between them.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
-pub(crate) struct Name(String);
+pub struct Name(String);
 
 impl Name {
     const MAX: usize = 64;
 
-    pub(crate) fn as_str(&self) -> &str {
+    /// Its text.
+    pub fn as_str(&self) -> &str {
         &self.0
     }
 }
@@ -64,7 +65,7 @@ impl fmt::Display for Name {
 
 /// What is asked of a named node.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Ask {
+pub enum Ask {
     /// Its place, and an end of its lease.
     Join,
     /// To take no more programs, and to end. The connection ends when the node does.
@@ -72,7 +73,8 @@ pub(crate) enum Ask {
 }
 
 impl Ask {
-    pub(crate) const LEN: usize = 3;
+    /// Length of the message in bytes.
+    pub const LEN: usize = 3;
 
     fn emit(self) -> [u8; Ask::LEN] {
         let [low, high] = VERSION.to_ne_bytes();
@@ -87,7 +89,7 @@ impl Ask {
     }
 
     /// From a message. That of another version is understood: it gets the same answer, which tells the version.
-    pub(crate) fn parse(message: &[u8]) -> Option<Ask> {
+    pub fn parse(message: &[u8]) -> Option<Ask> {
         match message {
             [_, _, b'J'] => Some(Ask::Join),
             [_, _, b'S'] => Some(Ask::Stop),
@@ -100,17 +102,14 @@ impl Ask {
 ///
 /// # Errors
 /// There is none of that name, or it cannot be reached from here.
-pub(crate) fn join(name: &Name) -> Result<(Place, OwnedFd)> {
+pub fn join(name: &Name) -> Result<(Place, OwnedFd)> {
     let node = ask(name, Ask::Join)?;
-    let odd = || Failure::new(format!("the node {name} does not answer as one"));
-    if poll(
-        &mut [PollFd::new(std::os::fd::AsFd::as_fd(&node), PollFlags::POLLIN)],
-        PollTimeout::from(PATIENCE),
-    )
-    .context(format_args!("the node {name}"))?
+    let odd = || Error::new(format!("the node {name} does not answer as one"), Errno::EPROTO);
+    if poll(&mut [PollFd::new(node.as_fd(), PollFlags::POLLIN)], PollTimeout::from(PATIENCE))
+        .context(format_args!("the node {name}"))?
         == 0
     {
-        return Err(Failure::new(format!("the node {name} does not answer")));
+        return Err(Error::new(format!("the node {name} does not answer"), Errno::ETIMEDOUT));
     }
     let mut text = [0; 2 + Place::TEXT_MAX];
     let mut room = nix::cmsg_space!(RawFd);
@@ -131,18 +130,20 @@ pub(crate) fn join(name: &Name) -> Result<(Place, OwnedFd)> {
     };
     let (version, place) = text[..len].split_first_chunk().ok_or_else(odd)?;
     if u16::from_ne_bytes(*version) != VERSION {
-        return Err(Failure::new(format!(
-            "the node {name} is of another version of ioth: stop it and make it anew"
-        )));
+        return Err(Error::new(
+            format!("the node {name} is of another version of ioth: stop it and make it anew"),
+            Errno::EPROTO,
+        ));
     }
     let place = Place::parse(place).ok_or_else(odd)?;
     let lease = lease.ok_or_else(odd)?;
     // unix(7): abstract names are a network namespace's own, files are not.
     let addr = UnixAddr::new_abstract(place.name()).context("the control socket's name")?;
     match connect(new_socket()?.as_raw_fd(), &addr) {
-        Err(Errno::ECONNREFUSED) => Err(Failure::new(format!(
-            "the node {name} is in another network namespace: programs join it there"
-        ))),
+        Err(Errno::ECONNREFUSED) => Err(Error::new(
+            format!("the node {name} is in another network namespace: programs join it there"),
+            Errno::ENETUNREACH,
+        )),
         result => result.context(format_args!("the node {name}")).map(|()| (place, lease)),
     }
 }
@@ -151,7 +152,7 @@ pub(crate) fn join(name: &Name) -> Result<(Place, OwnedFd)> {
 ///
 /// # Errors
 /// There is none of that name.
-pub(crate) fn stop(name: &Name) -> Result<()> {
+pub fn stop(name: &Name) -> Result<()> {
     let node = ask(name, Ask::Stop)?;
     loop {
         let mut rest = [0; 16];
@@ -167,7 +168,7 @@ pub(crate) fn stop(name: &Name) -> Result<()> {
 ///
 /// # Errors
 /// The directory cannot be read.
-pub(crate) fn list() -> Result<Vec<Name>> {
+pub fn list() -> Result<Vec<Name>> {
     let Some(dir) = Dir::open()? else {
         return Ok(Vec::new());
     };
@@ -180,7 +181,7 @@ pub(crate) fn list() -> Result<Vec<Name>> {
 
 /// A name that this process has taken, with the socket at which programs come. Clones are the same.
 #[derive(Clone, Debug)]
-pub(crate) struct Claim {
+pub struct Claim {
     dir: Arc<Dir>,
     name: Name,
     listener: Arc<OwnedFd>,
@@ -193,14 +194,15 @@ impl Claim {
     ///
     /// # Errors
     /// Another node has it; the directory cannot be made or is not this user's.
-    pub(crate) fn new(name: &Name) -> Result<Self> {
+    pub fn new(name: &Name) -> Result<Self> {
         let dir = Dir::make()?;
         let _locked = dir.lock()?;
         match dir.connect(name) {
             Ok(_) => {
-                return Err(Failure::new(format!(
-                    "there is a node {name} already (ioth node --stop {name})"
-                )));
+                return Err(Error::new(
+                    format!("there is a node {name} already (ioth node --stop {name})"),
+                    Errno::EEXIST,
+                ));
             }
             // Its node was killed.
             Err(Errno::ECONNREFUSED) => {
@@ -224,12 +226,13 @@ impl Claim {
         Ok(Claim { dir: Arc::new(dir), name: name.clone(), listener: Arc::new(listener), file })
     }
 
-    pub(crate) fn listener(&self) -> &OwnedFd {
+    /// At which programs come.
+    pub fn listener(&self) -> &OwnedFd {
         &self.listener
     }
 
     /// Gives the name back. Later calls do nothing.
-    pub(crate) fn release(&self) {
+    pub fn release(&self) {
         let Ok(_locked) = self.dir.lock() else {
             return;
         };
@@ -264,12 +267,13 @@ impl Dir {
             Err(error) if error.kind() != ErrorKind::AlreadyExists => Err(error).context(path.display())?,
             _ => {}
         }
-        let gone = || Failure::new(format!("{}: it was removed while it was made", path.display()));
+        let gone =
+            || Error::new(format!("{}: it was removed while it was made", path.display()), Errno::ENOENT);
         Dir::open_at(path.clone(), user)?.ok_or_else(gone)
     }
 
     fn open_at(path: PathBuf, user: Uid) -> Result<Option<Self>> {
-        let flags = nix::libc::O_DIRECTORY | nix::libc::O_NOFOLLOW;
+        let flags = libc::O_DIRECTORY | libc::O_NOFOLLOW;
         let file = match File::options().read(true).custom_flags(flags).open(&path) {
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
             // Where it is a symbolic link, or not a directory.
@@ -277,12 +281,15 @@ impl Dir {
         };
         let meta = file.metadata().context(path.display())?;
         if meta.uid() != user.as_raw() || meta.mode() & 0o077 != 0 {
-            return Err(Failure::new(format!(
-                "{}: it has to be this user's and nobody else's (owner {user}, mode 0700), but is user {}'s with mode {:04o}",
-                path.display(),
-                meta.uid(),
-                meta.mode() & 0o7777
-            )));
+            return Err(Error::new(
+                format!(
+                    "{}: it has to be this user's and nobody else's (owner {user}, mode 0700), but is user {}'s with mode {:04o}",
+                    path.display(),
+                    meta.uid(),
+                    meta.mode() & 0o7777
+                ),
+                Errno::EPERM,
+            ));
         }
         Ok(Some(Dir { file, path }))
     }
@@ -320,7 +327,8 @@ impl Dir {
 
 /// A connection to a node of that name, with the request sent.
 fn ask(name: &Name, ask: Ask) -> Result<OwnedFd> {
-    let none = || Failure::new(format!("there is no node {name} (ioth node {name} --stack CONFIG)"));
+    let none =
+        || Error::new(format!("there is no node {name} (ioth node {name} --stack CONFIG)"), Errno::ENOENT);
     let dir = Dir::open()?.ok_or_else(none)?;
     let node = match dir.connect(name) {
         Err(Errno::ENOENT | Errno::ECONNREFUSED) => return Err(none()),
@@ -328,7 +336,7 @@ fn ask(name: &Name, ask: Ask) -> Result<OwnedFd> {
     };
     let peer = getsockopt(&node, sockopt::PeerCredentials).context(format_args!("the node {name}"))?;
     if peer.uid() != geteuid().as_raw() {
-        return Err(Failure::new(format!("the node {name} is user {}'s", peer.uid())));
+        return Err(Error::new(format!("the node {name} is user {}'s", peer.uid()), Errno::EPERM));
     }
     sendmsg::<()>(node.as_raw_fd(), &[IoSlice::new(&ask.emit())], &[], MsgFlags::MSG_NOSIGNAL, None)
         .context(format_args!("the node {name}"))?;
@@ -339,7 +347,7 @@ fn ask(name: &Name, ask: Ask) -> Result<OwnedFd> {
 ///
 /// # Errors
 /// As sendmsg(2).
-pub(crate) fn admit(guest: &OwnedFd, place: &Place, lease: &OwnedFd) -> nix::Result<()> {
+pub fn admit(guest: &OwnedFd, place: &Place, lease: &OwnedFd) -> nix::Result<()> {
     let mut message = VERSION.to_ne_bytes().to_vec();
     message.extend(start::text(place).into_bytes());
     let numbers = [lease.as_raw_fd()];

@@ -1,17 +1,18 @@
-//! Wakers of a kernel socket, told by the reactor.
+//! Wakers of a descriptor, told by the reactor.
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::task::Waker;
 
-use ioth_core::reactor::{Reactor, Registration, Source};
-use ioth_core::{Errno, Events, Result};
 use parking_lot::Mutex;
+
+use crate::reactor::{Reactor, Registration, Source};
+use crate::{Errno, Events, Result};
 
 /// Who waits for a socket. Registered with the reactor only while somebody does, so that a socket
 /// nobody waits for costs no wake-up; each waker is called once.
 #[derive(Debug, Default)]
-pub(crate) struct Watch {
+pub(super) struct Watch {
     waiting: Mutex<Waiting>,
 }
 
@@ -25,7 +26,7 @@ struct Waiting {
 
 impl Watch {
     /// Wakes `waker` once when any of `interest`, `ERR` or `HUP` holds of `fd`.
-    pub(crate) fn add(self: &Arc<Self>, fd: Arc<OwnedFd>, interest: Events, waker: &Waker) -> Result<()> {
+    pub(super) fn add(self: &Arc<Self>, fd: Arc<OwnedFd>, interest: Events, waker: &Waker) -> Result<()> {
         // The reactor tells of RDHUP by IN alone. With data unread that is early, and the waker asks again.
         let interest = if interest.contains(Events::RDHUP) { interest | Events::IN } else { interest };
         let mut waiting = self.waiting.lock();
@@ -52,7 +53,7 @@ impl Watch {
     }
 
     /// Stops waiting and wakes everybody: the socket is closed.
-    pub(crate) fn end(&self) {
+    pub(super) fn end(&self) {
         let ended = std::mem::take(&mut *self.waiting.lock());
         for (_, waker) in ended.wakers {
             waker.wake();

@@ -1,0 +1,112 @@
+//! What sockets of a node process do not do as others: a closed list, with the reasons. docs/run.md tells programs.
+
+/// Why, and which tests of this file's neighbours it concerns.
+const EXCEPTIONS: &[(&str, &[&str])] = &[
+    (
+        "the pair takes over what arrives and what is to be sent: the stack's buffers are not all that there is",
+        &[
+            "buffers::unset",
+            "buffers::low_water_makes_room",
+            "buffers::a_window_follows_its_buffer",
+            "buffers::a_small_window_becomes_larger",
+            "buffers::what_may_be_sent_ahead",
+            "tcp_options::receive_buffer_bounds_the_window",
+            "packet::statistics",
+        ],
+    ),
+    (
+        "a stream's pair polls readable below SO_RCVLOWAT, which is the end's own",
+        &["tcp_options::low_water", "tcp_options::inherited"],
+    ),
+    (
+        "two connections of a listener are in its pair already, of which only the first is told by an edge",
+        &[
+            "listen::backlog_of_nothing",
+            "listen::shut_down",
+            "listen::shut_down_and_opened_again",
+            "tcp_options::info_by_state",
+            "poll::edges_of_what_comes_on_top",
+        ],
+    ),
+    (
+        "an error with nothing unread polls as the end of the data, or not at all",
+        &[
+            "poll::reset",
+            "poll::refused",
+            "stream::in_progress_refused",
+            "tcp_states::outcome_is_told_once",
+            "tcp_states::data_for_both_ways_shut_is_a_reset",
+            "tcp_states::the_end_comes_before_the_error",
+            "mmsg::later_errors",
+        ],
+    ),
+    (
+        "the error of a datagram is in the pair, for the next call that receives",
+        &[
+            "datagram::errors_in_order",
+            "errors::kept",
+            "errors::pending",
+            "poll::datagram_error",
+            "packet::interface_down",
+        ],
+    ),
+    (
+        "what goes through the pair fails later: it is too long for the path, or the socket was shut down since",
+        &["cork::connected_meanwhile", "ip_options::discovery", "ip_options::dont_fragment"],
+    ),
+    (
+        "the pair is shut down for reading as AF_UNIX is: what comes is not received any more",
+        &["datagram::shut_down", "tcp_states::shut_for_reading_still_takes_data"],
+    ),
+    (
+        "connect(2) with AF_UNSPEC does not undo a connection or a listener",
+        &[
+            "tcp_states::disconnected",
+            "tcp_states::disconnected_listener",
+            "tcp_states::bound_port_survives_disconnecting",
+            "scopes::dissolved",
+        ],
+    ),
+    ("close(2) does not wait for SO_LINGER", &["tcp_options::close_waits_for_delivery"]),
+    ("MSG_PEEK with MSG_WAITALL does not wait on AF_UNIX", &["tcp_states::peek_waits_for_all"]),
+    (
+        "flags that sockets below UDP refuse mean nothing to the pair",
+        &[
+            "packet::calls_that_are_not",
+            "raw::calls_that_are_not",
+            "ping::only_requests",
+            "ping::there_and_back",
+        ],
+    ),
+    (
+        "a process that this one starts has its descriptors until execve(2): here, tests beside this one start nodes",
+        &[
+            "stream::port_free_after_close",
+            "datagram::address_in_use",
+            "multicast::everybody",
+            "transfer::many_connections",
+        ],
+    ),
+    ("between two processes, what was sent is not there yet when the call returns", &["raw::unreachable"]),
+];
+
+/// Runs a test that is not in the list.
+pub(crate) fn unless_excepted(name: &str, test: fn()) {
+    let name =
+        name.split_once("::").filter(|(first, _)| first.starts_with("node_")).map_or(name, |(_, name)| name);
+    match EXCEPTIONS.iter().find(|(_, tests)| tests.contains(&name)) {
+        Some((reason, _)) => println!("{name}: {reason}"),
+        None => test(),
+    }
+}
+
+#[test]
+fn each_is_a_test_and_there_once() {
+    let mut listed: Vec<_> = EXCEPTIONS.iter().flat_map(|(_, tests)| tests.iter().copied()).collect();
+    let count = listed.len();
+    listed.sort_unstable();
+    listed.dedup();
+    assert_eq!(listed.len(), count);
+    listed.retain(|name| !crate::ON_EVERY_PAIR.contains(name) && !crate::ON_EVERY_NET.contains(name));
+    assert!(listed.is_empty(), "no tests: {listed:?}");
+}
