@@ -78,25 +78,23 @@ const EXCEPTIONS: &[(&str, &[&str])] = &[
             "ping::there_and_back",
         ],
     ),
-    (
-        "a process that this one starts has its descriptors until execve(2): here, tests beside this one start nodes",
-        &[
-            "stream::port_free_after_close",
-            "datagram::address_in_use",
-            "multicast::everybody",
-            "transfer::many_connections",
-        ],
-    ),
     ("between two processes, what was sent is not there yet when the call returns", &["raw::unreachable"]),
 ];
 
 /// Runs a test that is not in the list.
+///
+/// Where it fails it is tried again, for then another test may have started its nodes at the same time: a process that begins has
+/// duplicates of all descriptors until its execve(2), by which what a test has closed lives on for a moment.
 pub(crate) fn unless_excepted(name: &str, test: fn()) {
+    const TRIES: usize = 3;
     let name =
         name.split_once("::").filter(|(first, _)| first.starts_with("node_")).map_or(name, |(_, name)| name);
-    match EXCEPTIONS.iter().find(|(_, tests)| tests.contains(&name)) {
-        Some((reason, _)) => println!("{name}: {reason}"),
-        None => test(),
+    if let Some((reason, _)) = EXCEPTIONS.iter().find(|(_, tests)| tests.contains(&name)) {
+        println!("{name}: {reason}");
+        return;
+    }
+    if (1..TRIES).all(|_| std::panic::catch_unwind(test).is_err()) {
+        test();
     }
 }
 
