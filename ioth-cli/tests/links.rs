@@ -385,3 +385,25 @@ fn each_command_tells_its_version() {
         }
     }
 }
+
+/// Who may not use a switch's control socket hears so, and the switch goes on.
+#[test]
+fn another_users_switch() {
+    let world = World::new();
+    let _switch = world.switch("sw", &["--mode", "0600", "--dirmode", "0755"]);
+    std::fs::set_permissions(&world.dir, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    // Root has to become somebody else for that; anybody else has such a switch in root's.
+    assert!(nix::unistd::geteuid().is_root(), "needed: root, for setpriv --reuid");
+    let path = world.at("sw");
+    for other in [format!("vde://{path}[data=abstract]"), format!("vde://{path}[data=path]"), path.clone()] {
+        let run = run(Command::new("setpriv")
+            .args(["--reuid=65534", "--regid=65534", "--clear-groups", "--"])
+            .arg(env!("CARGO_BIN_EXE_ioth"))
+            .args(["plug", &other]));
+        let said = String::from_utf8_lossy(&run.stderr);
+        assert!(said.contains("connecting to ctl: EACCES"), "{said}");
+        assert_eq!(run.status.code(), Some(1), "{said}");
+    }
+    let status = run(ioth().args(["switch", "--status", "--json", &path]));
+    assert!(String::from_utf8_lossy(&status.stdout).contains("\"refused\":{}"));
+}

@@ -181,3 +181,49 @@ proptest! {
         let _ = parse_reply(&[&[1, 0], &path[..]].concat());
     }
 }
+
+/// A switch that talks nonsense to its client.
+#[test]
+fn garbage_from_a_switch_is_counted_and_ends_nothing() {
+    let dir = std::env::temp_dir().join(format!("ioth-garbage-{}", std::process::id()));
+    std::fs::create_dir(&dir).unwrap();
+    let listener = UnixListener::bind(dir.join("ctl")).unwrap();
+    let port = UnixDatagram::bind(dir.join("001.5")).unwrap();
+    let mut reply = vec![1, 0];
+    reply.extend(dir.join("001.5").as_os_str().as_encoded_bytes());
+    reply.resize(ADDRESS_LEN, 0);
+    let thread = std::thread::spawn(move || {
+        let mut request = [0; 256];
+        let (mut stream, _) = listener.accept().unwrap();
+        assert!(stream.read(&mut request).unwrap() > 122);
+        port.connect(parse_reply(&request[12..122]).unwrap().path().unwrap()).unwrap();
+        stream.write_all(&reply).unwrap();
+        (stream, port)
+    });
+    #[derive(Debug)]
+    struct Lengths(std::sync::mpsc::Sender<Option<usize>>);
+    impl crate::Receiver for Lengths {
+        fn receive(&self, frames: &mut Batch) {
+            frames.drain(..).for_each(|frame| self.0.send(Some(frame.len())).unwrap());
+        }
+        fn writable(&self) {}
+        fn down(&self, _: LinkError) {
+            let _ = self.0.send(None);
+        }
+    }
+    let link = crate::open(&format!("vde://{}[data=path]", dir.display())).unwrap();
+    let (sender, heard) = std::sync::mpsc::channel();
+    link.attach(Arc::new(Lengths(sender))).unwrap();
+    let (mut stream, port) = thread.join().unwrap();
+    // More than one read takes, and no end.
+    stream.write_all(&[0x55; 3000]).unwrap();
+    for len in [0, 1, 13, 1519, 60_000, 14, 1518] {
+        port.send(&vec![0xff; len]).unwrap();
+    }
+    let next = || heard.recv_timeout(Duration::from_secs(20)).unwrap();
+    assert_eq!((next(), next()), (Some(14), Some(1518)));
+    assert_eq!((link.counters().rx_frames, link.counters().rx_bad_length), (2, 5));
+    drop((stream, port));
+    assert_eq!(next(), None);
+    std::fs::remove_dir_all(&dir).unwrap();
+}

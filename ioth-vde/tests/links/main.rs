@@ -2,6 +2,7 @@
 
 mod cmd;
 mod datagram;
+mod hostile;
 mod overlay;
 mod plug;
 mod ptp;

@@ -1,7 +1,7 @@
 //! Switches and their plugs: ours and Debian's, each beside and against the other.
 
 mod management;
-mod node;
+pub(crate) mod node;
 mod vde_switch;
 mod watchers;
 
