@@ -15,12 +15,9 @@ pub(crate) const BATCH: usize = 64;
 
 /// Sends frames from the front of the batch as datagrams, without waiting: how many went.
 pub(crate) fn send(fd: BorrowedFd<'_>, frames: &Batch) -> Result<usize, Errno> {
-    let flags = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
     if let [frame] = frames.as_slices().0 {
         // The common case needs no table of messages.
-        // SAFETY: the pointer and length are those of a live slice, which is only read.
-        let sent = unsafe { libc::send(fd.as_raw_fd(), frame.as_ptr().cast(), frame.len(), flags) };
-        return Errno::result(sent).map(|_| 1);
+        return send_one(fd, frame);
     }
     let mut vectors = [const { libc::iovec { iov_base: std::ptr::null_mut(), iov_len: 0 } }; BATCH];
     let mut count = 0;
@@ -30,11 +27,53 @@ pub(crate) fn send(fd: BorrowedFd<'_>, frames: &Batch) -> Result<usize, Errno> {
         count += 1;
     }
     let mut messages = messages(&mut vectors[..count]);
+    // There is no safe way to name the vectors by pointers.
+    // SAFETY: the messages point to one vector each, and those to frames that outlive the call.
+    unsafe { send_messages(fd, &mut messages[..count]) }
+}
+
+/// Sends a datagram, without waiting: that one went.
+fn send_one(fd: BorrowedFd<'_>, bytes: &[u8]) -> Result<usize, Errno> {
+    let flags = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
+    // nix's send takes a number for a descriptor.
+    // SAFETY: the pointer and length are those of a live slice, which is only read.
+    let sent = unsafe { libc::send(fd.as_raw_fd(), bytes.as_ptr().cast(), bytes.len(), flags) };
+    Errno::result(sent).map(|_| 1)
+}
+
+/// Sends messages, without waiting: how many went.
+///
+/// # Safety
+/// All pointers of the messages are null with a length of zero, or to as much as they say that may be read during the call.
+unsafe fn send_messages(fd: BorrowedFd<'_>, messages: &mut [libc::mmsghdr]) -> Result<usize, Errno> {
+    let flags = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
+    let count = messages.len() as libc::c_uint;
     // nix's sendmmsg wants its own address and buffer types, a vector of each.
-    // SAFETY: the first `count` messages point to one vector each, and those to frames that outlive the call.
-    let sent =
-        unsafe { libc::sendmmsg(fd.as_raw_fd(), messages.as_mut_ptr(), count as libc::c_uint, flags as _) };
+    // SAFETY: the table is as long as said; what it points to is the caller's to answer for, and is not written to.
+    let sent = unsafe { libc::sendmmsg(fd.as_raw_fd(), messages.as_mut_ptr(), count, flags as _) };
     Errno::result(sent).map(|sent| sent as usize)
+}
+
+/// Receives into messages, without waiting: how many came. `lengths` tells how long they were.
+///
+/// # Safety
+/// As with [`send_messages`], and all that the pointers point to may be written to, by nobody else meanwhile.
+unsafe fn receive_messages(
+    fd: BorrowedFd<'_>,
+    messages: &mut [libc::mmsghdr],
+    lengths: &mut [usize; BATCH],
+) -> Result<usize, Errno> {
+    // MSG_TRUNC as a flag: report the datagram's own length.
+    let flags = libc::MSG_DONTWAIT | libc::MSG_TRUNC;
+    let (table, count) = (messages.as_mut_ptr(), messages.len() as libc::c_uint);
+    // nix's recvmmsg wants its own address and buffer types, a vector of each.
+    // SAFETY: the table is as long as said, a null pointer is no time-out; the rest is the caller's to answer for.
+    let received = unsafe { libc::recvmmsg(fd.as_raw_fd(), table, count, flags as _, std::ptr::null_mut()) };
+    let received = Errno::result(received)? as usize;
+    for (length, message) in lengths.iter_mut().zip(&messages[..received]) {
+        *length = message.msg_len as usize;
+    }
+    Ok(received)
 }
 
 /// Receives a datagram into each of the frames in turn, without waiting: how many came.
@@ -51,24 +90,9 @@ pub(crate) fn receive(
         *vector = libc::iovec { iov_base: frame.as_mut_ptr().cast(), iov_len: frame.len() };
     }
     let mut messages = messages(&mut vectors[..count]);
-    // MSG_TRUNC as a flag: report the datagram's own length.
-    let flags = libc::MSG_DONTWAIT | libc::MSG_TRUNC;
-    // SAFETY: the first `count` messages point to one vector each, and those to distinct frames, which are
-    // mutably borrowed during the call.
-    let received = unsafe {
-        libc::recvmmsg(
-            fd.as_raw_fd(),
-            messages.as_mut_ptr(),
-            count as libc::c_uint,
-            flags as _,
-            std::ptr::null_mut(),
-        )
-    };
-    let received = Errno::result(received)? as usize;
-    for (length, message) in lengths.iter_mut().zip(&messages[..received]) {
-        *length = message.msg_len as usize;
-    }
-    Ok(received)
+    // There is no safe way to name the vectors by pointers.
+    // SAFETY: the messages point to one vector each, and those to distinct frames, which are mutably borrowed.
+    unsafe { receive_messages(fd, &mut messages[..count], lengths) }
 }
 
 /// One message a vector, without address and ancillary data.
@@ -135,13 +159,10 @@ pub(crate) fn send_to(
         header.msg_namelen = address.len();
         count += 1;
     }
-    let flags = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
-    // nix's sendmmsg wants its own buffer types, a vector of each.
-    // SAFETY: the first `count` messages point to two vectors and an address each, and the vectors to `prefix` and to
-    // frames; all of them outlive the call.
-    let sent =
-        unsafe { libc::sendmmsg(fd.as_raw_fd(), messages.as_mut_ptr(), count as libc::c_uint, flags as _) };
-    Errno::result(sent).map(|sent| sent as usize)
+    // There is no safe way to name the vectors by pointers.
+    // SAFETY: the messages point to two vectors and an address each, and the vectors to `prefix` and to frames; all of
+    // them outlive the call.
+    unsafe { send_messages(fd, &mut messages[..count]) }
 }
 
 /// A datagram in up to three pieces: a frame whose tag is put in or taken out on the way.
@@ -149,13 +170,10 @@ pub(crate) type Pieces<'a> = [IoSlice<'a>; 3];
 
 /// Sends datagrams, [`BATCH`] at most, without waiting: how many went. Those of one piece have it in front.
 pub(crate) fn send_pieces(fd: BorrowedFd<'_>, datagrams: &[Pieces<'_>]) -> Result<usize, Errno> {
-    let flags = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
     if let [[whole, second, _]] = datagrams
         && second.is_empty()
     {
-        // SAFETY: the pointer and length are those of a live slice, which is only read.
-        let sent = unsafe { libc::send(fd.as_raw_fd(), whole.as_ptr().cast(), whole.len(), flags) };
-        return Errno::result(sent).map(|_| 1);
+        return send_one(fd, whole);
     }
     // SAFETY: all zeros is a valid mmsghdr; see `messages`.
     let mut messages: [libc::mmsghdr; BATCH] = unsafe { std::mem::zeroed() };
@@ -166,11 +184,9 @@ pub(crate) fn send_pieces(fd: BorrowedFd<'_>, datagrams: &[Pieces<'_>]) -> Resul
         message.msg_hdr.msg_iovlen = if pieces[1].is_empty() { 1 } else { pieces.len() };
         count += 1;
     }
-    // nix's sendmmsg wants its own address and buffer types, a vector of each.
-    // SAFETY: the first `count` messages point to vectors of live slices, which outlive the call and are only read.
-    let sent =
-        unsafe { libc::sendmmsg(fd.as_raw_fd(), messages.as_mut_ptr(), count as libc::c_uint, flags as _) };
-    Errno::result(sent).map(|sent| sent as usize)
+    // There is no safe way to name the vectors by pointers.
+    // SAFETY: the messages point to vectors of live slices, which outlive the call.
+    unsafe { send_messages(fd, &mut messages[..count]) }
 }
 
 /// As [`receive`]; `senders` tells where the datagrams came from, `None` for an address of another family than IP's.
@@ -192,21 +208,11 @@ pub(crate) fn receive_from(
         message.msg_hdr.msg_name = (&raw mut *name).cast();
         message.msg_hdr.msg_namelen = size_of::<libc::sockaddr_in6>() as libc::socklen_t;
     }
-    let flags = libc::MSG_DONTWAIT | libc::MSG_TRUNC;
+    // There is no safe way to name the vectors by pointers.
     // SAFETY: as in `receive`; beside it each message points to a name of its own, of the length that it says.
-    let received = unsafe {
-        libc::recvmmsg(
-            fd.as_raw_fd(),
-            messages.as_mut_ptr(),
-            count as libc::c_uint,
-            flags as _,
-            std::ptr::null_mut(),
-        )
-    };
-    let received = Errno::result(received)? as usize;
-    for (at, (message, name)) in messages[..received].iter().zip(&names).enumerate() {
-        lengths[at] = message.msg_len as usize;
-        senders[at] = match i32::from(name.sin6_family) {
+    let received = unsafe { receive_messages(fd, &mut messages[..count], lengths)? };
+    for (sender, name) in senders.iter_mut().zip(&names[..received]) {
+        *sender = match i32::from(name.sin6_family) {
             libc::AF_INET6 => Some(SocketAddr::V6(SocketAddrV6::new(
                 name.sin6_addr.s6_addr.into(),
                 u16::from_be(name.sin6_port),
