@@ -221,6 +221,16 @@ impl Readiness {
         Poll::Pending
     }
 
+    /// Takes back what [`poll_ready`](Self::poll_ready) keeps of `waker`.
+    pub fn forget(&self, waker: &Waker) {
+        let mut waiters = self.waiters.lock();
+        // Their drop may be anybody's code: it happens with the list unlocked.
+        let forgotten: Vec<_> = waiters.tasks.extract_if(.., |(_, other)| other.will_wake(waker)).collect();
+        self.retire(&waiters);
+        drop(waiters);
+        drop(forgotten);
+    }
+
     /// Makes the signal fd and returns the user's end, close-on-exec.
     ///
     /// `closed` is called once, in the reactor's thread with no lock held, after the last duplicate of the user's

@@ -23,6 +23,7 @@
 //!
 //! [`models`] has loom try every order of execution of these.
 
+mod attend;
 mod desk;
 mod lane;
 #[cfg(all(test, loom))]
@@ -67,6 +68,7 @@ pub(crate) struct Node {
     desk: Desk<Core, (u32, Frame)>,
     ports: Vec<Arc<Port>>,
     spin_history: spin::History,
+    attend_history: attend::History,
     /// Sockets that a user holds.
     users: AtomicUsize,
     /// `OUT` while nothing that was sent waits in the node.
@@ -151,6 +153,7 @@ impl Node {
             desk: Desk::new(core),
             ports,
             spin_history: spin::History::default(),
+            attend_history: attend::History::default(),
             users: AtomicUsize::new(0),
             sent: Arc::new(Readiness::new(Events::OUT)),
             armed: AtomicI64::new(UNARMED),
@@ -285,8 +288,11 @@ impl Node {
         if spin::until(|| readiness.events().intersects(mask), self) {
             return true;
         }
+        if let Some(ready) = attend::wait(self, readiness, interest, deadline) {
+            return ready;
+        }
         let ready = readiness.wait(interest, deadline);
-        self.spin_history.slept(started.elapsed());
+        self.spin_history.slept(started.elapsed(), spin::SHORT_SLEEP);
         !ready.is_empty()
     }
 

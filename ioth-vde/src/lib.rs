@@ -78,7 +78,7 @@ mod wire;
 
 pub use frame::{Batch, Checksum, Frame};
 pub use lan::Lan;
-pub use link::{Counters, Filter, Link, LinkError, Properties, Receiver};
+pub use link::{Counters, Filter, Link, LinkError, Patience, Properties, Receiver, Waiter};
 #[doc(hidden)]
 pub use offload::finish as finish_offload;
 #[doc(hidden)]

@@ -2,6 +2,8 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::task::Waker;
+use std::time::Instant;
 
 use ioth_core::{Errno, MacAddr};
 
@@ -38,6 +40,16 @@ pub trait Link: Send + Sync + fmt::Debug + 'static {
         let _ = filter;
     }
 
+    /// Waits in the calling thread for what comes and delivers it in this thread, again and again, until the waiter has enough.
+    ///
+    /// Meanwhile the reactor's thread leaves the link's descriptors to this one: whoever waits for an answer anyway is
+    /// spared a wake-up of another thread. Meant for a thread that holds no lock. False where the link cannot do that, or
+    /// cannot any more, or another thread is at it: then the reactor's thread reads.
+    fn attend(&self, waiter: &mut dyn Waiter) -> bool {
+        let _ = waiter;
+        false
+    }
+
     /// Unplugs: the receiver is dropped and the network forgets the port. A second call does nothing.
     ///
     /// Does not wait: a delivery that another thread had begun may end after this returned.
@@ -59,6 +71,22 @@ pub trait Receiver: Send + Sync + fmt::Debug + 'static {
 
     /// The network is gone; nothing will be delivered any more.
     fn down(&self, cause: LinkError);
+}
+
+/// Who waits at a link: see [`Link::attend`].
+pub trait Waiter {
+    /// How to wait; `None` when it has enough. Asked again after whatever came. What else happens is told by the waker, from
+    /// before this is called.
+    fn patience(&mut self, waker: &Waker) -> Option<Patience>;
+}
+
+/// How to wait at a link.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Patience {
+    /// It looks again and again, and lets others have its core between two looks. Else it sleeps.
+    pub awake: bool,
+    /// Until then (`None`: for ever).
+    pub until: Option<Instant>,
 }
 
 /// What a link can carry.

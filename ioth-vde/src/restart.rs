@@ -16,7 +16,7 @@ use parking_lot::Mutex;
 use crate::schemes::Spec;
 use crate::tally::Tally;
 use crate::vnl::{Params, size, syntax};
-use crate::{Batch, Counters, Filter, Link, LinkError, Properties, Receiver};
+use crate::{Batch, Counters, Filter, Link, LinkError, Properties, Receiver, Waiter};
 
 /// The first wait.
 const SHORTEST: Duration = Duration::from_millis(100);
@@ -141,6 +141,11 @@ impl Link for Restart {
         if let Some(link) = link {
             link.set_filter(filter);
         }
+    }
+
+    fn attend(&self, waiter: &mut dyn Waiter) -> bool {
+        let link = self.inner.state.lock().link.clone();
+        link.is_some_and(|link| link.attend(waiter))
     }
 
     fn detach(&self) {

@@ -4,14 +4,38 @@
 use std::io::IoSlice;
 use std::net::{SocketAddr, SocketAddrV4, SocketAddrV6};
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::ptr;
+use std::time::Duration;
 
 use ioth_core::Errno;
+use nix::poll::PollFd;
 use nix::sys::socket::SockaddrLike;
+use nix::sys::time::TimeSpec;
 
 use crate::{Batch, Frame};
 
 /// Datagrams that go through one system call at most.
 pub(crate) const BATCH: usize = 64;
+
+/// Waits as ppoll(2): whether one of them is ready.
+pub(crate) fn poll(waits: &mut [PollFd<'_>], timeout: Option<Duration>) -> Result<bool, Errno> {
+    let timeout = timeout.map(TimeSpec::from);
+    let timeout: *const libc::timespec = timeout.as_ref().map_or(ptr::null(), |timeout| timeout.as_ref());
+    // The C library's is a point of cancellation for threads, which must not end in the middle of a call of ours.
+    // SAFETY: a PollFd is a pollfd (the type is transparent), `waits` has as many of them as is said, and a timespec, if any,
+    // lives until the call returns; there is no signal mask.
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_ppoll,
+            waits.as_mut_ptr(),
+            waits.len(),
+            timeout,
+            ptr::null::<libc::sigset_t>(),
+            0usize,
+        )
+    };
+    Errno::result(result).map(|count| count > 0)
+}
 
 /// Sends frames from the front of the batch as datagrams, without waiting: how many went.
 pub(crate) fn send(fd: BorrowedFd<'_>, frames: &Batch) -> Result<usize, Errno> {

@@ -2,17 +2,27 @@
 //!
 //! A [`Wire`] only knows how frames go through its descriptors; [`Port`] makes a [`Link`] of it.
 
+use std::cell::Cell;
 use std::fmt;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
+use std::task::Waker;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use ioth_core::reactor::{Reactor, Registration, Source};
 use ioth_core::{Errno, Events, fork};
-use parking_lot::Mutex;
+use nix::poll::{PollFd, PollFlags};
+use parking_lot::{Mutex, MutexGuard};
 
 use crate::tally::Tally;
-use crate::{Batch, Counters, Filter, Link, LinkError, Properties, Receiver, sys};
+use crate::{Batch, Counters, Filter, Link, LinkError, Patience, Properties, Receiver, Waiter, sys};
+use bell::Bell;
+
+mod bell;
+#[cfg(test)]
+mod tests;
 
 /// Batches that one call of the reactor delivers: a busy link must not keep it from the others.
 const ROUNDS: usize = 4;
@@ -84,7 +94,7 @@ pub(crate) struct Port {
 struct Inner {
     name: String,
     state: Mutex<State>,
-    /// Held while a batch is read and delivered, so that batches keep their order. Never waited for.
+    /// Held while a batch is read and delivered, so that batches keep their order. The reactor's thread never waits for it.
     reading: Mutex<()>,
     /// Why there is no network any more.
     gone: OnceLock<LinkError>,
@@ -100,6 +110,44 @@ struct State {
     phase: Phase,
     /// A send found no room; the receiver waits to be told.
     blocked: bool,
+    /// The thread that reads what comes, in the reactor's place.
+    attendant: Option<Attendant>,
+    /// Counts them.
+    attendances: u64,
+    /// Made for the first of them.
+    bell: Option<Arc<Bell>>,
+}
+
+#[derive(Debug)]
+struct Attendant {
+    thread: usize,
+    number: u64,
+}
+
+impl State {
+    /// Tells the reactor what the link waits for.
+    fn set_interest(&self) {
+        let Phase::Attached { watched, .. } = &self.phase else { return };
+        for Watched { registration, descriptor } in watched {
+            // It can only fail for want of memory; the next send that finds no room tries again.
+            let _ = registration.set_interest(self.interest(descriptor));
+        }
+    }
+
+    fn interest(&self, descriptor: &Descriptor) -> Events {
+        let mut interest = if self.attendant.is_some() { Events::empty() } else { Events::IN };
+        interest.set(Events::OUT, self.blocked && descriptor.sends);
+        interest
+    }
+
+    /// The descriptors are others from now on, or none: whoever waits at the old ones stops.
+    fn dismiss(&mut self) {
+        if self.attendant.take().is_some()
+            && let Some(bell) = &self.bell
+        {
+            bell.ring();
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -123,7 +171,13 @@ impl Port {
         Port {
             inner: Arc::new(Inner {
                 name: name.to_owned(),
-                state: Mutex::new(State { phase: Phase::Fresh, blocked: false }),
+                state: Mutex::new(State {
+                    phase: Phase::Fresh,
+                    blocked: false,
+                    attendant: None,
+                    attendances: 0,
+                    bell: None,
+                }),
                 reading: Mutex::new(()),
                 gone: OnceLock::new(),
                 closed: AtomicBool::new(false),
@@ -149,7 +203,7 @@ impl Link for Port {
             Phase::Gone => return Err(inner.cause()),
             Phase::Detached => return Err(LinkError::Detached),
         }
-        let watched = inner.watch(state.blocked).map_err(|error| LinkError::Os {
+        let watched = inner.watch(&state).map_err(|error| LinkError::Os {
             what: format!("{}: watching its descriptors", inner.name),
             errno: crate::errno(&error),
         })?;
@@ -189,9 +243,49 @@ impl Link for Port {
         self.inner.wire.set_filter(filter);
     }
 
+    fn attend(&self, waiter: &mut dyn Waiter) -> bool {
+        let Some(attendance) = Attendance::begin(&self.inner) else { return false };
+        let mut waits: Vec<_> =
+            attendance.fds.iter().map(|fd| PollFd::new(fd.as_fd(), PollFlags::POLLIN)).collect();
+        waits.push(PollFd::new(attendance.bell.as_fd(), PollFlags::POLLIN));
+        loop {
+            attendance.bell.arm();
+            let Some(patience) = waiter.patience(&attendance.waker) else { return true };
+            let result = wait(&mut waits, patience);
+            attendance.bell.disarm();
+            match result {
+                Ok(()) | Err(Errno::EINTR) => {}
+                // Out of memory, or a filter of the program's: the reactor is there.
+                Err(_) => return false,
+            }
+            let Some((bell, waits)) = waits.split_last() else { return false };
+            match bell.revents() {
+                Some(events) if events.is_empty() => {}
+                Some(PollFlags::POLLIN) => attendance.bell.take(),
+                // The program has closed it.
+                _ => {
+                    self.inner.state.lock().bell = None;
+                    return false;
+                }
+            }
+            for (which, wait) in waits.iter().enumerate() {
+                if !attendance.is_current() {
+                    return false;
+                }
+                if wait.any() == Some(true) {
+                    // Somebody who began earlier ends soon, and no frame is to wait for the next one.
+                    self.inner.read(which, self.inner.reading.lock());
+                }
+            }
+        }
+    }
+
     fn detach(&self) {
         let inner = &self.inner;
-        let phase = std::mem::replace(&mut inner.state.lock().phase, Phase::Detached);
+        let mut state = inner.state.lock();
+        let phase = std::mem::replace(&mut state.phase, Phase::Detached);
+        state.dismiss();
+        drop(state);
         let _ = inner.gone.set(LinkError::Detached);
         // The receiver's drop may come back here: no lock is held.
         drop(phase);
@@ -211,28 +305,29 @@ impl Drop for Port {
 
 impl Inner {
     /// Puts the wire's descriptors into the reactor.
-    fn watch(self: &Arc<Self>, blocked: bool) -> std::io::Result<Vec<Watched>> {
+    fn watch(self: &Arc<Self>, state: &State) -> std::io::Result<Vec<Watched>> {
         let reactor = Reactor::try_global()?;
         let mut watched = Vec::new();
         for (which, descriptor) in self.wire.descriptors().into_iter().enumerate() {
             let source = Arc::new(Watch { inner: Arc::downgrade(self), which });
-            let interest = interest(blocked && descriptor.sends);
-            let registration = reactor.register(descriptor.fd.as_fd(), interest, source)?;
+            let registration =
+                reactor.register(descriptor.fd.as_fd(), state.interest(&descriptor), source)?;
             watched.push(Watched { registration, descriptor });
         }
         Ok(watched)
     }
 
-    /// Takes the descriptors that the wire has now. In the reactor's thread.
+    /// Takes the descriptors that the wire has now.
     fn rewatch(self: &Arc<Self>) {
         let mut state = self.state.lock();
-        let blocked = state.blocked;
+        state.dismiss();
         let Phase::Attached { watched, .. } = &mut state.phase else { return };
         // One descriptor may be in both lists, and can be registered once only.
         watched.clear();
-        match self.watch(blocked) {
-            Ok(new) => *watched = new,
-            Err(error) => {
+        match (self.watch(&state), &mut state.phase) {
+            (Ok(new), Phase::Attached { watched, .. }) => *watched = new,
+            (Ok(_), _) => return,
+            (Err(error), _) => {
                 let _ = self.gone.set(LinkError::Os {
                     what: format!("{}: watching its descriptors", self.name),
                     errno: crate::errno(&error),
@@ -241,6 +336,7 @@ impl Inner {
                 return self.end();
             }
         }
+        let blocked = state.blocked;
         drop(state);
         // Nobody may be told of room by a descriptor that is not there any more.
         if blocked {
@@ -248,9 +344,14 @@ impl Inner {
         }
     }
 
-    /// Reads what has come and delivers it. Callable from any thread: the first one does it.
+    /// Reads what has come and delivers it, unless another thread is at it.
     fn pump(self: &Arc<Self>, which: usize) {
-        let Some(_reading) = self.reading.try_lock() else { return };
+        if let Some(reading) = self.reading.try_lock() {
+            self.read(which, reading);
+        }
+    }
+
+    fn read(self: &Arc<Self>, which: usize, _reading: MutexGuard<'_, ()>) {
         let mut batch = Batch::new();
         let mut room = FIRST_BATCH;
         for _ in 0..ROUNDS {
@@ -283,9 +384,7 @@ impl Inner {
     fn wait_for_room(&self) {
         let mut state = self.state.lock();
         state.blocked = true;
-        if let Phase::Attached { watched, .. } = &state.phase {
-            set_interest(watched, true);
-        }
+        state.set_interest();
     }
 
     fn room(self: &Arc<Self>) {
@@ -299,9 +398,11 @@ impl Inner {
             }
         }
         let mut state = self.state.lock();
-        let State { phase: Phase::Attached { receiver, watched }, blocked } = &mut *state else { return };
-        set_interest(watched, false);
-        if std::mem::take(blocked) {
+        let blocked = std::mem::take(&mut state.blocked);
+        state.set_interest();
+        if let Phase::Attached { receiver, .. } = &state.phase
+            && blocked
+        {
             let receiver = receiver.clone();
             drop(state);
             receiver.writable();
@@ -335,6 +436,7 @@ impl Inner {
             return;
         }
         let phase = std::mem::replace(&mut state.phase, Phase::Gone);
+        state.dismiss();
         drop(state);
         if let Phase::Attached { receiver, watched } = phase {
             drop(watched);
@@ -349,17 +451,6 @@ impl Inner {
     }
 }
 
-fn interest(blocked: bool) -> Events {
-    if blocked { Events::IN | Events::OUT } else { Events::IN }
-}
-
-fn set_interest(watched: &[Watched], blocked: bool) {
-    for Watched { registration, descriptor } in watched {
-        // It can only fail for want of memory; the next send that finds no room tries again.
-        let _ = registration.set_interest(interest(blocked && descriptor.sends));
-    }
-}
-
 impl fmt::Debug for Inner {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Inner")
@@ -369,6 +460,74 @@ impl fmt::Debug for Inner {
             .field("counters", &self.tally.counters())
             .finish_non_exhaustive()
     }
+}
+
+/// Waits for one of these, as long as `patience` says.
+fn wait(waits: &mut [PollFd<'_>], patience: Patience) -> Result<(), Errno> {
+    loop {
+        let left = patience.until.map(|until| until.saturating_duration_since(Instant::now()));
+        let timeout = if patience.awake { Some(Duration::ZERO) } else { left };
+        let ready = sys::poll(waits, timeout)?;
+        if ready || !patience.awake || left == Some(Duration::ZERO) {
+            return Ok(());
+        }
+        thread::yield_now();
+    }
+}
+
+/// A thread that reads the link's descriptors in the reactor's place, until this is dropped.
+struct Attendance<'a> {
+    inner: &'a Inner,
+    number: u64,
+    fds: Vec<Arc<OwnedFd>>,
+    bell: Arc<Bell>,
+    waker: Waker,
+}
+
+impl<'a> Attendance<'a> {
+    /// `None` when another thread is at it, there is nothing to read, or no descriptor is left for the bell.
+    fn begin(inner: &'a Inner) -> Option<Self> {
+        // The descriptors are the parent's, too.
+        fork::check(inner.generation).ok()?;
+        let mut state = inner.state.lock();
+        let Phase::Attached { watched, .. } = &state.phase else { return None };
+        let thread = this_thread();
+        // A thread that has left its wait by siglongjmp(3) may come back.
+        if state.attendant.as_ref().is_some_and(|attendant| attendant.thread != thread) {
+            return None;
+        }
+        let fds = watched.iter().map(|watched| watched.descriptor.fd.clone()).collect();
+        let bell = match &state.bell {
+            Some(bell) => bell.clone(),
+            None => state.bell.insert(Arc::new(Bell::new()?)).clone(),
+        };
+        state.attendances += 1;
+        let number = state.attendances;
+        state.attendant = Some(Attendant { thread, number });
+        state.set_interest();
+        let waker = Waker::from(bell.clone());
+        Some(Attendance { inner, number, fds, bell, waker })
+    }
+
+    fn is_current(&self) -> bool {
+        self.inner.state.lock().attendant.as_ref().is_some_and(|attendant| attendant.number == self.number)
+    }
+}
+
+impl Drop for Attendance<'_> {
+    fn drop(&mut self) {
+        let mut state = self.inner.state.lock();
+        if state.attendant.take_if(|attendant| attendant.number == self.number).is_some() {
+            state.set_interest();
+        }
+    }
+}
+
+/// Tells threads that are there apart.
+fn this_thread() -> usize {
+    // Without a destructor, it is there to the thread's end.
+    thread_local!(static HERE: Cell<u8> = const { Cell::new(0) });
+    HERE.with(|here| std::ptr::from_ref(here).addr())
 }
 
 /// A descriptor's readiness. Weak, as the link owns the registration.

@@ -3,7 +3,7 @@
 use std::sync::{Arc, Weak};
 
 use ioth_core::MacAddr;
-use ioth_vde::{Batch, Filter, Frame, Link, LinkError, Receiver};
+use ioth_vde::{Batch, Filter, Frame, Link, LinkError, Receiver, Waiter};
 use parking_lot::Mutex;
 
 use super::Node;
@@ -95,6 +95,16 @@ impl Port {
                 frames.clear();
             }
         })
+    }
+
+    /// Frames that the link has delivered.
+    pub(crate) fn frames_received(&self) -> u64 {
+        self.link.counters().rx_frames
+    }
+
+    /// Waits for frames in this thread and delivers them, as [`Link::attend`] does. Called with no lock held.
+    pub(crate) fn attend(&self, waiter: &mut dyn Waiter) -> bool {
+        self.link.attend(waiter)
     }
 
     #[cfg(all(test, not(loom)))]

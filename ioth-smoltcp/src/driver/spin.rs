@@ -20,7 +20,7 @@ use super::Node;
 const USUAL: Duration = Duration::from_micros(10);
 const LONGEST: Duration = Duration::from_micros(100);
 /// A wait that was hardly more than a wake-up.
-const SHORT_SLEEP: Duration = Duration::from_micros(150);
+pub(crate) const SHORT_SLEEP: Duration = Duration::from_micros(150);
 /// Looks between two readings of the clock.
 const LOOKS: usize = 16;
 /// Looks in vain after which a node's waiters sleep at once, but for every so many-th.
@@ -71,19 +71,20 @@ pub(crate) struct History {
 
 impl History {
     /// How long a look is worth while; `None` not at all.
-    fn worth(&self) -> Option<Duration> {
+    pub(crate) fn worth(&self) -> Option<Duration> {
         let patient = self.misses.load(Ordering::Relaxed) < PATIENCE
             || self.skipped.fetch_add(1, Ordering::Relaxed).is_multiple_of(RETRY);
         let eager = self.eager.load(Ordering::Relaxed);
         patient.then_some(if eager { LONGEST } else { USUAL })
     }
 
-    /// A wait took so long altogether, most of it asleep.
-    pub(crate) fn slept(&self, time: Duration) {
-        self.eager.store(time <= SHORT_SLEEP, Ordering::Relaxed);
+    /// A wait took so long altogether, most of it asleep; what is hardly more than `short` would have been worth a look.
+    pub(crate) fn slept(&self, time: Duration, short: Duration) {
+        self.eager.store(time <= short, Ordering::Relaxed);
     }
 
-    fn record(&self, found: bool) {
+    /// A look has found something, or has not.
+    pub(crate) fn record(&self, found: bool) {
         if found {
             self.misses.store(0, Ordering::Relaxed);
         } else {
@@ -94,10 +95,10 @@ impl History {
 
 /// A thread of the process that spins. Both guards count also when a turn panics: a spinner that is counted and not
 /// there would have a node's frames lie.
-struct Spinner;
+pub(crate) struct Spinner;
 
 impl Spinner {
-    fn new() -> Option<Spinner> {
+    pub(crate) fn new() -> Option<Spinner> {
         let others = spinners().fetch_add(1, Ordering::Relaxed);
         let spinner = Spinner;
         (others < cores()).then_some(spinner)
