@@ -15,7 +15,7 @@ mod text;
 
 pub use calls::calls;
 pub use filter::filter;
-pub use frames::{dialogue, frames};
+pub use frames::{dialogue, frames, ip_options};
 pub use ingress::{Tally, ingress, ingress_tally};
 pub use names::{dns, names};
 pub use netlink::{diag, netlink_reply, netlink_request};
@@ -39,6 +39,7 @@ pub const ENTRIES: &[(&str, Entry)] = &[
     ("filter", filter),
     ("frames", frames),
     ("ingress", ingress),
+    ("ip_options", ip_options),
     ("names", names),
     ("netlink_reply", netlink_reply),
     ("netlink_request", netlink_request),

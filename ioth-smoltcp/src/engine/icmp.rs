@@ -10,7 +10,9 @@ use smoltcp::wire::{Icmpv6Message, Icmpv6Packet, Icmpv6Repr, IpProtocol};
 use super::Engine;
 use super::datagram::{IpArrival, Notice};
 use super::groups::{MLD_QUERY, MLDV1_REPORT};
+use super::ip_options::Received;
 use super::ports::Space;
+use super::route::Path;
 use super::sockets::DEFAULT_HOPS;
 use super::wire::{self, IpAttrs, IpHeader, ip_header_len};
 
@@ -40,7 +42,7 @@ pub(crate) enum Unreachable {
     Protocol(u32),
     /// RFC 8200 §4.2: an option that is not known, at this offset.
     Option(u32),
-    /// RFC 8200 §4.5: a field of an IPv6 header, at this offset, is wrong.
+    /// RFC 792, RFC 8200 §4.5: a field of an IP header, at this offset, is wrong.
     Field(u32),
     /// RFC 8200 §4.5: the first piece does not have all headers.
     Incomplete,
@@ -57,7 +59,7 @@ impl Unreachable {
             (Unreachable::Protocol(_), true) => Some((UNREACHABLE, 2, 0)),
             (Unreachable::Protocol(pointer), false) => Some((V6_PARAMETER_PROBLEM, 1, pointer)),
             (Unreachable::Option(_), true) => None,
-            (Unreachable::Field(_), true) => None,
+            (Unreachable::Field(pointer), true) => Some((PARAMETER_PROBLEM, 0, pointer << 24)),
             (Unreachable::Incomplete, true) => None,
             // RFC 7112 §5: "IPv6 First Fragment has incomplete IPv6 Header Chain".
             (Unreachable::Incomplete, false) => Some((V6_PARAMETER_PROBLEM, 3, 0)),
@@ -83,7 +85,7 @@ impl Engine {
         }
         match kind {
             // RFC 1122 §3.2.2.6: an echo to a broadcast or multicast address may be discarded; Linux does.
-            ECHO_REQUEST if unicast => self.echo(header, &packet[at..], ECHO_REPLY),
+            ECHO_REQUEST if unicast => self.echo(header, &packet, ECHO_REPLY),
             ECHO_REPLY => self.ping_input(ifindex, header, &packet),
             UNREACHABLE | TIME_EXCEEDED | PARAMETER_PROBLEM => {
                 let (errno, fatal) = errno_v4(kind, code);
@@ -121,7 +123,7 @@ impl Engine {
         match message.msg_type() {
             // RFC 4443 §4.2: an echo to a multicast address is answered from a unicast one.
             Icmpv6Message::EchoRequest if unicast || !header.src.is_unspecified() => {
-                self.echo(header, &packet[at..], u8::from(Icmpv6Message::EchoReply));
+                self.echo(header, &packet, u8::from(Icmpv6Message::EchoReply));
             }
             Icmpv6Message::EchoReply => self.ping_input(ifindex, header, &packet),
             Icmpv6Message::NeighborSolicit | Icmpv6Message::NeighborAdvert => {
@@ -159,8 +161,13 @@ impl Engine {
     }
 
     /// Sends a request back as a reply: the same identifier, sequence number and data.
-    fn echo(&mut self, header: &IpHeader, request: &[u8], reply: u8) {
+    fn echo(&mut self, header: &IpHeader, packet: &[u8], reply: u8) {
         if self.net.leaving {
+            return;
+        }
+        let request = &packet[header.payload_at..];
+        let options = Received::of(&self.net, header, packet);
+        if options.as_ref().is_some_and(|options| options.reply.is_none()) {
             return;
         }
         let local = self.net.tables.is_local(header.dst, None).is_some();
@@ -184,7 +191,7 @@ impl Engine {
         wire::emit_ip(&mut packet, source.unwrap_or(path.source), header.src, attrs);
         // Routers and captures look into ICMP: its checksum is always there.
         super::offload::fill_checksums(&mut packet);
-        self.net.output_pieces(&path, path.mtu, packet);
+        self.icmp_output(&path, options, packet);
     }
 
     /// Tells the sender of a packet why it was not delivered, if it may be told.
@@ -222,6 +229,13 @@ impl Engine {
             true => (wire::IPV4_HEADER, MAX_ICMPV4_ERROR, IpProtocol::Icmp),
             false => (wire::IPV6_HEADER, MAX_ICMPV6_ERROR, IpProtocol::Icmpv6),
         };
+        // RFC 1122 §3.2.2.8 asks for it of echoes; Linux answers all options, but for those that are what is wrong.
+        let options = match reason {
+            Unreachable::Field(_) => None,
+            _ => Received::of(&self.net, header, packet),
+        };
+        let longest =
+            longest - options.as_ref().and_then(|options| options.reply).map_or(0, |reply| reply.len());
         let quoted = &packet[..packet.len().min(header.total_len).min(longest - ip - ICMP_HEADER)];
         let mut error = Frame::new(ip + ICMP_HEADER + quoted.len());
         error[ip..ip + 4].copy_from_slice(&[kind, code, 0, 0]);
@@ -234,7 +248,20 @@ impl Engine {
             IpAttrs::new(protocol, DEFAULT_HOPS),
         );
         super::offload::fill_checksums(&mut error);
-        self.net.output(&path, error);
+        self.icmp_output(&path, options, error);
+    }
+
+    /// Sends a message, with the options that answer those of the packet that it is about.
+    fn icmp_output(&mut self, path: &Path, options: Option<Received>, packet: Frame) {
+        let reply = options.and_then(|options| options.reply);
+        match reply {
+            Some(reply) => {
+                for packet in reply.put_into(&self.net, packet) {
+                    self.net.output_pieces(path, path.mtu, packet);
+                }
+            }
+            None => self.net.output_pieces(path, path.mtu, packet),
+        }
     }
 
     /// Somebody could not deliver a packet of ours, of which the beginning is quoted.

@@ -5,12 +5,12 @@ use std::net::IpAddr;
 use ioth_vde::{Checksum, Frame};
 use smoltcp::wire::IpProtocol;
 
-use super::Engine;
 use super::icmp::Unreachable;
 use super::iface::LOOPBACK;
 use super::ports::Space;
 use super::reassembly::{self, Expired, Outcome};
 use super::wire::{self, Fragment, IpError, IpHeader};
+use super::{Engine, ip_options};
 
 impl Engine {
     /// An IP packet without its Ethernet header.
@@ -91,6 +91,24 @@ impl Engine {
                 false
             }
         };
+        if header.src.is_ipv4() && header.payload_at > wire::IPV4_HEADER && !joined {
+            let local = match unicast {
+                true => header.dst,
+                false => self.net.answering(ifindex, header.src, header.dst),
+            };
+            match ip_options::arrive(&self.net, &header, &mut packet, local) {
+                Ok(arrived) if arrived.source_route => {
+                    self.net.drops.source_route += 1;
+                    return None;
+                }
+                Ok(_) => {}
+                Err(pointer) => {
+                    self.net.drops.malformed += 1;
+                    self.unreachable(&packet, &header, Unreachable::Field(pointer));
+                    return None;
+                }
+            }
+        }
         if let Some(fragment) = header.fragment {
             return self.reassemble(ifindex, &header, fragment, packet);
         }

@@ -33,6 +33,7 @@ mod icmp;
 pub mod iface;
 mod input;
 mod ioctl;
+mod ip_options;
 mod limit;
 mod multicast;
 mod neigh;
@@ -358,6 +359,7 @@ impl Engine {
             kind,
             options,
             memberships: Vec::new(),
+            ip_options: None,
             attached: bpf::Attached::default(),
             error: None,
             errors: Errors::default(),

@@ -69,6 +69,8 @@ pub struct Drops {
     pub no_socket: u64,
     /// A socket's receive buffer was full.
     pub receive_buffer: u64,
+    /// Packets with a source route, which a node does not take.
+    pub source_route: u64,
     /// UDP-Lite's checksum covered less than the socket asks for.
     pub coverage: u64,
     /// A listener's queues were full.
@@ -187,6 +189,23 @@ impl Net {
             return self.output_loopback(path.arrival, packet);
         }
         self.output_to(path.ifindex, path.next_hop, packet);
+    }
+
+    /// Whether an address is another host's, as far as the tables say: neither ours nor many's.
+    pub(crate) fn is_elsewhere(&self, addr: Ipv4Addr) -> bool {
+        let broadcast = || self.tables.ifaces().any(|iface| self.tables.is_broadcast(addr, iface.index()));
+        let many = addr.is_multicast() || addr.octets()[0] == 0 || broadcast();
+        !many && self.tables.is_local(addr.into(), None).is_none()
+    }
+
+    /// RFC 791, timestamps: "milliseconds since midnight UT", or "any time" with the highest bit set.
+    pub(crate) fn time_of_day(&self) -> [u8; 4] {
+        const DAY: u128 = 86_400_000;
+        const NON_STANDARD: u32 = 1 << 31;
+        let since = self.epoch + std::time::Duration::from_micros(self.now.total_micros().max(0) as u64);
+        let time = (since.as_millis() % DAY) as u32;
+        let known = !self.epoch.is_zero();
+        (if known { time } else { time | NON_STANDARD }).to_be_bytes()
     }
 
     /// Sends a whole IP packet along a path, in pieces when it is longer than `mtu`.

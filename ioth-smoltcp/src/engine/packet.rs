@@ -259,7 +259,7 @@ impl Engine {
             payload.truncate(keep);
             let (source, time) = (SockAddr::Packet(source), self.net.now);
             let was_empty = packets.inbox.is_empty();
-            let datagram = Datagram { source, payload, time, ip: None, link: Some(link) };
+            let datagram = Datagram { source, payload, time, ip: None, link: Some(link), options: None };
             if !packets.inbox.push(datagram, &sock.options) {
                 packets.dropped_frames = packets.dropped_frames.wrapping_add(1);
                 self.net.drops.receive_buffer += 1;

@@ -1,11 +1,13 @@
 //! What every socket has, whatever its protocol.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::sync::Arc;
 
 use ioth_core::{Domain, Errno, Events};
 
 use super::bpf::Attached;
 use super::datagram::{Discover, Errors, Group, Report, TimeStamp};
+use super::ip_options::IpOptions;
 use super::multicast::Membership;
 use super::netlink_socket::Netlink;
 use super::packet::Packets;
@@ -22,6 +24,8 @@ pub(crate) struct Sock {
     pub(crate) options: Options,
     /// Groups that the socket joined.
     pub(crate) memberships: Vec<Membership>,
+    /// IP_OPTIONS: the options of IPv4 packets; of an accepted stream those that answer the SYN's.
+    pub(crate) ip_options: Option<Arc<IpOptions>>,
     /// SO_ATTACH_FILTER
     pub(crate) attached: Attached,
     /// SO_ERROR: reported once.

@@ -18,6 +18,8 @@ mod errors;
 mod exceptions;
 mod filter;
 mod fixture;
+#[cfg(feature = "smoltcp")]
+mod header_options;
 mod ioctl;
 #[cfg(feature = "smoltcp")]
 mod ip_options;
@@ -191,6 +193,9 @@ on_every_net! {
     }
     udplite { on_the_wire groups }
     multicast { membership bounded delivery everybody looped_back hops link_local interface broadcast }
+    header_options {
+        set_and_told with_datagrams said_for_one_datagram with_streams source_routes wrong_ones_are_answered echoes
+    }
     ip_options {
         path_mtu long_datagrams discovery dont_fragment free_bind sticky_source short_values
     }

@@ -89,6 +89,84 @@ pub fn dialogue(data: &[u8]) {
     }
 }
 
+/// Options of IPv4's header between two nodes: what one sets on its sockets and sends, and what comes forged. Each begins with
+/// a byte that says which, and how long it is.
+pub fn ip_options(data: &[u8]) {
+    const MAX_STEPS: usize = 60;
+    let mut input = Input(data);
+    let mut nodes = [Node::new(0), Node::new(1)];
+    nodes[1].listen(false);
+    for node in &mut nodes {
+        node.bind_datagrams(false);
+        for name in [libc::IP_RECVOPTS, libc::IP_RETOPTS] {
+            node.engine.set_option(node.sockets[0], libc::IPPROTO_IP, name, &[1; 4]).expect("a switch");
+        }
+    }
+    let mut micros = 0;
+    for _ in 0..MAX_STEPS {
+        if input.is_empty() {
+            break;
+        }
+        let what = input.byte();
+        let options = input.take(usize::from(what >> 2));
+        let engine = &mut nodes[0].engine;
+        match what & 3 {
+            0 => {
+                let id = nodes[0].sockets[0];
+                if set_ip_options(engine, id, options) {
+                    let (to, data) = (addr(1, false, 7).into(), [IoSlice::new(b"x")]);
+                    let message = SendMsg { data: &data, addr: Some(&to), control: &[] };
+                    let _ = engine.send(id, &message, MsgFlags::empty());
+                }
+            }
+            1 => {
+                let id = nodes[0].socket(false, SocketType::STREAM);
+                set_ip_options(&mut nodes[0].engine, id, options);
+                let _ = nodes[0].engine.connect(id, &addr(1, false, 80).into());
+                let _ = nodes[0].engine.send(id, &SendMsg::new(&[IoSlice::new(b"x")]), MsgFlags::empty());
+                nodes[0].sockets.push(id);
+            }
+            kind => {
+                let packet = with_options(options, kind == 2);
+                nodes[1].engine.handle_frame(ETH, packet);
+            }
+        }
+        for _ in 0..8 {
+            micros += 50;
+            for (from, to) in [(0, 1), (1, 0)] {
+                for frame in nodes[from].run(micros) {
+                    nodes[to].engine.handle_frame(ETH, frame);
+                }
+            }
+            nodes.iter_mut().for_each(Node::serve);
+        }
+    }
+    nodes.iter_mut().for_each(|node| node.wind_down(micros));
+}
+
+/// What is taken is told, and what is told is taken.
+fn set_ip_options(engine: &mut Engine, id: SocketId, options: &[u8]) -> bool {
+    let set = engine.set_option(id, libc::IPPROTO_IP, libc::IP_OPTIONS, options).is_ok();
+    let mut told = [0; 40];
+    let len = engine.option(id, libc::IPPROTO_IP, libc::IP_OPTIONS, &mut told).expect("it can be read");
+    assert!(engine.set_option(id, libc::IPPROTO_IP, libc::IP_OPTIONS, &told[..len]).is_ok());
+    set
+}
+
+/// A datagram to node 1's port, or an echo request, with options that nobody looked at.
+fn with_options(options: &[u8], datagram: bool) -> Frame {
+    let len = options.len().min(40).next_multiple_of(4);
+    let mut bytes = [&mac(1).0[..], &mac(0).0, &[8, 0, 0x45 + (len / 4) as u8, 0]].concat();
+    bytes.extend((20 + len as u16 + 9).to_be_bytes());
+    bytes.extend([0, 1, 0, 0, 64, if datagram { 17 } else { 1 }, 0, 0, 10, 0, 0, 1, 10, 0, 0, 2]);
+    bytes.extend(&options[..options.len().min(40)]);
+    bytes.resize(14 + 20 + len, 0);
+    bytes.extend(if datagram { [0, 9, 0, 7, 0, 9, 0, 0, b'x'] } else { [8, 0, 0, 0, 0, 1, 0, 1, b'x'] });
+    let mut frame = Frame::copy_of(&bytes);
+    frame.checksum = Checksum::Trusted;
+    frame
+}
+
 const ADDRESSED: u8 = 1;
 const TRUSTED: u8 = 2;
 const ETH: u32 = 2;

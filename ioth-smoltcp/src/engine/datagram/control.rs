@@ -4,7 +4,9 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
 use ioth_core::control::{self, Message, Writer};
-use ioth_core::{Domain, Errno, Result};
+use ioth_core::{Domain, Errno, MsgFlags, Result};
+
+use crate::engine::ip_options::{self, Received};
 
 use super::inbox::{IpArrival, LinkArrival};
 
@@ -56,6 +58,10 @@ pub(crate) struct Report {
     pub(crate) ttl: bool,
     /// IP_RECVTOS
     pub(crate) tos: bool,
+    /// IP_RECVOPTS
+    pub(crate) options: bool,
+    /// IP_RETOPTS
+    pub(crate) reply_options: bool,
     /// IPV6_RECVPKTINFO
     pub(crate) v6_pktinfo: bool,
     /// IPV6_RECVHOPLIMIT
@@ -123,6 +129,19 @@ pub(super) fn report(writer: &mut Writer<'_>, wanted: &Report, domain: Domain, a
     }
 }
 
+/// Writes the IPv4 options that were asked for: as they came, and as they would go back. What cannot go back is lost.
+pub(super) fn ip_options(writer: &mut Writer<'_>, wanted: &Report, options: &Received) -> MsgFlags {
+    if wanted.options {
+        writer.put(libc::IPPROTO_IP, libc::IP_RECVOPTS, options.bytes());
+    }
+    if !wanted.reply_options {
+        return MsgFlags::empty();
+    }
+    let Some(reply) = &options.reply else { return MsgFlags::CTRUNC };
+    writer.put(libc::IPPROTO_IP, libc::IP_RETOPTS, &reply.told());
+    MsgFlags::empty()
+}
+
 /// Writes PACKET_AUXDATA's `struct tpacket_auxdata`. `kept` is how many bytes of the frame the socket's filter left.
 pub(super) fn auxdata(writer: &mut Writer<'_>, arrival: &LinkArrival, kept: usize) {
     let mut status = libc::TP_STATUS_USER;
@@ -152,6 +171,26 @@ pub(crate) struct SendControl {
     pub(crate) traffic_class: Option<u8>,
     /// IPV6_DONTFRAG
     pub(crate) dont_fragment: Option<bool>,
+    /// IP_RETOPTS
+    pub(crate) options: Option<OptionBytes>,
+}
+
+/// Options of an IPv4 header as they were given, and how many bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct OptionBytes([u8; ip_options::MAX], usize);
+
+impl OptionBytes {
+    /// Linux takes no more than there can be.
+    fn of(value: &[u8]) -> Self {
+        let len = value.len().min(ip_options::MAX);
+        let mut bytes = [0; ip_options::MAX];
+        bytes[..len].copy_from_slice(&value[..len]);
+        OptionBytes(bytes, len)
+    }
+
+    pub(crate) fn as_slice(&self) -> &[u8] {
+        &self.0[..self.1]
+    }
 }
 
 impl SendControl {
@@ -184,8 +223,7 @@ impl SendControl {
                         _ => Some(bounded(&message, 0)?.ok_or(Errno::EINVAL)?),
                     };
                 }
-                // "Return the options to the sender" of no options at all.
-                (libc::IPPROTO_IP, libc::IP_RETOPTS) if message.data.is_empty() => {}
+                (libc::IPPROTO_IP, libc::IP_RETOPTS) => parsed.options = Some(OptionBytes::of(message.data)),
                 (libc::IPPROTO_IP, _) => return Err(Errno::EINVAL),
                 _ => common(&message)?,
             }

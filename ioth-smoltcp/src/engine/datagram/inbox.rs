@@ -2,14 +2,16 @@
 
 use std::collections::VecDeque;
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 use std::time::Duration;
 
 use ioth_core::{Domain, MsgFlags, RecvMsg, SockAddr, control};
 use ioth_vde::Frame;
 use smoltcp::time::Instant;
 
-use super::control::{auxdata, report, stamp};
+use super::control::{auxdata, ip_options, report, stamp};
 use crate::engine::addr::is_link_local;
+use crate::engine::ip_options::Received;
 use crate::engine::scatter;
 use crate::engine::sockets::{DEFAULT_BUFFER, Options};
 use crate::engine::wire::IpHeader;
@@ -30,6 +32,8 @@ pub(crate) struct Datagram {
     pub(crate) ip: Option<IpArrival>,
     /// Of packet sockets only.
     pub(crate) link: Option<LinkArrival>,
+    /// Of the IPv4 header.
+    pub(crate) options: Option<Arc<Received>>,
 }
 
 /// What an IP header said, and where it came in.
@@ -118,6 +122,9 @@ impl Inbox {
         }
         if let Some(arrival) = &datagram.ip {
             report(&mut writer, &options.report, domain, arrival);
+        }
+        if let Some(received) = &datagram.options {
+            message.flags |= ip_options(&mut writer, &options.report, received);
         }
         let (filled, cut) = writer.finish();
         message.control_len = filled;

@@ -1,6 +1,7 @@
 //! The way of a datagram: what its destination, its socket's options and its control messages make together.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::sync::Arc;
 
 use ioth_core::{Errno, Result};
 use ioth_vde::Frame;
@@ -9,6 +10,7 @@ use smoltcp::wire::IpProtocol;
 use super::{Discover, SendControl};
 use crate::engine::addr::is_link_local;
 use crate::engine::iface::{LOOPBACK, MIN_MTU};
+use crate::engine::ip_options::IpOptions;
 use crate::engine::multicast::is_node_local;
 use crate::engine::route::Path;
 use crate::engine::sockets::Options;
@@ -19,8 +21,9 @@ use crate::engine::{Engine, SocketId};
 const MAX_LENGTH: usize = 65_535;
 
 /// Where a datagram goes, and what its IP header says.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Way {
+    /// To the first hop of a source route, where there is one.
     pub(crate) path: Path,
     pub(crate) source: IpAddr,
     pub(crate) destination: IpAddr,
@@ -34,6 +37,8 @@ pub(crate) struct Way {
     fragments: bool,
     /// The node hears what it sends to a group or broadcast, where it listens.
     loops: bool,
+    /// Of IPv4's header.
+    pub(crate) options: Option<Arc<IpOptions>>,
 }
 
 impl Way {
@@ -48,10 +53,11 @@ impl Way {
 
     /// How many bytes may follow the IP header, the transport's header included; more is `EMSGSIZE`.
     fn longest(&self) -> usize {
+        let ipv4_header = IPV4_HEADER + self.options.as_ref().map_or(0, |options| options.len());
         match (self.fragments, self.destination.is_ipv4()) {
-            (true, true) => MAX_LENGTH - IPV4_HEADER,
+            (true, true) => MAX_LENGTH - ipv4_header,
             (true, false) => MAX_LENGTH,
-            (false, true) => self.mtu.saturating_sub(IPV4_HEADER),
+            (false, true) => self.mtu.saturating_sub(ipv4_header),
             (false, false) => self.mtu.saturating_sub(IPV6_HEADER),
         }
     }
@@ -93,6 +99,11 @@ impl Engine {
             true => SendControl::parse_v4(control, sock.domain)?,
             false => SendControl::parse_v6(control)?,
         };
+        let own = || sock.ip_options.clone().filter(|_| ipv4);
+        let ip_options = match &control.options {
+            Some(value) => Some(Arc::new(IpOptions::to_send(&self.net, value.as_slice())?)),
+            None => own(),
+        };
         // Linux: a socket bound to a group or broadcast sends from an address of the interface.
         let bound = bound.filter(|ip| !ip.is_unspecified() && !ip.is_multicast() && !is_everybody(*ip));
         if bound.is_some_and(|ip| ip.is_ipv4() != ipv4) {
@@ -120,7 +131,15 @@ impl Engine {
         {
             return Err(if is_no_source(source) { Errno::EINVAL } else { Errno::ENETUNREACH });
         }
-        let path = self.net.tables.route(to, oif, source).map_err(|error| error.to_errno())?;
+        let next = ip_options.as_ref().map_or(to, |options| options.next(to));
+        if next != to && destination.ip().is_unspecified() {
+            return Err(Errno::EINVAL);
+        }
+        let path = self.net.tables.route(next, oif, source).map_err(|error| error.to_errno())?;
+        // Linux looks for a route to a neighbour then (ip_sendmsg_scope()).
+        if ip_options.as_ref().is_some_and(|options| options.is_strict()) && path.next_hop != next {
+            return Err(Errno::ENETUNREACH);
+        }
         // Linux's __mkroute_output: 127.0.0.0/8 does not leave the node.
         if matches!(source, Some(IpAddr::V4(v4)) if v4.is_loopback()) && path.ifindex != LOOPBACK {
             return Err(Errno::EINVAL);
@@ -139,12 +158,24 @@ impl Engine {
             dont_fragment: true,
             fragments: true,
             loops: path.broadcast || (to.is_multicast() && group.loops),
+            options: ip_options,
         };
         Ok(self.sized(way, options, control.dont_fragment))
     }
 
     /// Sends a datagram on its way: to the node itself where it listens to the group, and out, in pieces if it must be.
     pub(in crate::engine) fn send_by(&mut self, way: &Way, packet: Frame) {
+        match &way.options {
+            None => self.send_whole(way, packet),
+            Some(options) => {
+                for packet in options.put_into(&self.net, packet) {
+                    self.send_whole(way, packet);
+                }
+            }
+        }
+    }
+
+    fn send_whole(&mut self, way: &Way, packet: Frame) {
         if self.leaves(way, &packet) {
             self.net.output_pieces(&way.path, way.mtu, packet);
         }

@@ -15,6 +15,8 @@ const ALL: Report = Report {
     pktinfo: true,
     ttl: true,
     tos: true,
+    options: true,
+    reply_options: true,
     v6_pktinfo: true,
     v6_hop_limit: true,
     v6_traffic_class: true,
@@ -35,6 +37,7 @@ fn datagram(source: &str, destination: &str, payload: &[u8]) -> Datagram {
             traffic_class: 0x2e,
         }),
         link: None,
+        options: None,
     }
 }
 

@@ -1,11 +1,13 @@
 //! Level IPPROTO_IP: ip(7). IPv6 sockets have it too, for what they send to mapped addresses.
 
 use std::net::{IpAddr, Ipv4Addr};
+use std::sync::Arc;
 
 use ioth_core::{Errno, Result};
 
 use super::{class, group_request, int, put, put_int};
 use crate::engine::datagram::Discover;
+use crate::engine::ip_options::IpOptions;
 use crate::engine::multicast::On;
 use crate::engine::sockets::{DEFAULT_HOPS, Kind};
 use crate::engine::{Engine, SocketId};
@@ -46,6 +48,7 @@ impl Engine {
                     _ => self.leave_group(id, group, On::index(ifindex)),
                 };
             }
+            libc::IP_OPTIONS => return self.set_ip_options(id, value),
             _ => {}
         }
         // These options take a byte as well as an int.
@@ -70,6 +73,8 @@ impl Engine {
             (libc::IP_PKTINFO, _) => options.report.pktinfo = number != 0,
             (libc::IP_RECVTTL, _) => options.report.ttl = number != 0,
             (libc::IP_RECVTOS, _) => options.report.tos = number != 0,
+            (libc::IP_RECVOPTS, _) => options.report.options = number != 0,
+            (libc::IP_RETOPTS, _) => options.report.reply_options = number != 0,
             (libc::IP_FREEBIND, _) => options.free_bind = number != 0,
             (libc::IP_RECVERR, _) => {
                 options.hear_errors = number != 0;
@@ -100,6 +105,12 @@ impl Engine {
             libc::IP_PKTINFO => i32::from(options.report.pktinfo),
             libc::IP_RECVTTL => i32::from(options.report.ttl),
             libc::IP_RECVTOS => i32::from(options.report.tos),
+            libc::IP_RECVOPTS => i32::from(options.report.options),
+            libc::IP_RETOPTS => i32::from(options.report.reply_options),
+            libc::IP_OPTIONS => {
+                let told = self.sock(id)?.ip_options.as_ref().map(|options| options.told());
+                return Ok(put(value, &told.unwrap_or_default()));
+            }
             libc::IP_FREEBIND => i32::from(options.free_bind),
             libc::IP_RECVERR => i32::from(options.hear_errors),
             libc::IP_MTU_DISCOVER => options.discover.as_raw(),
@@ -135,6 +146,20 @@ impl Engine {
         let source = local.filter(|ip| !ip.is_multicast());
         let path = self.net.tables.route(peer.ip(), self.scope_of(id, peer)?, source);
         path.map(|path| path.mtu).map_err(|_| Errno::ENOTCONN)
+    }
+
+    /// IP_OPTIONS. A connection that is there sends the others from now on.
+    fn set_ip_options(&mut self, id: SocketId, value: &[u8]) -> Result<()> {
+        let options = Arc::new(IpOptions::to_send(&self.net, value)?);
+        self.net.stamping |= options.wants_time();
+        let sock = &mut self.sockets[id.0];
+        sock.ip_options = Some(options.clone());
+        if let Kind::Stream(stream) = &mut sock.kind
+            && let Some(conn) = stream.conn_mut()
+        {
+            conn.set_ip_options(&self.net, Some(options));
+        }
+        Ok(())
     }
 
     fn set_multicast_if(&mut self, id: SocketId, value: &[u8]) -> Result<()> {

@@ -1,6 +1,7 @@
 //! What raw and ping sockets share: addresses without ports, and the queue.
 
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 
 use ioth_core::{Domain, Errno, Events, MsgFlags, RecvMsg, Result, SockAddr};
 use ioth_vde::Frame;
@@ -8,6 +9,7 @@ use ioth_vde::Frame;
 use super::is_shared;
 use crate::engine::calls::{is_scoped, scope_id};
 use crate::engine::datagram::{Datagram, Inbox, IpArrival};
+use crate::engine::ip_options::Received;
 use crate::engine::sockets::Kind;
 use crate::engine::wire::IpHeader;
 use crate::engine::{Engine, SocketId};
@@ -172,7 +174,8 @@ impl Engine {
         payload.truncate(kept);
         let source = SockAddr::Ip(SocketAddr::new(header.src, 0));
         let ip = Some(IpArrival::new(ifindex, header, local));
-        let datagram = Datagram { source, payload, time: self.net.now, ip, link: None };
+        let options = Received::of(&self.net, header, packet).map(Arc::new);
+        let datagram = Datagram { source, payload, time: self.net.now, ip, link: None, options };
         let sock = &mut self.sockets[id.0];
         let endpoint = match &mut sock.kind {
             Kind::Raw(raw) => &mut raw.endpoint,

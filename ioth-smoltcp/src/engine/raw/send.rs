@@ -42,6 +42,8 @@ impl Engine {
         };
         let way = self.way(id, destination, local, message.control)?;
         match header_included {
+            // "Linux does not mangle headers on raw sockets, so that IP options + IP_HDRINCL is non-sense."
+            true if way.options.is_some() => return Err(Errno::EINVAL),
             true if len > way.path.mtu => return Err(Errno::EMSGSIZE),
             true => {}
             false => way.takes(len)?,

@@ -49,7 +49,9 @@ impl Engine {
         if source.is_some_and(|ip| ip.is_ipv4() != remote_ip.is_ipv4()) {
             return Err(Errno::EINVAL);
         }
-        let path = self.net.tables.route(remote_ip, scope, source).map_err(|error| error.to_errno())?;
+        let ip_options = self.sockets[id.0].ip_options.clone().filter(|_| remote_ip.is_ipv4());
+        let next = ip_options.as_ref().map_or(remote_ip, |options| options.next(remote_ip));
+        let path = self.net.tables.route(next, scope, source).map_err(|error| error.to_errno())?;
         let local_ip = source.unwrap_or(path.source);
         let (local, chosen) = match bound {
             Some(bound) => (SocketAddr::new(local_ip, bound.port()), None),
@@ -64,7 +66,8 @@ impl Engine {
         }
         let sequence = self.initial_sequence(&tuple);
         let options = self.sockets[id.0].options;
-        let setup = Setup { tuple, path, sequence, options: &options, pool: &self.tcp.pool };
+        let ip_options = ip_options.as_ref();
+        let setup = Setup { tuple, path, sequence, options: &options, ip_options, pool: &self.tcp.pool };
         let Some(mut conn) = Conn::connect(&self.net, &mut self.tcp.contexts, setup) else {
             if let Some(port) = chosen {
                 self.ports.release(port);

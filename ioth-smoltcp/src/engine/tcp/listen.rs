@@ -4,6 +4,7 @@
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use ioth_core::{Errno, Result};
 use ioth_vde::Frame;
@@ -12,6 +13,7 @@ use smoltcp::time::{Duration, Instant};
 use super::conn::{Conn, Setup, Stage, Tuple};
 use super::{Role, Stream};
 use crate::engine::addr::is_link_local;
+use crate::engine::ip_options::Received;
 use crate::engine::ports::{Binding, Held, Space};
 use crate::engine::sockets::{Kind, Options};
 use crate::engine::{Engine, SocketId, wire};
@@ -138,12 +140,25 @@ impl Engine {
             self.net.drops.no_route += 1;
             return;
         };
+        // Linux's tcp_v4_save_options(): the connection answers the SYN's options, and has not the listener's.
+        let ip_options = wire::parse_ip(&syn, false)
+            .ok()
+            .and_then(|header| Received::of(&self.net, &header, &syn)?.reply)
+            .filter(|options| options.len() > 0)
+            .map(Arc::new);
         self.evict_embryo(listener);
         let sequence = self.initial_sequence(&tuple);
         let mut out = std::mem::take(&mut self.tcp.out);
         // Linux's tcp_v6_init_req(): "So that link locals have meaning".
         let options = Options { device: scope, ..self.sockets[listener.0].options };
-        let setup = Setup { tuple, path, sequence, options: &options, pool: &self.tcp.pool };
+        let setup = Setup {
+            tuple,
+            path,
+            sequence,
+            options: &options,
+            ip_options: ip_options.as_ref(),
+            pool: &self.tcp.pool,
+        };
         let conn = Conn::answer(&self.net, &mut self.tcp.contexts, setup, listener, &mut syn, &mut out);
         if let Some(mut conn) = conn {
             conn.scope = scope;
@@ -156,6 +171,7 @@ impl Engine {
                 Stream { role: Role::Connection(Box::new(conn)), held: Some(held), ..Stream::default() };
             stream.apply(&options);
             let id = self.insert(domain, Kind::Stream(stream), options);
+            self.sockets[id.0].ip_options = ip_options;
             self.tcp.connections.insert(tuple, id);
             if let Ok(Stream { role: Role::Listener(listener), .. }) = self.stream_mut(listener) {
                 listener.embryos.push(id);

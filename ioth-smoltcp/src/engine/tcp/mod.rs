@@ -105,7 +105,7 @@ impl Stream {
         }
     }
 
-    fn conn_mut(&mut self) -> Option<&mut Conn> {
+    pub(crate) fn conn_mut(&mut self) -> Option<&mut Conn> {
         match &mut self.role {
             Role::Connection(conn) => Some(conn),
             _ => None,

@@ -1,6 +1,7 @@
 //! UDP on the way in: who receives a datagram, and who hears of an error.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use ioth_core::{Errno, SockAddr};
 use ioth_vde::Frame;
@@ -8,6 +9,7 @@ use smoltcp::wire::UdpPacket;
 
 use crate::engine::datagram::{Datagram, Discover, IpArrival, Notice};
 use crate::engine::icmp::{Unreachable, carried};
+use crate::engine::ip_options::Received;
 use crate::engine::ports::{Ends, Space};
 use crate::engine::sockets::Kind;
 use crate::engine::wire::{self, IpHeader, UDP_HEADER};
@@ -37,6 +39,7 @@ impl Engine {
         let local = if unicast { header.dst } else { self.net.answering(ifindex, header.src, header.dst) };
         let (time, ip) = (self.net.now, Some(IpArrival::new(ifindex, header, local)));
         let source = SockAddr::Ip(ends.source);
+        let options = Received::of(&self.net, header, &packet).map(Arc::new);
         if !unicast {
             let members: Vec<_> = self.udp_group(space, ends).collect();
             for &id in &members {
@@ -47,7 +50,10 @@ impl Engine {
                 let mut payload = packet.clone();
                 payload.pull_front(header.payload_at + UDP_HEADER);
                 payload.truncate(kept - UDP_HEADER);
-                self.udp_deliver(id, Datagram { source, payload, time, ip, link: None });
+                self.udp_deliver(
+                    id,
+                    Datagram { source, payload, time, ip, link: None, options: options.clone() },
+                );
             }
             self.net.drops.no_socket += u64::from(members.is_empty());
             return;
@@ -62,7 +68,7 @@ impl Engine {
         let Some(kept) = self.udp_filter(id, ifindex, header, &packet, len) else { return };
         packet.pull_front(header.payload_at + UDP_HEADER);
         packet.truncate(kept - UDP_HEADER);
-        self.udp_deliver(id, Datagram { source, payload: packet, time, ip, link: None });
+        self.udp_deliver(id, Datagram { source, payload: packet, time, ip, link: None, options });
     }
 
     /// An ICMP error about a datagram of ours, which is quoted: its socket hears of it if it is connected and the error is for

@@ -107,6 +107,7 @@ impl Engine {
         self.connect_scope(id, peer)?;
         let bound = self.datagrams_mut(id)?.bound;
         let way = self.way(id, peer, bound.map(|addr| addr.ip()), &[])?;
+        let source = way.source;
         self.udp_autobind(id)?;
         let datagrams = self.datagrams_mut(id)?;
         let peer = SocketAddr::new(way.destination, peer.port());
@@ -117,7 +118,7 @@ impl Engine {
         }
         let Some(bound) = &mut datagrams.bound else { return Ok(()) };
         if bound.ip().is_unspecified() {
-            bound.set_ip(way.source);
+            bound.set_ip(source);
             datagrams.addr_by_connect = true;
         }
         let (space, bound) = (datagrams.space, *bound);

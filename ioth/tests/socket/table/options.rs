@@ -73,6 +73,8 @@ pub(super) fn ip() -> Vec<Row> {
         IP_PKTINFO BOTH, SWITCH;
         IP_RECVTTL BOTH, SWITCH;
         IP_RECVTOS BOTH, SWITCH;
+        IP_RECVOPTS BOTH, SWITCH;
+        IP_RETOPTS BOTH, SWITCH;
         IP_FREEBIND BOTH, SWITCH;
         IP_RECVERR BOTH, SWITCH;
         IP_MTU_DISCOVER BOTH, &[0, 1, 2, 3, 4, 5, 6, -1];

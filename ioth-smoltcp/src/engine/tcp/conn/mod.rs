@@ -12,6 +12,7 @@ mod timers;
 mod transmit;
 
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 
 use ioth_core::{Errno, Events, MacAddr};
 use ioth_vde::Frame;
@@ -28,6 +29,7 @@ use super::context::{Contexts, Wire, with_sequence};
 use super::options::{Congestion, TcpOptions};
 use super::recovery::{Ack, FAST_RETRANSMIT, Recovery};
 use crate::engine::SocketId;
+use crate::engine::ip_options::IpOptions;
 use crate::engine::net::Net;
 use crate::engine::route::Path;
 use crate::engine::sockets::Options;
@@ -106,6 +108,8 @@ pub(crate) struct Conn {
     /// Bound to an interface by the user or by a link-local address.
     pub(crate) scope: Option<u32>,
     route: Route,
+    /// IP_OPTIONS: what each of its packets carries, if it is one of IPv4.
+    ip_options: Option<Arc<IpOptions>>,
     /// Largest TCP payload that the peer takes on a wire.
     peer_mss: usize,
     /// TCP_MAXSEG as it was when the connection began: what we announce, and use.
@@ -161,6 +165,8 @@ pub(crate) struct Setup<'a> {
     /// The initial sequence number.
     pub(crate) sequence: u32,
     pub(crate) options: &'a Options,
+    /// IP_OPTIONS
+    pub(crate) ip_options: Option<&'a Arc<IpOptions>>,
     /// What connections share.
     pub(crate) pool: &'a Pool,
 }
@@ -261,6 +267,7 @@ impl Conn {
             began: net.now,
             scope: None,
             route: Route { path, generation: 0, mac: None, context_mtu: 0 },
+            ip_options: setup.ip_options.filter(|_| tuple.remote_ip.is_ipv4()).cloned(),
             // RFC 9293 §3.7.1: "If an MSS Option is not received at connection setup, TCP implementations MUST
             // assume a default send MSS of 536 (576 - 40) for IPv4 or 1220 (1280 - 60) for IPv6".
             peer_mss: if tuple.remote_ip.is_ipv4() { 536 } else { 1220 },

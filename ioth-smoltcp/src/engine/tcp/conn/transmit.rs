@@ -1,6 +1,8 @@
 //! Segments on their way out: smoltcp's packets are finished, routed and handed to a link.
 
+use std::net::IpAddr;
 use std::num::NonZeroU16;
+use std::sync::Arc;
 
 use ioth_vde::{Checksum, Frame};
 use smoltcp::time::Instant;
@@ -9,6 +11,7 @@ use smoltcp::wire::TcpPacket;
 use super::header::{self, set_mss};
 use super::{Conn, Route};
 use crate::engine::iface::{LOOPBACK, MIN_MTU};
+use crate::engine::ip_options::IpOptions;
 use crate::engine::neigh::Resolution;
 use crate::engine::net::Net;
 use crate::engine::route::Path;
@@ -90,7 +93,7 @@ impl Conn {
             self.flight.edge = acknowledged.wrapping_add(u32::from(window) << scale);
         }
         if net.generation() != self.route.generation {
-            match net.tables.route(self.tuple.remote_ip, self.scope, Some(self.tuple.local_ip)) {
+            match net.tables.route(self.first_hop(), self.scope, Some(self.tuple.local_ip)) {
                 Ok(path) => self.use_path(net, path),
                 Err(_) => {
                     net.drops.no_route += 1;
@@ -106,6 +109,18 @@ impl Conn {
         if packet.len() - ip - header_len > mss {
             packet.gso_size = NonZeroU16::new(mss as u16);
         }
+        let Some(options) = self.ip_options.clone() else { return self.put_on_link(net, packet) };
+        // Linux's ip_queue_xmit(): such a route begins with a neighbour.
+        if options.is_strict() && self.route.path.next_hop != self.first_hop() {
+            net.drops.no_route += 1;
+            return;
+        }
+        for packet in options.put_into(net, packet) {
+            self.put_on_link(net, packet);
+        }
+    }
+
+    fn put_on_link(&mut self, net: &mut Net, packet: Frame) {
         let ifindex = self.route.path.ifindex;
         if ifindex == LOOPBACK {
             return net.output_loopback(self.route.path.arrival, packet);
@@ -126,6 +141,26 @@ impl Conn {
         }
     }
 
+    /// IP_OPTIONS was set.
+    pub(crate) fn set_ip_options(&mut self, net: &Net, options: Option<Arc<IpOptions>>) {
+        self.ip_options = options.filter(|_| self.tuple.remote_ip.is_ipv4());
+        let hop = self.first_hop();
+        if let Ok(path) = net.tables.route(hop, self.scope, Some(self.tuple.local_ip)) {
+            self.use_path(net, path);
+        }
+    }
+
+    /// Where its packets go first.
+    fn first_hop(&self) -> IpAddr {
+        let remote = self.tuple.remote_ip;
+        self.ip_options.as_ref().map_or(remote, |options| options.next(remote))
+    }
+
+    /// Bytes of options in its packets' headers.
+    fn ip_options_len(&self) -> usize {
+        self.ip_options.as_ref().map_or(0, |options| options.len())
+    }
+
     /// The interface that its packets leave by.
     pub(crate) fn ifindex(&self) -> u32 {
         self.route.path.ifindex
@@ -135,7 +170,11 @@ impl Conn {
         let (gso_max, _) = net.offload(path.ifindex);
         self.route = Route {
             // A route can have been given an MTU that has no room for the headers.
-            context_mtu: path.mtu.max(gso_max).max(MIN_MTU).min(usize::from(u16::MAX)),
+            context_mtu: path
+                .mtu
+                .max(gso_max)
+                .max(MIN_MTU)
+                .min(usize::from(u16::MAX) - self.ip_options_len()),
             path,
             generation: net.generation(),
             mac: None,
@@ -203,7 +242,8 @@ impl Conn {
     pub(super) fn wire_mss(&self, header_len: usize) -> usize {
         let path = self.route.path.mtu.min(usize::from(u16::MAX));
         let path_mss = path.saturating_sub(ip_header_len(self.tuple.remote_ip) + header_len);
-        path_mss.min(self.peer_mss).max(1)
+        // Linux's tcp_mtu_to_mss(): options shorten also what the peer takes.
+        path_mss.min(self.peer_mss).saturating_sub(self.ip_options_len()).max(1)
     }
 
     /// The segment size towards the peer, in bytes of payload: TCP_MAXSEG.
