@@ -146,7 +146,7 @@ pub fn shutdown(fd: BorrowedFd<'_>, how: Shutdown) -> Result<()> {
     sys::shutdown(fd, how.as_raw())
 }
 
-/// ioctl(2), for the requests of sockets and interfaces: the queue lengths (`FIONREAD`, `SIOCOUTQ`), `SIOCATMARK`, what
+/// ioctl(2), for the requests of sockets and interfaces: the queue lengths (`FIONREAD`, `SIOCOUTQ`, `SIOCOUTQNSD`), `SIOCATMARK`, what
 /// is the descriptor's (`FIONBIO`, `FIOASYNC`, `FIOCLEX`, the owner), netdevice(7), and routes.
 ///
 /// `argument` is the request's structure. Where that has a pointer, what it points to comes in its place: for
@@ -237,6 +237,8 @@ const F_GETSIG: i32 = 11;
 /// pointers or are unknown.
 fn argument_len(request: u64) -> Option<usize> {
     const SIOCOUTQ: u64 = libc::TIOCOUTQ as _;
+    // linux/sockios.h
+    const SIOCOUTQNSD: u64 = 0x894b;
     const FIONREAD: u64 = libc::FIONREAD as _;
     const FIONBIO: u64 = libc::FIONBIO as _;
     const FIOASYNC: u64 = libc::FIOASYNC as _;
@@ -266,7 +268,9 @@ fn argument_len(request: u64) -> Option<usize> {
     const IN6_RTMSG: usize = 80;
     match request {
         FIOCLEX | FIONCLEX => Some(0),
-        SIOCOUTQ | FIONREAD | FIONBIO | FIOASYNC | FIOSETOWN..=SIOCATMARK => Some(size_of::<i32>()),
+        SIOCOUTQ | SIOCOUTQNSD | FIONREAD | FIONBIO | FIOASYNC | FIOSETOWN..=SIOCATMARK => {
+            Some(size_of::<i32>())
+        }
         SIOCADDRT | SIOCDELRT => Some(IN6_RTMSG),
         SIOCSIFADDR | SIOCSIFDSTADDR | SIOCDIFADDR => Some(IN6_IFREQ),
         SIOCGIFNAME

@@ -18,6 +18,8 @@ const FIONREAD: c_ulong = libc::FIONREAD as c_ulong;
 const SIOCOUTQ: c_ulong = libc::TIOCOUTQ as c_ulong;
 /// asm-generic/sockios.h; the requests before it are the descriptor's own (its owner).
 const SIOCATMARK: c_ulong = 0x8905;
+/// linux/sockios.h
+const SIOCOUTQNSD: c_ulong = 0x894b;
 /// linux/sockios.h: what socket requests begin and end with.
 const SOCKIOS: std::ops::RangeInclusive<c_ulong> = SIOCATMARK..=0x89ff;
 /// linux/sockios.h: the requests about interfaces are over struct ifreq, from SIOCGIFNAME to SIOCSIFMAP.
@@ -188,7 +190,7 @@ fn ipv4_route(client: &Client, fd: c_int, request: c_ulong, argument: User<u8>) 
 fn argument_len(name: &EndName, request: c_ulong) -> usize {
     let is_ipv6 = c_int::from(name.domain) == libc::AF_INET6;
     match request {
-        SIOCATMARK => size_of::<c_int>(),
+        SIOCATMARK | SIOCOUTQNSD => size_of::<c_int>(),
         libc::SIOCADDRT | libc::SIOCDELRT if is_ipv6 => IN6_RTMSG,
         libc::SIOCADDRT | libc::SIOCDELRT => 0,
         libc::SIOCSIFADDR | libc::SIOCSIFDSTADDR | libc::SIOCDIFADDR if is_ipv6 => IN6_IFREQ,

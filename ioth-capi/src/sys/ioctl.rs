@@ -93,6 +93,8 @@ unsafe fn ipv4_route(fd: RawFd, request: c_ulong, argument: *mut c_void) -> Resu
 /// The size of a request's structure; 0 for one that is unknown, which is then refused, or has none.
 fn argument_len(fd: RawFd, request: c_ulong) -> Result<usize> {
     const SIOCOUTQ: c_ulong = libc::TIOCOUTQ as _;
+    // linux/sockios.h
+    const SIOCOUTQNSD: c_ulong = 0x894b;
     const FIONREAD: c_ulong = libc::FIONREAD as _;
     const FIONBIO: c_ulong = libc::FIONBIO as _;
     const FIOASYNC: c_ulong = libc::FIOASYNC as _;
@@ -106,7 +108,7 @@ fn argument_len(fd: RawFd, request: c_ulong) -> Result<usize> {
     const IN6_IFREQ: usize = 24;
     const IN6_RTMSG: usize = 80;
     Ok(match request {
-        SIOCOUTQ | FIONREAD | FIONBIO | FIOASYNC | FIOSETOWN..=SIOCATMARK => size_of::<c_int>(),
+        SIOCOUTQ | SIOCOUTQNSD | FIONREAD | FIONBIO | FIOASYNC | FIOSETOWN..=SIOCATMARK => size_of::<c_int>(),
         libc::SIOCADDRT | libc::SIOCDELRT => match domain(fd)? {
             libc::AF_INET6 => IN6_RTMSG,
             _ => 0,

@@ -331,7 +331,8 @@ impl Engine {
 
     /// Packets of ours for which no neighbour answered: like a "host unreachable" from ourselves.
     pub(super) fn neighbours_failed(&mut self) {
-        while let Some(packet) = self.net.failed.pop() {
+        while let Some((ifindex, packet)) = self.net.failed.pop() {
+            self.arrived_by = ifindex;
             let Some((_, local, ..)) = ends_of(&packet) else { continue };
             let (kind, code) = if local.is_ipv4() { (UNREACHABLE, 1) } else { (V6_UNREACHABLE, 3) };
             let (errno, fatal) = (Errno::EHOSTUNREACH, false);

@@ -85,7 +85,7 @@ pub(crate) enum Action {
     /// Ask; by unicast when the address was known once.
     Solicit { key: Key, mac: Option<MacAddr> },
     /// Nobody answered: these packets cannot be delivered.
-    Failed { packets: Vec<Frame> },
+    Failed { ifindex: u32, packets: Vec<Frame> },
 }
 
 /// The table.
@@ -218,7 +218,7 @@ impl Neighbours {
                 let packets = self.entries.remove(&key).map_or_else(Vec::new, |entry| entry.queue);
                 self.queued -= packets.len();
                 self.generation += 1;
-                actions.push(Action::Failed { packets });
+                actions.push(Action::Failed { ifindex: key.0, packets });
                 continue;
             }
             let mac = (!matches!(entry.state, State::Incomplete { .. })).then_some(entry.mac);
@@ -367,7 +367,7 @@ mod tests {
             assert!(matches!(actions.pop(), Some(Action::Solicit { mac: None, .. })));
         }
         table.poll(at(3000), &mut actions);
-        let Some(Action::Failed { packets }) = actions.pop() else { panic!("{actions:?}") };
+        let Some(Action::Failed { packets, .. }) = actions.pop() else { panic!("{actions:?}") };
         assert_eq!(packets.len(), 1);
         assert_eq!(table.next_deadline(), None);
         assert_eq!(table.iter().count(), 0);

@@ -116,8 +116,8 @@ pub(crate) struct Net {
     pub(crate) icmp_limit: TokenBucket,
     /// Packets that the node hears itself.
     pub(crate) looped: VecDeque<Looped>,
-    /// Packets that found no neighbour: their sockets have to hear of it.
-    pub(crate) failed: Vec<Frame>,
+    /// Packets that found no neighbour, and on which interface: their sockets have to hear of it.
+    pub(crate) failed: Vec<(u32, Frame)>,
     /// By interface index; none for the loopback interface.
     pub(crate) ports: Vec<Option<Port>>,
     /// What packet sockets want to see.
@@ -343,9 +343,9 @@ impl Net {
         for action in actions.drain(..) {
             match action {
                 Action::Solicit { key, mac } => self.solicit(key, mac),
-                Action::Failed { packets } => {
+                Action::Failed { ifindex, packets } => {
                     self.drops.unreachable += packets.len() as u64;
-                    self.failed.extend(packets);
+                    self.failed.extend(packets.into_iter().map(|packet| (ifindex, packet)));
                 }
             }
         }

@@ -112,8 +112,9 @@ pub(crate) struct Held {
 /// Every port in use.
 #[derive(Debug)]
 pub(crate) struct Ports {
+    /// Where few have a port, by rising order.
     bound: HashMap<(Space, u16), Vec<Binding>, FixedState>,
-    /// The ports of datagram sockets that many have.
+    /// The ports of datagram sockets that many have, with all of them.
     crowds: HashMap<(Space, u16), Crowd, FixedState>,
     /// What the next binding's order is.
     order: u64,
@@ -138,9 +139,14 @@ impl Ports {
         }
     }
 
-    /// The sockets bound to a port.
-    pub(crate) fn bindings(&self, space: Space, port: u16) -> &[Binding] {
-        self.bound.get(&(space, port)).map_or(&[], Vec::as_slice)
+    /// The sockets bound to a port, in the order in which they came.
+    pub(crate) fn bindings(
+        &self,
+        space: Space,
+        port: u16,
+    ) -> impl DoubleEndedIterator<Item = &Binding> + Clone {
+        let few = self.bound.get(&(space, port)).map_or(&[][..], Vec::as_slice);
+        few.iter().chain(self.crowds.get(&(space, port)).map(Crowd::bindings).into_iter().flatten())
     }
 
     /// Enters a binding, unless another one excludes it.
@@ -176,7 +182,7 @@ impl Ports {
     pub(crate) fn choose(&mut self, offset: u32, tries: usize, free: impl Fn(u16) -> bool) -> Option<u16> {
         self.next = self.next.wrapping_add(1);
         let start = offset.wrapping_add(self.next);
-        let usable = |port: &u16| self.bindings(Space::Tcp, *port).is_empty() && free(*port);
+        let usable = |port: &u16| self.bindings(Space::Tcp, *port).next().is_none() && free(*port);
         let port = candidates(start).take(tries).find(usable)?;
         *self.chosen.entry(port).or_default() += 1;
         Some(port)
@@ -219,26 +225,30 @@ impl Ports {
     }
 
     pub(crate) fn unbind(&mut self, space: Space, port: u16, id: SocketId) {
-        let Some(bindings) = self.bound.get_mut(&(space, port)) else { return };
-        let Some(at) = bindings.iter().position(|binding| binding.id == id) else { return };
-        let binding = bindings.remove(at);
-        if space != Space::Tcp {
+        let key = (space, port);
+        if let Some(crowd) = self.crowds.get_mut(&key) {
+            crowd.remove(id);
             // Not one more or less makes and unmakes a crowd over and over.
-            if bindings.len() <= FEW / 2 {
-                self.crowds.remove(&(space, port));
-            } else if let Some(crowd) = self.crowds.get_mut(&(space, port)) {
-                crowd.remove(&binding);
+            if crowd.len() <= FEW / 2 {
+                let few = crowd.bindings().copied().collect();
+                self.crowds.remove(&key);
+                self.bound.insert(key, few);
             }
+            return;
         }
+        let Some(bindings) = self.bound.get_mut(&key) else { return };
+        bindings.retain(|binding| binding.id != id);
         if bindings.is_empty() {
-            self.bound.remove(&(space, port));
+            self.bound.remove(&key);
         }
     }
 
     /// How many sockets hold a port.
     pub(crate) fn held(&self) -> usize {
         let bound: usize = self.bound.values().map(Vec::len).sum();
-        bound + self.chosen.values().map(|count| *count as usize).sum::<usize>()
+        bound
+            + self.crowds.values().map(Crowd::len).sum::<usize>()
+            + self.chosen.values().map(|count| *count as usize).sum::<usize>()
     }
 
     /// Marks a TCP binding as listening. False when another listener excludes it.
@@ -269,32 +279,34 @@ impl Ports {
         id: SocketId,
         change: impl FnOnce(&mut Binding),
     ) {
+        if let Some(crowd) = self.crowds.get_mut(&(space, port)) {
+            let Some(before) = crowd.get(id).copied() else { return };
+            let mut after = before;
+            change(&mut after);
+            if after != before {
+                crowd.remove(id);
+                crowd.insert(&after);
+            }
+            return;
+        }
         let bindings = self.bound.get_mut(&(space, port));
-        let found = bindings.and_then(|list| list.iter_mut().find(|binding| binding.id == id));
-        let Some(binding) = found else { return };
-        let before = *binding;
-        change(binding);
-        if space != Space::Tcp
-            && before != *binding
-            && let Some(crowd) = self.crowds.get_mut(&(space, port))
-        {
-            crowd.remove(&before);
-            crowd.insert(binding);
+        if let Some(binding) = bindings.and_then(|list| list.iter_mut().find(|binding| binding.id == id)) {
+            change(binding);
         }
     }
 
     fn enter(&mut self, space: Space, port: u16, mut binding: Binding) {
         self.order += 1;
         binding.order = self.order;
-        let bindings = self.bound.entry((space, port)).or_default();
-        bindings.push(binding);
-        if space == Space::Tcp {
-            return;
+        let key = (space, port);
+        if let Some(crowd) = self.crowds.get_mut(&key) {
+            return crowd.insert(&binding);
         }
-        if let Some(crowd) = self.crowds.get_mut(&(space, port)) {
-            crowd.insert(&binding);
-        } else if bindings.len() > FEW {
-            self.crowds.insert((space, port), Crowd::of(bindings, self.seed));
+        let bindings = self.bound.entry(key).or_default();
+        bindings.push(binding);
+        if space != Space::Tcp && bindings.len() > FEW {
+            self.crowds.insert(key, Crowd::of(bindings, self.seed));
+            self.bound.remove(&key);
         }
     }
 
@@ -315,10 +327,13 @@ impl Ports {
         if space != Space::Tcp {
             // Linux's udp_lib_lport_inuse: the first in its way, from the newest on, decides.
             let in_the_way = |old: &&Binding| old.overlaps(new) && !(old.reuse_addr && new.reuse_addr);
-            let first = self.bindings(space, port).iter().rev().find(in_the_way);
+            let first = match self.crowds.get(&(space, port)) {
+                Some(crowd) => crowd.in_the_way(new),
+                None => self.bindings(space, port).rev().find(in_the_way),
+            };
             return first.is_some_and(|old| !(old.reuse_port && new.reuse_port));
         }
-        self.bindings(space, port).iter().any(|old| {
+        self.bindings(space, port).any(|old| {
             let shared = (old.reuse_port && new.reuse_port)
                 || (old.reuse_addr && new.reuse_addr && !(old.listening || new.listening));
             old.overlaps(new) && !shared
@@ -327,8 +342,12 @@ impl Ports {
 }
 
 /// What [`Ports::receiver`] does, one binding after the other.
-fn best_of(bindings: &[Binding], ends: &Ends, hash: impl FnOnce() -> u64) -> Option<SocketId> {
-    let fitting = || bindings.iter().filter_map(|binding| Some((binding.score(ends)?, binding)));
+fn best_of<'a>(
+    bindings: impl Iterator<Item = &'a Binding> + Clone,
+    ends: &Ends,
+    hash: impl FnOnce() -> u64,
+) -> Option<SocketId> {
+    let fitting = || bindings.clone().filter_map(|binding| Some((binding.score(ends)?, binding)));
     let (best, last) = fitting().max_by_key(|(score, _)| *score)?;
     if !last.shares() {
         return Some(last.id);

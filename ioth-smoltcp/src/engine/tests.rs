@@ -4,6 +4,7 @@ mod groups;
 mod headers;
 mod hostile;
 mod lan;
+mod links;
 mod martians;
 mod peer;
 mod pieces;

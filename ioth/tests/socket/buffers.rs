@@ -32,6 +32,31 @@ fn unacknowledged(fd: &Fd) -> usize {
     amount(fd, libc::TIOCOUTQ as _)
 }
 
+/// SIOCOUTQNSD
+fn unsent(fd: &Fd) -> usize {
+    amount(fd, 0x894b)
+}
+
+/// What does not fit into the peer's window was not sent; it goes when there is room, and our FIN with it.
+pub(crate) fn what_was_not_sent(pair: &Pair) {
+    let (client, server) = pair.connected();
+    assert_eq!(unsent(&client), 0);
+    nonblocking(&client, true);
+    let sent = fill(&client, 20_000);
+    until(|| unacknowledged(&client) < sent);
+    let (waiting, behind) = (unacknowledged(&client), unsent(&client));
+    assert!(0 < behind && behind <= waiting, "{behind} of {waiting}");
+    shutdown(client.0, libc::SHUT_WR).unwrap();
+    assert_eq!(unsent(&client), behind + 1);
+    assert_eq!(read_some(&server, sent + 1).len(), sent);
+    until(|| unacknowledged(&client) == 0);
+    assert_eq!(unsent(&client), 0);
+    drop(server);
+    assert_eq!(unsent(&pair.tcp_a()), 0);
+    assert_eq!(errno(ioctl(pair.listener().0.0, 0x894b, &mut [0; 4])), libc::EINVAL);
+    assert_eq!(errno(ioctl(pair.udp_a().0.0, 0x894b, &mut [0; 4])), libc::ENOTTY);
+}
+
 /// Second of the three numbers of a sysctl on the kernel, and what it is by default elsewhere.
 fn default_buffer(pair: &Pair, name: &str, default: usize) -> usize {
     if !pair.native {

@@ -154,7 +154,7 @@ on_every_pair! {
     options { types levels reuse buffers unknown }
     buffers {
         unset grow_with_their_use low_water_makes_room a_window_follows_its_buffer a_small_window_becomes_larger
-        what_may_be_sent_ahead
+        what_may_be_sent_ahead what_was_not_sent
     }
     tcp_options {
         congestion_control info_by_state segment_size cork more_to_come low_water receive_buffer_bounds_the_window

@@ -16,6 +16,9 @@ use super::ports::Space;
 use super::sockets::{Kind, Options};
 use super::{Engine, SocketId};
 
+/// linux/sockios.h
+const SIOCOUTQNSD: u64 = 0x894b;
+
 impl Engine {
     /// setsockopt(2).
     ///
@@ -67,7 +70,7 @@ impl Engine {
         }
     }
 
-    /// ioctl(2): FIONREAD and SIOCOUTQ, and the requests of netdevice(7) and for routes.
+    /// ioctl(2): FIONREAD, SIOCOUTQ and SIOCOUTQNSD, and the requests of netdevice(7) and for routes.
     ///
     /// `argument` is the request's structure. Where that has a pointer, what it points to comes in its place: for
     /// SIOCGIFCONF the array of `struct ifreq`, whose used length in bytes is returned (without any room, the length that
@@ -85,6 +88,8 @@ impl Engine {
             (libc::FIONREAD, Kind::Raw(raw)) => raw.endpoint.inbox.next_len(),
             (libc::TIOCOUTQ, Kind::Stream(stream)) if stream.listening() => return Err(Errno::EINVAL),
             (libc::TIOCOUTQ, Kind::Stream(stream)) => stream.unacknowledged(),
+            (SIOCOUTQNSD, Kind::Stream(stream)) if stream.listening() => return Err(Errno::EINVAL),
+            (SIOCOUTQNSD, Kind::Stream(stream)) => stream.unsent(),
             (libc::TIOCOUTQ, Kind::Datagrams(_) | Kind::Packets(_) | Kind::Raw(_)) => 0,
             _ => return self.configure(id, request, argument),
         };

@@ -1,6 +1,7 @@
 //! A UDP port that many sockets have: who has a datagram is found by hash, as Linux finds it by its hashes of the 4-tuple
-//! and of the local address.
+//! and of the local address, and who is in the way of another one as well. No call looks at all of them.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use foldhash::fast::FixedState;
@@ -12,7 +13,12 @@ use crate::engine::SocketId;
 /// The sockets of one port.
 #[derive(Debug)]
 pub(super) struct Crowd {
+    /// By rising order.
+    all: BTreeMap<u64, Binding>,
+    orders: HashMap<SocketId, u64, FixedState>,
     slots: HashMap<Key, Slot, FixedState>,
+    /// The orders of those that may be in another one's way.
+    obstacles: HashMap<Obstacle, BTreeSet<u64>, FixedState>,
     /// How many are bound to an interface, and how many have a peer: nobody is looked for where nobody is.
     on_devices: usize,
     connected: usize,
@@ -34,45 +40,141 @@ enum Local {
     Mapped,
 }
 
-/// Bindings by rising order.
+/// Bindings that fit equally well.
 #[derive(Debug, Default)]
 struct Slot {
-    all: Vec<(u64, SocketId)>,
-    /// Those that take a part of the senders each.
-    sharing: Vec<(u64, SocketId)>,
+    /// By rising order, and whether they take a part of the senders each.
+    all: BTreeSet<(u64, SocketId, bool)>,
+    /// Those that do, and where each is. As with Linux's reuseport groups the last one takes the place of one that goes.
+    sharing: Vec<SocketId>,
+    places: HashMap<SocketId, usize, FixedState>,
+}
+
+/// What bindings that are in the way of the same ones have in common.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+struct Obstacle {
+    range: Range,
+    /// On this interface alone, on none in particular, or on whichever.
+    device: Option<Option<u32>>,
+    reuse_addr: bool,
+    reuse_port: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum Range {
+    /// Bound to just this, which may be a wildcard.
+    Addr(IpAddr),
+    /// A wildcard of IPv6 that takes IPv4 as well.
+    Dual,
+    /// Bound to anything of a family.
+    V4,
+    V6,
+}
+
+impl Range {
+    fn family(addr: IpAddr) -> Range {
+        if addr.is_ipv4() { Range::V4 } else { Range::V6 }
+    }
 }
 
 impl Crowd {
     pub(super) fn of(bindings: &[Binding], seed: u64) -> Self {
-        let slots = HashMap::with_hasher(FixedState::with_seed(seed));
-        let mut crowd = Crowd { slots, on_devices: 0, connected: 0 };
+        let mut crowd = Crowd {
+            all: BTreeMap::new(),
+            orders: HashMap::with_hasher(FixedState::with_seed(seed)),
+            slots: HashMap::with_hasher(FixedState::with_seed(seed)),
+            obstacles: HashMap::with_hasher(FixedState::with_seed(seed)),
+            on_devices: 0,
+            connected: 0,
+        };
         bindings.iter().for_each(|binding| crowd.insert(binding));
         crowd
     }
 
+    /// By rising order.
+    pub(super) fn bindings(&self) -> std::collections::btree_map::Values<'_, u64, Binding> {
+        self.all.values()
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.all.len()
+    }
+
+    pub(super) fn get(&self, id: SocketId) -> Option<&Binding> {
+        self.all.get(self.orders.get(&id)?)
+    }
+
     pub(super) fn insert(&mut self, binding: &Binding) {
+        self.all.insert(binding.order, *binding);
+        self.orders.insert(binding.id, binding.order);
         self.on_devices += usize::from(binding.device.is_some());
         self.connected += usize::from(binding.peer.is_some());
         for key in keys(binding) {
-            let slot = self.slots.entry(key).or_default();
-            put(&mut slot.all, binding);
-            if binding.shares() {
-                put(&mut slot.sharing, binding);
-            }
+            self.slots.entry(key).or_default().insert(binding);
+        }
+        for obstacle in obstacles(binding) {
+            self.obstacles.entry(obstacle).or_default().insert(binding.order);
         }
     }
 
-    pub(super) fn remove(&mut self, binding: &Binding) {
+    /// Takes a socket's binding out.
+    pub(super) fn remove(&mut self, id: SocketId) -> Option<Binding> {
+        let binding = self.all.remove(&self.orders.remove(&id)?)?;
         self.on_devices -= usize::from(binding.device.is_some());
         self.connected -= usize::from(binding.peer.is_some());
-        for key in keys(binding) {
+        for key in keys(&binding) {
             let Some(slot) = self.slots.get_mut(&key) else { continue };
-            take(&mut slot.all, binding);
-            take(&mut slot.sharing, binding);
+            slot.remove(&binding);
             if slot.all.is_empty() {
                 self.slots.remove(&key);
             }
         }
+        for obstacle in obstacles(&binding) {
+            let Some(orders) = self.obstacles.get_mut(&obstacle) else { continue };
+            orders.remove(&binding.order);
+            if orders.is_empty() {
+                self.obstacles.remove(&obstacle);
+            }
+        }
+        Some(binding)
+    }
+
+    /// The newest one that overlaps a new one and does not share with it by SO_REUSEADDR.
+    pub(super) fn in_the_way(&self, new: &Binding) -> Option<&Binding> {
+        let wildcard: IpAddr = match new.addr {
+            IpAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
+            IpAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+        };
+        // Binding::overlaps(): the same address, what covers the new one, and what the new one covers.
+        let ranges = [
+            Some(Range::Addr(new.addr)),
+            Some(Range::Addr(wildcard)),
+            new.addr.is_ipv4().then_some(Range::Dual),
+            new.addr.is_unspecified().then_some(Range::family(new.addr)),
+            new.dual.then_some(Range::V4),
+        ];
+        let devices: &[Option<Option<u32>>] = match new.device {
+            None => &[None],
+            Some(_) => &[Some(None), Some(new.device)],
+        };
+        let flags = [(false, false), (false, true), (true, false), (true, true)];
+        let flags = flags.into_iter().filter(|(reuse_addr, _)| !(*reuse_addr && new.reuse_addr));
+        let newest = |range, device| {
+            let looks = flags.clone().map(move |(reuse_addr, reuse_port)| Obstacle {
+                range,
+                device,
+                reuse_addr,
+                reuse_port,
+            });
+            looks.filter_map(|obstacle| self.obstacles.get(&obstacle)?.last().copied()).max()
+        };
+        let order = ranges
+            .into_iter()
+            .flatten()
+            .flat_map(|range| devices.iter().map(move |device| (range, *device)))
+            .filter_map(|(range, device)| newest(range, device))
+            .max()?;
+        self.all.get(&order)
     }
 
     /// See [`Ports::receiver`](super::Ports::receiver).
@@ -100,16 +202,17 @@ impl Crowd {
                     let peer = Some(SocketAddr::new(ends.source.ip(), port));
                     look(&Key { local, peer, device })?.all.last()
                 };
-                if let Some((_, id)) = last(ends.source.port()).max(last(0)) {
+                if let Some((_, id, _)) = last(ends.source.port()).max(last(0)) {
                     return Some(*id);
                 }
             }
             for device in devices() {
                 let Some(slot) = look(&Key { local, peer: None, device }) else { continue };
-                if slot.sharing.last() != slot.all.last() {
-                    return slot.all.last().map(|(_, id)| *id);
+                let (_, last, shares) = *slot.all.last()?;
+                if !shares {
+                    return Some(last);
                 }
-                return slot.sharing.get(part(hash(), slot.sharing.len())).map(|(_, id)| *id);
+                return slot.sharing.get(part(hash(), slot.sharing.len())).copied();
             }
         }
         None
@@ -123,14 +226,33 @@ fn keys(binding: &Binding) -> impl Iterator<Item = Key> {
     [Local::Addr(binding.addr)].into_iter().chain(mapped).map(move |local| Key { local, peer, device })
 }
 
-fn put(list: &mut Vec<(u64, SocketId)>, binding: &Binding) {
-    let at = list.partition_point(|(order, _)| *order < binding.order);
-    list.insert(at, (binding.order, binding.id));
+/// Where a binding is looked for by one that may not be beside it.
+fn obstacles(binding: &Binding) -> impl Iterator<Item = Obstacle> {
+    let Binding { addr, dual, device, reuse_addr, reuse_port, .. } = *binding;
+    let ranges = [Some(Range::Addr(addr)), dual.then_some(Range::Dual), Some(Range::family(addr))];
+    let both = [None, Some(device)];
+    ranges.into_iter().flatten().flat_map(move |range| {
+        both.into_iter().map(move |device| Obstacle { range, device, reuse_addr, reuse_port })
+    })
 }
 
-fn take(list: &mut Vec<(u64, SocketId)>, binding: &Binding) {
-    if let Ok(at) = list.binary_search_by_key(&binding.order, |(order, _)| *order) {
-        list.remove(at);
+impl Slot {
+    fn insert(&mut self, binding: &Binding) {
+        self.all.insert((binding.order, binding.id, binding.shares()));
+        if binding.shares() {
+            self.places.insert(binding.id, self.sharing.len());
+            self.sharing.push(binding.id);
+        }
+    }
+
+    fn remove(&mut self, binding: &Binding) {
+        self.all.remove(&(binding.order, binding.id, binding.shares()));
+        if let Some(place) = self.places.remove(&binding.id) {
+            self.sharing.swap_remove(place);
+            if let Some(moved) = self.sharing.get(place) {
+                self.places.insert(*moved, place);
+            }
+        }
     }
 }
 
@@ -167,12 +289,13 @@ mod tests {
 
     fn binding() -> impl Strategy<Value = Binding> {
         let device = proptest::option::of(1u32..3);
-        (locals(), proptest::option::of(peer()), device, any::<bool>()).prop_map(
-            |((addr, dual), peer, device, reuse_port)| Binding {
+        let reuse_addr = proptest::bool::weighted(0.95);
+        (locals(), proptest::option::of(peer()), device, any::<bool>(), reuse_addr).prop_map(
+            |((addr, dual), peer, device, reuse_port, reuse_addr)| Binding {
                 id: SocketId(0),
                 addr,
                 dual,
-                reuse_addr: true,
+                reuse_addr,
                 reuse_port,
                 device,
                 listening: false,
@@ -215,47 +338,92 @@ mod tests {
         ]
     }
 
+    /// All that those have in common of which each may have the same datagram.
+    fn kind(binding: &Binding) -> (IpAddr, Option<SocketAddr>, Option<u32>, Option<SocketId>) {
+        let Binding { id, addr, peer, device, .. } = *binding;
+        (addr, peer, device, (!binding.shares()).then_some(id))
+    }
+
     proptest! {
-        /// By hash it is who it would be by looking at one after the other, whoever comes, goes and changes.
+        /// By hash it is who it would be by looking at one after the other, whoever comes, goes and changes; of those that
+        /// share the senders it may be another. Nor does who is in whose way differ.
         #[test]
         fn as_one_after_the_other(acts in proptest::collection::vec(act(), 0..200)) {
-            let mut ports = Ports::new(1);
-            let mut next = 0;
+            let (mut ports, mut next) = (Ports::new(1), 0);
+            let mut model: Vec<Binding> = Vec::new();
             for act in acts {
-                let bindings = ports.bindings(Space::Udp, PORT);
-                let at = |at: usize| bindings.get(at % bindings.len().max(1)).map(|binding| binding.id);
+                let count = model.len().max(1);
                 match act {
                     Act::Bind(binding) => {
                         next += 1;
                         let new = Binding { id: SocketId(next), ..binding };
-                        prop_assert!(ports.bind(Space::Udp, PORT, new), "everybody shares");
-                    }
-                    Act::Unbind(which) => {
-                        if let Some(id) = at(which) {
-                            ports.unbind(Space::Udp, PORT, id);
+                        let in_the_way = |old: &&Binding| {
+                            old.overlaps(&new) && !(old.reuse_addr && new.reuse_addr)
+                        };
+                        let first = model.iter().rev().find(in_the_way);
+                        let free = first.is_none_or(|old| old.reuse_port && new.reuse_port);
+                        prop_assert_eq!(ports.bind(Space::Udp, PORT, new), free);
+                        if free {
+                            model.push(Binding { order: ports.order, ..new });
                         }
                     }
-                    Act::Change(which, to) => {
-                        if let Some(id) = at(which) {
-                            ports.update(Space::Udp, PORT, id, |binding| {
-                                *binding = Binding { id, order: binding.order, ..to };
-                            });
-                        }
+                    Act::Unbind(which) if !model.is_empty() => {
+                        ports.unbind(Space::Udp, PORT, model.remove(which % count).id);
+                    }
+                    Act::Change(which, to) if !model.is_empty() => {
+                        let binding = &mut model[which % count];
+                        *binding = Binding { id: binding.id, order: binding.order, ..to };
+                        ports.update(Space::Udp, PORT, binding.id, |entered| {
+                            *entered = Binding { id: entered.id, order: entered.order, ..to };
+                        });
                     }
                     Act::Ask(ends, hash) => {
-                        let expected = best_of(bindings, &ends, || hash);
-                        prop_assert_eq!(ports.receiver(Space::Udp, &ends, || hash), expected);
-                        prop_assert_eq!(Crowd::of(bindings, 2).receiver(&ends, || hash), expected);
+                        let of = |id: Option<SocketId>| model.iter().find(|binding| Some(binding.id) == id).map(kind);
+                        let expected = of(best_of(model.iter(), &ends, || hash));
+                        prop_assert_eq!(of(ports.receiver(Space::Udp, &ends, || hash)), expected);
+                        prop_assert_eq!(of(Crowd::of(&model, 2).receiver(&ends, || hash)), expected);
                     }
+                    Act::Unbind(_) | Act::Change(..) => {}
                 }
-                prop_assert!(ports.bindings(Space::Udp, PORT).len() <= FEW || ports.crowds.contains_key(&(Space::Udp, PORT)));
+                prop_assert!(ports.bindings(Space::Udp, PORT).eq(model.iter()));
+                prop_assert!(model.len() <= FEW || ports.crowds.contains_key(&(Space::Udp, PORT)));
+                prop_assert_eq!(ports.held(), model.len());
             }
-            let all: Vec<_> = ports.bindings(Space::Udp, PORT).iter().map(|binding| binding.id).collect();
-            for id in all {
-                ports.unbind(Space::Udp, PORT, id);
+            for binding in model {
+                ports.unbind(Space::Udp, PORT, binding.id);
             }
             prop_assert!(ports.crowds.is_empty() && ports.bound.is_empty());
         }
+    }
+
+    /// Each of those that share has its part, also after some have gone.
+    #[test]
+    fn all_parts_are_taken() {
+        let sharing = |id| Binding {
+            id: SocketId(id),
+            addr: ip("10.0.0.1"),
+            dual: false,
+            reuse_addr: false,
+            reuse_port: true,
+            device: None,
+            listening: false,
+            peer: None,
+            order: id as u64,
+        };
+        let mut crowd = Crowd::of(&(0..100).map(sharing).collect::<Vec<_>>(), 1);
+        for id in (0..100).step_by(3) {
+            assert_eq!(crowd.remove(SocketId(id)).map(|binding| binding.id), Some(SocketId(id)));
+        }
+        assert_eq!(crowd.remove(SocketId(0)), None);
+        let ends = Ends {
+            ifindex: 2,
+            source: SocketAddr::new(ip("10.0.0.9"), 9),
+            destination: SocketAddr::new(ip("10.0.0.1"), PORT),
+        };
+        let step = u64::MAX / crowd.len() as u64;
+        let found: BTreeSet<_> =
+            (0..crowd.len() as u64).filter_map(|i| crowd.receiver(&ends, || i * step + step / 2)).collect();
+        assert_eq!(found.len(), crowd.len());
     }
 
     /// Contract: what a datagram costs does not grow with the number of sockets.

@@ -50,7 +50,7 @@ fn ephemeral_ports_run_out() {
     }
     assert_eq!(ports.bind_ephemeral(Space::Udp, 7, binding(count, "0.0.0.0")), None);
     let one = *seen.iter().next().unwrap();
-    let owner = ports.bindings(Space::Udp, one)[0].id;
+    let owner = ports.bindings(Space::Udp, one).next().unwrap().id;
     ports.unbind(Space::Udp, one, owner);
     assert_eq!(ports.bind_ephemeral(Space::Udp, 7, binding(count, "0.0.0.0")), Some(one));
 }

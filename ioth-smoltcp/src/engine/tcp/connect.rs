@@ -56,11 +56,11 @@ impl Engine {
         let (local, chosen) = match bound {
             Some(bound) => (SocketAddr::new(local_ip, bound.port()), None),
             None => {
-                let port = self.choose_port(local_ip, remote)?;
+                let port = self.choose_port(local_ip, remote, scope.unwrap_or(0))?;
                 (SocketAddr::new(local_ip, port), Some(port))
             }
         };
-        let tuple = Tuple::new(local, remote);
+        let tuple = Tuple::new(local, remote, scope.unwrap_or(0));
         if self.tcp.connections.contains_key(&tuple) {
             return Err(Errno::EADDRNOTAVAIL);
         }
@@ -89,9 +89,9 @@ impl Engine {
     }
 
     /// A local port whose 4-tuple is free; if there is none, one whose connection is over but for TIME_WAIT.
-    fn choose_port(&mut self, local: IpAddr, remote: SocketAddr) -> Result<u16> {
+    fn choose_port(&mut self, local: IpAddr, remote: SocketAddr, ifindex: u32) -> Result<u16> {
         let offset = self.net.random.port_offset(local, remote);
-        let tuple = |port| Tuple::new(SocketAddr::new(local, port), remote);
+        let tuple = |port| Tuple::new(SocketAddr::new(local, port), remote, ifindex);
         let (connections, time_wait, now) = (&self.tcp.connections, &self.tcp.time_wait, self.net.now);
         let unused = |port| !connections.contains_key(&tuple(port));
         self.ports

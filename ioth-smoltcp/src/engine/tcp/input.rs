@@ -13,6 +13,7 @@ use super::conn::{Fed, Tuple, Verdict, mend_options};
 use super::recovery::is_newer;
 use super::timewait::Remains;
 use super::{Role, Stream, Tcp};
+use crate::engine::addr::is_link_local;
 use crate::engine::route::Path;
 use crate::engine::sockets::Kind;
 use crate::engine::wire::{self, IpAttrs, IpHeader, TCP_HEADER, ip_header_len};
@@ -33,12 +34,8 @@ impl Engine {
         }
         mend_options(&mut packet[tcp_at..]);
         let tcp = TcpPacket::new_unchecked(&packet[tcp_at..]);
-        let tuple = Tuple {
-            local_ip: header.dst,
-            local_port: tcp.dst_port(),
-            remote_ip: header.src,
-            remote_port: tcp.src_port(),
-        };
+        let local = SocketAddr::new(header.dst, tcp.dst_port());
+        let tuple = Tuple::new(local, SocketAddr::new(header.src, tcp.src_port()), ifindex);
         // The connection that this one follows may be over and only not yet cleared away.
         if tcp.syn() && !tcp.ack() && self.tcp.connections.contains_key(&tuple) {
             self.tcp_flush();
@@ -104,7 +101,8 @@ impl Engine {
         sequence: u32,
         errno: Errno,
     ) {
-        let Some(&id) = self.tcp.connections.get(&Tuple::new(local, remote)) else { return };
+        let tuple = Tuple::new(local, remote, self.arrived_by);
+        let Some(&id) = self.tcp.connections.get(&tuple) else { return };
         let Ok(stream) = self.stream_mut(id) else { return };
         let Some(conn) = stream.conn_mut() else { return };
         if !conn.is_in_flight(sequence) {
@@ -130,7 +128,8 @@ impl Engine {
         remote: SocketAddr,
         sequence: Option<u32>,
     ) -> bool {
-        let Some(&id) = self.tcp.connections.get(&Tuple::new(local, remote)) else { return false };
+        let tuple = Tuple::new(local, remote, self.arrived_by);
+        let Some(&id) = self.tcp.connections.get(&tuple) else { return false };
         let Ok(stream) = self.stream_mut(id) else { return false };
         stream.conn().zip(sequence).is_some_and(|(conn, sequence)| conn.is_in_flight(sequence))
     }
@@ -257,7 +256,8 @@ impl Engine {
 
     /// The way back for an answer that no socket sends.
     fn reply_path(&self, header: &IpHeader) -> Result<Path> {
-        self.net.tables.route(header.src, None, Some(header.dst)).map_err(|error| error.to_errno())
+        let scope = is_link_local(header.src).then_some(self.arrived_by);
+        self.net.tables.route(header.src, scope, Some(header.dst)).map_err(|error| error.to_errno())
     }
 }
 

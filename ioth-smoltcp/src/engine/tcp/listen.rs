@@ -109,7 +109,7 @@ impl Engine {
     /// The listener for a SYN: bound to the interface, to the address itself, or to a wildcard. Of several that share
     /// the port by SO_REUSEPORT each has its part of the peers.
     pub(super) fn listener_for(&self, ifindex: u32, tuple: &Tuple) -> Option<SocketId> {
-        let bindings = self.ports.bindings(Space::Tcp, tuple.local_port).iter();
+        let bindings = self.ports.bindings(Space::Tcp, tuple.local_port);
         let fitting = bindings.filter(|binding| binding.listening);
         let fits = |binding: &Binding| {
             let score = binding.fits(tuple.local_ip)?;

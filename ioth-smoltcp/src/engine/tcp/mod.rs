@@ -186,6 +186,11 @@ impl Stream {
         self.conn().map_or(0, Conn::outstanding)
     }
 
+    /// Bytes given and not sent: SIOCOUTQNSD.
+    pub(crate) fn unsent(&self) -> usize {
+        self.conn().map_or(0, Conn::unsent)
+    }
+
     /// SO_RCVBUF and SO_SNDBUF where they were not set.
     pub(crate) fn automatic_buffers(&self) -> (usize, usize) {
         self.conn().map_or(first_buffers(), Conn::automatic_buffers)

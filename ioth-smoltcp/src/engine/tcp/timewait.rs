@@ -122,7 +122,7 @@ mod tests {
     fn tuple(port: u16) -> Tuple {
         let [local, remote] =
             ["10.0.0.1:80", "10.0.0.2:1"].map(|addr| addr.parse::<std::net::SocketAddr>().unwrap());
-        Tuple { remote_port: port, ..Tuple::new(local, remote) }
+        Tuple { remote_port: port, ..Tuple::new(local, remote, 0) }
     }
 
     fn held() -> Held {

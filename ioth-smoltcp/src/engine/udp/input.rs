@@ -115,7 +115,7 @@ impl Engine {
     /// The sockets that have a datagram to a group or broadcast, each a copy.
     fn udp_group(&self, space: Space, ends: Ends) -> impl Iterator<Item = SocketId> + '_ {
         let group = ends.destination.ip();
-        self.ports.bindings(space, ends.destination.port()).iter().filter_map(move |binding| {
+        self.ports.bindings(space, ends.destination.port()).filter_map(move |binding| {
             let takes = binding.score(&ends).is_some()
                 && (!group.is_multicast() || self.sockets[binding.id.0].hears(group, ends.ifindex));
             takes.then_some(binding.id)

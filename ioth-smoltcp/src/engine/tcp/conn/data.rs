@@ -134,7 +134,17 @@ impl Conn {
     pub(crate) fn outstanding(&self) -> usize {
         let fin = matches!(self.state(), State::FinWait1 | State::Closing | State::LastAck);
         let never = self.stage == Stage::Done && self.recovery.acknowledged().is_none();
-        self.unacknowledged() + usize::from(fin || never)
+        self.unacknowledged() + usize::from(fin || never || self.finishing)
+    }
+
+    /// SIOCOUTQNSD: those of them that were not sent.
+    pub(crate) fn unsent(&self) -> usize {
+        match self.stage {
+            Stage::Opening => 0,
+            // The SYN alone, which was sent.
+            _ if self.recovery.acknowledged().is_none() => 0,
+            _ => self.outstanding().saturating_sub(self.recovery.in_flight(self.sent.0)),
+        }
     }
 
     /// Whether the peer's FIN has arrived, after all its data.

@@ -29,6 +29,7 @@ use super::context::{Contexts, Wire, with_sequence};
 use super::options::{Congestion, TcpOptions};
 use super::recovery::{Ack, FAST_RETRANSMIT, Recovery};
 use crate::engine::SocketId;
+use crate::engine::addr::is_link_local;
 use crate::engine::ip_options::IpOptions;
 use crate::engine::net::Net;
 use crate::engine::route::Path;
@@ -66,11 +67,16 @@ pub(crate) struct Tuple {
     pub(crate) local_port: u16,
     pub(crate) remote_ip: IpAddr,
     pub(crate) remote_port: u16,
+    /// The interface, where one of the addresses means something on one link only; else 0.
+    pub(super) scope: u32,
 }
 
 impl Tuple {
-    pub(crate) fn new(local: SocketAddr, remote: SocketAddr) -> Self {
+    /// `ifindex` is the interface by which its packets come.
+    pub(crate) fn new(local: SocketAddr, remote: SocketAddr, ifindex: u32) -> Self {
+        let scoped = is_link_local(local.ip()) || is_link_local(remote.ip());
         Tuple {
+            scope: if scoped { ifindex } else { 0 },
             local_ip: local.ip(),
             local_port: local.port(),
             remote_ip: remote.ip(),

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use ioth::berkeley::*;
 use ioth::{Events, SockAddr};
 
-use super::{Call, State, Subject, cross, request, subject};
+use super::{Call, SIOCOUTQNSD, State, Subject, cross, request, subject};
 use crate::fixture::*;
 use crate::table::{Row, errno_name, said, said_number};
 
@@ -69,6 +69,7 @@ const CALLS: &[(&str, Call)] = &[
     ("SO_ERROR", |_, fd| errno_name(so_error(fd)) + ", " + &errno_name(so_error(fd))),
     ("FIONREAD", |_, fd| said_number(request(fd, libc::FIONREAD as _))),
     ("SIOCOUTQ", |_, fd| said_number(request(fd, libc::TIOCOUTQ as _))),
+    ("SIOCOUTQNSD", |_, fd| said_number(request(fd, SIOCOUTQNSD))),
     ("shutdown SHUT_RD, recv", |_, fd| {
         said(shutdown(fd.0, libc::SHUT_RD)) + ", " + &said_number(recv(fd.0, &mut [0; 8], NONE))
     }),

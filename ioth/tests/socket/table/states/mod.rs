@@ -43,6 +43,9 @@ fn subject<const N: usize>(fd: Fd, others: [Fd; N]) -> Subject {
 }
 
 /// An ioctl(2) that gives an int.
+/// linux/sockios.h
+const SIOCOUTQNSD: u64 = 0x894b;
+
 fn request(fd: &Fd, request: u64) -> io::Result<i32> {
     let mut number = [0; 4];
     ioctl(fd.0, request, &mut number)?;
