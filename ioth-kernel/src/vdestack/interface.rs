@@ -18,10 +18,13 @@ use ioth_vde::tap::Device;
 use ioth_vde::{Batch, Link, LinkError, Receiver};
 use parking_lot::Mutex;
 
-/// Frames that go to the link at once. With super-frames that is many packets.
+/// Frames that go to the link at once.
 const BATCH: usize = 64;
-/// Frames that the first batch has room for.
-const FIRST_BATCH: usize = 4;
+/// Bytes from which on a batch grows no more: of super-frames a few are many packets, and cutting them takes a while, in which
+/// nobody reads what comes for others.
+const BATCH_BYTES: usize = 64 << 10;
+/// Frames that the first batch has room for: one that comes alone does not wait for the look that finds no other.
+const FIRST_BATCH: usize = 1;
 /// Batches that one call of the reactor moves: a busy interface must not keep it from the others.
 const ROUNDS: usize = 4;
 
@@ -96,6 +99,10 @@ impl Interface {
                 true => self.device.read(room, &mut batch),
                 false => Ok(true),
             };
+            if batch.is_empty() && matches!(more, Ok(false)) {
+                return;
+            }
+            let bytes: usize = batch.iter().map(|frame| frame.len()).sum();
             // A link that is gone takes everything, and tells so itself.
             let _ = self.link.send(&mut batch);
             if !batch.is_empty() {
@@ -111,7 +118,8 @@ impl Interface {
                 self.listen(Events::IN);
             }
             match more {
-                Ok(true) => room = (room * 4).min(BATCH),
+                Ok(true) if bytes < BATCH_BYTES => room = (room * 4).min(BATCH),
+                Ok(true) => (),
                 Ok(false) => return,
                 Err(_) => return drop(self.registration.lock().take()),
             }
