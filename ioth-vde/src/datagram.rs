@@ -1,9 +1,9 @@
 //! What links over datagram sockets share: one datagram is one frame.
 
-use std::os::fd::BorrowedFd;
+use std::os::fd::{BorrowedFd, OwnedFd};
 
 use ioth_core::Errno;
-use nix::sys::socket::SockaddrLike;
+use nix::sys::socket::{SockaddrLike, setsockopt, sockopt};
 
 use crate::tally::{HEADER, Tally};
 use crate::wire::{Halt, Trouble, send_trouble};
@@ -19,6 +19,12 @@ const MTU_MAX: u64 = 9216;
 const MTU_MIN: u64 = 68;
 /// Ethernet with one VLAN tag.
 const OVERHEAD: usize = HEADER + 4;
+
+/// Makes room for a burst in a socket's queues; where the system allows less, it is less.
+pub(crate) fn widen(socket: &OwnedFd) {
+    let _ = setsockopt(socket, sockopt::SndBuf, &BUFFER);
+    let _ = setsockopt(socket, sockopt::RcvBuf, &BUFFER);
+}
 
 /// The longest frame of a link with these properties, in bytes.
 pub(crate) fn frame_max(properties: &Properties) -> usize {

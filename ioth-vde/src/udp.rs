@@ -17,7 +17,7 @@ use nix::sys::socket::{
     AddressFamily, SockFlag, SockType, SockaddrStorage, bind, setsockopt, socket, sockopt,
 };
 
-use crate::datagram::{self, BUFFER, MTU, frame_max};
+use crate::datagram::{self, MTU, frame_max};
 use crate::schemes::Spec;
 use crate::tally::Tally;
 use crate::vnl::{Keys, syntax};
@@ -42,9 +42,7 @@ pub(crate) fn open(spec: &Spec<'_>) -> Result<Arc<dyn Link>, LinkError> {
     };
     let fd = socket(family(&to), SockType::Datagram, SockFlag::SOCK_CLOEXEC, None)
         .map_err(|errno| failed("making a socket", errno))?;
-    // A burst should fit; where the system allows less, it is less.
-    let _ = setsockopt(&fd, sockopt::SndBuf, &BUFFER);
-    let _ = setsockopt(&fd, sockopt::RcvBuf, &BUFFER);
+    datagram::widen(&fd);
     if !to.is_ipv4() {
         // The port of IPv4 is another's.
         let _ = setsockopt(&fd, sockopt::Ipv6V6Only, &true);

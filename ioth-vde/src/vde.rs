@@ -21,7 +21,7 @@ use std::time::Duration;
 use ioth_core::Errno;
 use nix::sys::socket::{MsgFlags, Shutdown, UnixAddr, recv, shutdown};
 
-use crate::datagram::{self, BUFFER, MTU, frame_max};
+use crate::datagram::{self, MTU, frame_max};
 use crate::restart::{self, Restart};
 use crate::schemes::Spec;
 use crate::tally::Tally;

@@ -10,7 +10,7 @@ use ioth_core::Errno;
 use nix::sys::epoll::{EpollEvent, EpollFlags};
 use nix::sys::socket::{
     AddressFamily, MsgFlags, SockFlag, SockType, UnixAddr, connect, getpeername, getsockopt, recv, send,
-    setsockopt, socket, sockopt,
+    socket, sockopt,
 };
 use nix::unistd::{AccessFlags, access, geteuid};
 use slab::Slab;
@@ -18,6 +18,7 @@ use slab::Slab;
 use super::core::{Core, Plugged, Token, Way, data_flags};
 use super::dir::{Permit, SocketFile};
 use super::request::{Address, REQUEST_MAX, Request, Wanted, answer};
+use crate::datagram::widen;
 use crate::sys;
 
 /// How long a client has for its request.
@@ -28,8 +29,6 @@ const GUESTS_MAX: usize = 64;
 const SHARERS_MAX: usize = 64;
 /// Clients taken in at once: frames must not wait for all of a crowd.
 const CROWD: usize = 16;
-/// Size of a data socket's queue, in bytes; where the system allows less, it is less.
-const BUFFER: usize = 1 << 20;
 
 /// Clients that have not said yet what they want.
 #[derive(Debug)]
@@ -199,12 +198,7 @@ impl Core {
         let file =
             SocketFile::bind(&data, self.dir.path().join(name)).map_err(|_| "no room for its socket")?;
         self.open_to(file.path(), &request.address, peer);
-        for result in
-            [setsockopt(&data, sockopt::SndBuf, &BUFFER), setsockopt(&data, sockopt::RcvBuf, &BUFFER)]
-        {
-            // Less is slower, no more.
-            let _ = result;
-        }
+        widen(&data);
         let reply = answer(file.path());
         let sent = send(control.as_raw_fd(), &reply, MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL);
         if sent != Ok(reply.len()) {

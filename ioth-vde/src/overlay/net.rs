@@ -7,7 +7,7 @@ use ioth_core::Errno;
 use nix::sys::socket::{SockFlag, SockType, SockaddrStorage, getsockname, setsockopt, sockopt};
 use parking_lot::Mutex;
 
-use crate::datagram::BUFFER;
+use crate::datagram::widen;
 use crate::udp::{self, resolve};
 use crate::vnl::Params;
 use crate::{LinkError, sys};
@@ -85,9 +85,7 @@ pub(crate) fn number(params: &Params, key: &str) -> Result<Option<u32>, LinkErro
 pub(crate) fn socket(group: &Group, share: bool, echo: bool) -> Result<OwnedFd, Errno> {
     let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
     let fd = nix::sys::socket::socket(udp::family(&group.to), SockType::Datagram, flags, None)?;
-    // A burst should fit; where the system allows less, it is less.
-    let _ = setsockopt(&fd, sockopt::SndBuf, &BUFFER);
-    let _ = setsockopt(&fd, sockopt::RcvBuf, &BUFFER);
+    widen(&fd);
     if share {
         setsockopt(&fd, sockopt::ReuseAddr, &true)?;
     }

@@ -20,6 +20,7 @@ use nix::sys::time::TimeVal;
 use nix::unistd::{Gid, Group, getegid, geteuid};
 
 use crate::LinkError;
+use crate::datagram::widen;
 
 /// How long the switch has for its answer.
 pub(super) const PATIENCE: Duration = Duration::from_secs(2);
@@ -106,9 +107,7 @@ pub(super) fn plug(dir: &Path, options: &Options) -> Result<Connection, LinkErro
 fn attempt(dir: &Path, options: &Options, kind: DataKind) -> Result<Option<Connection>, LinkError> {
     let (control, request_type) = reach(dir, options.port.as_ref())?;
     let data = open(dir, SockType::Datagram)?;
-    // A burst should fit; where the system allows less, it is less.
-    let _ = setsockopt(&data, sockopt::SndBuf, &super::BUFFER);
-    let _ = setsockopt(&data, sockopt::RcvBuf, &super::BUFFER);
+    widen(&data);
     let (path, file) = match kind {
         DataKind::Abstract => (bind_abstract(dir, &data)?, None),
         DataKind::Path => {
