@@ -237,6 +237,17 @@ pub fn sendmmsg(
 /// Where `msg_len` is.
 const MMSG_LEN: usize = std::mem::offset_of!(libc::mmsghdr, msg_len);
 
+/// What read(2) and readv(2) do not tell by themselves where they find the end of any descriptor: the error that is why, if it
+/// is a stream of a node that was reset. A descriptor that is not hung up costs one call of poll(2), which filters of
+/// system calls allow where they allow reading.
+pub fn check_read_end(client: &Client, fd: c_int) -> Result<isize> {
+    let hung_up = client.place().is_some() && raw::poll(fd, 0, Some(0)).is_ok_and(|events| events != 0);
+    if hung_up && end::of(fd).is_some_and(|name| name.is_stream()) {
+        message::check_error(client, fd)?;
+    }
+    Ok(0)
+}
+
 /// recvfrom(2)
 pub fn recvfrom(
     client: &Client,

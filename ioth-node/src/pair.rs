@@ -9,6 +9,7 @@ use nix::sys::socket::{
     AddressFamily, ControlMessage, ControlMessageOwned, MsgFlags, Shutdown, SockFlag, SockType, UnixAddr,
     bind, getpeername, getsockopt, recv, recvmsg, send, sendmsg, setsockopt, shutdown, socketpair, sockopt,
 };
+use nix::sys::stat::fstat;
 
 use crate::sys;
 
@@ -25,6 +26,22 @@ pub(crate) fn make(name: &EndName) -> Result<(OwnedFd, OwnedFd)> {
     let (node, user) = socketpair(AddressFamily::Unix, kind, None, SockFlag::SOCK_CLOEXEC)?;
     bind(node.as_raw_fd(), &UnixAddr::new_abstract(&name.emit())?)?;
     Ok((node, user))
+}
+
+/// What /proc/PID/fd shows of a descriptor.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Owner {
+    pub(crate) user: u32,
+    pub(crate) inode: u32,
+}
+
+/// Of the user's end. Nothing depends on it but what ss(8) shows; so where it cannot be found there is none.
+pub(crate) fn owner(user: BorrowedFd<'_>) -> Owner {
+    match fstat(user) {
+        // sock_diag(7) has 32 bits for it, as the sockets' numbers have.
+        Ok(stat) => Owner { user: stat.st_uid, inode: stat.st_ino as u32 },
+        Err(_) => Owner::default(),
+    }
 }
 
 /// Whose end a descriptor is, if it is one.

@@ -12,8 +12,13 @@ const ID: usize = 48;
 const MESSAGE: usize = 72;
 /// linux/inet_diag.h: attributes of a request, and of an answer.
 const REQ_BYTECODE: u16 = 1;
+const MEMINFO: u16 = 1;
 const INFO: u16 = 2;
+const CONG: u16 = 4;
+const SKMEMINFO: u16 = 7;
 const SKV6ONLY: u16 = 11;
+/// linux/tcp_states.h
+const LISTEN: u8 = 10;
 /// linux/sock_diag.h
 const SOCK_DIAG_BY_FAMILY: u16 = 20;
 /// A reader has at least room for this: a part of a dump is not longer, but for one long message.
@@ -44,6 +49,14 @@ pub struct Entry {
     pub only_ipv6: bool,
     /// `struct tcp_info`
     pub info: Vec<u8>,
+    /// The user, and the inode by which ss(8) finds the programs that have the descriptor.
+    pub user: u32,
+    /// See `user`.
+    pub inode: u32,
+    /// SO_RCVBUF, SO_SNDBUF
+    pub buffers: [u32; 2],
+    /// TCP_CONGESTION
+    pub congestion: Vec<u8>,
 }
 
 /// The answers to what a program sent: a datagram each. `port` is the netlink port of its socket.
@@ -238,16 +251,31 @@ fn octets(addr: IpAddr, family: u8) -> Vec<u8> {
 fn emit(entry: &Entry, extensions: u8) -> Vec<u8> {
     let mut message = vec![entry.family, entry.state, 0, 0];
     message.extend(identify(entry));
-    // Timer, queues, the user and the inode, which are the program's affair.
-    for number in [0, entry.unread, entry.unsent, 0, 0] {
+    // No timer, queues, the user and the inode.
+    for number in [0, entry.unread, entry.unsent, entry.user, entry.inode] {
         message.extend(number.to_ne_bytes());
     }
     debug_assert_eq!(message.len(), MESSAGE);
     if i32::from(entry.family) == libc::AF_INET6 {
         attribute(&mut message, SKV6ONLY, &[u8::from(entry.only_ipv6)]);
     }
-    if extensions & (1 << (INFO - 1)) != 0 && !entry.info.is_empty() {
+    let asks = |kind: u16| extensions & (1 << (kind - 1)) != 0;
+    // What waits, without what the system needs to describe it: there is none here.
+    let (unread, unsent) = if entry.state == LISTEN { (0, 0) } else { (entry.unread, entry.unsent) };
+    let words = |words: &[u32]| words.iter().flat_map(|word| word.to_ne_bytes()).collect::<Vec<_>>();
+    if asks(MEMINFO) {
+        attribute(&mut message, MEMINFO, &words(&[unread, unsent, 0, 0]));
+    }
+    if asks(SKMEMINFO) {
+        // linux/sock_diag.h, SK_MEMINFO_*: received, its bound, sent, its bound, ahead, queued, options, backlog, drops.
+        let [receive, send] = entry.buffers;
+        attribute(&mut message, SKMEMINFO, &words(&[unread, receive, 0, send, 0, unsent, 0, 0, 0]));
+    }
+    if asks(INFO) && !entry.info.is_empty() {
         attribute(&mut message, INFO, &entry.info);
+    }
+    if asks(CONG) && !entry.congestion.is_empty() {
+        attribute(&mut message, CONG, &entry.congestion);
     }
     message
 }

@@ -1,7 +1,7 @@
 //! `AF_NETLINK` / `NETLINK_SOCK_DIAG`: the node's sockets, as ss(8) asks for them (sock_diag(7)).
 //!
-//! Answered from the sessions, so it shows what programs hold: neither connections that wait to be accepted nor
-//! those in TIME-WAIT. Users and inodes are 0.
+//! Answered from the sessions, so it shows what programs hold: neither handshakes that are under way nor connections in
+//! TIME-WAIT. The inode is that of the program's end of the pair, which stands in its /proc/PID/fd; the user is that of the node.
 
 mod message;
 #[cfg(test)]
@@ -28,6 +28,8 @@ type Result<T> = std::result::Result<T, Errno>;
 const MAX_REQUEST: usize = 212_992;
 /// Answers that wait, in bytes; beyond, `ENOBUFS` tells that some were lost (netlink(7)).
 const MAX_QUEUED: usize = 4 << 20;
+/// net/tcp.h: TCP_CA_NAME_MAX
+const CONGESTION_MAX: usize = 16;
 /// linux/tcp_states.h
 const ESTABLISHED: u8 = 1;
 const CLOSE: u8 = 7;
@@ -251,6 +253,20 @@ fn entry(session: &Session) -> Option<Entry> {
         LISTEN => (word(24), word(28)),
         _ => (waiting(libc::FIONREAD), waiting(libc::TIOCOUTQ)),
     };
+    let mut congestion = vec![0; CONGESTION_MAX];
+    let len = match protocol {
+        libc::IPPROTO_TCP => {
+            socket.option(libc::IPPROTO_TCP, libc::TCP_CONGESTION, &mut congestion).unwrap_or(0)
+        }
+        _ => 0,
+    };
+    congestion.truncate(len);
+    // The kernel's name ends with a NUL, and with no more than one.
+    let name = congestion.iter().position(|byte| *byte == 0).unwrap_or(len);
+    congestion.truncate(name);
+    if name > 0 {
+        congestion.push(0);
+    }
     Some(Entry {
         family: family as u8,
         protocol: protocol as u8,
@@ -263,6 +279,10 @@ fn entry(session: &Session) -> Option<Entry> {
         cookie: session.name.socket,
         only_ipv6: family == libc::AF_INET6 && number(libc::IPPROTO_IPV6, libc::IPV6_V6ONLY) != 0,
         info,
+        user: session.owner.user,
+        inode: session.owner.inode,
+        buffers: [libc::SO_RCVBUF, libc::SO_SNDBUF].map(|name| number(libc::SOL_SOCKET, name)),
+        congestion,
     })
 }
 

@@ -14,6 +14,10 @@ fn listener(port: u16) -> Entry {
         cookie: u64::from(port),
         only_ipv6: false,
         info: vec![LISTEN; 104],
+        user: 1000,
+        inode: 4711,
+        buffers: [131_072, 16_384],
+        congestion: b"cubic\0".to_vec(),
     }
 }
 
@@ -122,4 +126,34 @@ proptest! {
     fn any_bytes_are_answered(bytes: Vec<u8>) {
         answers(&bytes, 7, &[listener(80)]);
     }
+}
+
+#[test]
+fn what_is_asked_for_besides() {
+    let entries = [Entry { state: ESTABLISHED, unread: 5, unsent: 6, ..listener(80) }];
+    let mut request = request(DUMP, INET, TCP, &[]);
+    // The extensions MEMINFO, INFO, CONG, SKMEMINFO; all states.
+    request[18] = 0b100_1011;
+    request[20..24].fill(0xff);
+    let answers = answers(&request, 7, &entries);
+    let message = &answers[0][16..];
+    let word = |at: usize| u32::from_ne_bytes(message[at..at + 4].try_into().unwrap());
+    assert_eq!((word(64), word(68)), (1000, 4711), "the user and the inode");
+    let mut attributes = &message[72..u32::from_ne_bytes(answers[0][..4].try_into().unwrap()) as usize - 16];
+    let mut found = Vec::new();
+    while attributes.len() >= 4 {
+        let [len, kind] = [0, 2].map(|at| u16::from_ne_bytes([attributes[at], attributes[at + 1]]));
+        found.push((kind, attributes[4..len.into()].to_vec()));
+        attributes = &attributes[usize::from(len).next_multiple_of(4)..];
+    }
+    let words = |words: &[u32]| words.iter().flat_map(|word| word.to_ne_bytes()).collect::<Vec<_>>();
+    assert_eq!(
+        found,
+        [
+            (1, words(&[5, 6, 0, 0])),
+            (7, words(&[5, 131_072, 0, 16_384, 0, 6, 0, 0, 0])),
+            (2, entries[0].info.clone()),
+            (4, b"cubic\0".to_vec()),
+        ]
+    );
 }

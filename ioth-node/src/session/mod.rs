@@ -33,6 +33,7 @@ const BUDGET: usize = 16;
 #[derive(Debug)]
 pub(crate) struct Session {
     pub(crate) name: EndName,
+    pub(crate) owner: pair::Owner,
     pub(crate) socket: Arc<dyn Socket>,
     node: Weak<Node>,
     me: Weak<Session>,
@@ -161,8 +162,10 @@ impl Session {
         listener: Weak<Session>,
     ) -> Result<(Arc<Session>, OwnedFd)> {
         let (end, user) = pair::make(&name)?;
+        let owner = pair::owner(user.as_fd());
         let session = Arc::new_cyclic(|me| Session {
             name,
+            owner,
             socket,
             node: Arc::downgrade(node),
             me: me.clone(),

@@ -7,8 +7,9 @@ use std::ffi::{c_int, c_uint, c_ulong, c_void};
 
 use ioth_node_calls::sys::raw;
 use ioth_node_calls::{User, calls, data, ioctl, options};
-use libc::{mmsghdr, msghdr, sockaddr, socklen_t, ssize_t, timespec};
+use libc::{iovec, mmsghdr, msghdr, sockaddr, socklen_t, ssize_t, timespec};
 
+use super::reading;
 use super::start::client;
 use super::{returns, user};
 
@@ -121,6 +122,32 @@ exports! {
         returns(|| data::recvmmsg(client(), fd, list, count, flags, timeout))
     }
 
+    /// What is read costs nothing but the call; only the end of a connection is looked at, for a reset is not told by it.
+    fn read(fd: c_int, room: *mut c_void, len: usize) -> ssize_t {
+        // SAFETY: the caller's promise.
+        match unsafe { reading::read(fd, room, len) } {
+            0 if len > 0 => returns(|| data::check_read_end(client(), fd)),
+            got => got,
+        }
+    }
+
+    fn readv(fd: c_int, list: *const iovec, count: c_int) -> ssize_t {
+        // SAFETY: the caller's promise.
+        match unsafe { reading::readv(fd, list, count) } {
+            0 if count > 0 => returns(|| data::check_read_end(client(), fd)),
+            got => got,
+        }
+    }
+
+    /// `read` as programs compiled with _FORTIFY_SOURCE call it.
+    fn __read_chk(fd: c_int, room: *mut c_void, len: usize, room_len: usize) -> ssize_t {
+        if len > room_len {
+            raw::chk_fail();
+        }
+        // SAFETY: the caller's promise.
+        unsafe { read(fd, room, len) }
+    }
+
     /// `recv` as programs compiled with _FORTIFY_SOURCE call it.
     fn __recv_chk(fd: c_int, room: *mut c_void, len: usize, room_len: usize, flags: c_int) -> ssize_t {
         if len > room_len {
@@ -175,6 +202,11 @@ exports! {
     fn __recv(fd: c_int, room: *mut c_void, len: usize, flags: c_int) -> ssize_t {
         // SAFETY: the caller's promise.
         unsafe { recv(fd, room, len, flags) }
+    }
+
+    fn __read(fd: c_int, room: *mut c_void, len: usize) -> ssize_t {
+        // SAFETY: the caller's promise.
+        unsafe { read(fd, room, len) }
     }
 
     fn __sendmmsg(fd: c_int, list: *mut mmsghdr, count: c_uint, flags: c_int) -> c_int {

@@ -2,6 +2,7 @@
 //!
 //! * [`exports`]: the functions that programs call, instead of the C library's.
 //! * [`names`], [`hosts`], [`resolver`]: those about names and interfaces; [`next`]: the C library's own of them.
+//! * [`reading`]: the C library's own read(2), for what is no connection that was reset.
 //! * [`room`]: memory for what such functions give.
 //! * [`start`]: what happens before main().
 #![allow(unsafe_code)]
@@ -21,6 +22,7 @@ mod exports;
 mod hosts;
 mod names;
 mod next;
+mod reading;
 mod resolver;
 pub(crate) mod room;
 pub(crate) mod start;

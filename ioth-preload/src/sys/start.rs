@@ -3,6 +3,7 @@
 use std::ffi::{CStr, c_char};
 use std::sync::OnceLock;
 
+use super::reading;
 use ioth_node_calls::Client;
 use ioth_node_calls::control::{self, Question};
 use ioth_node_calls::sys::raw;
@@ -41,6 +42,7 @@ const _: () = assert!(ENV.len() + 1 == ENV_NUL.len(), "the variable's name");
 /// Run by the dynamic linker.
 extern "C" fn constructor() {
     let errno = raw::errno();
+    reading::prepare();
     if client().place().is_some() {
         take_lease();
     }

@@ -162,6 +162,10 @@ pub fn diag(data: &[u8]) {
         cookie: 3,
         only_ipv6: false,
         info: vec![state; 104],
+        user: 0,
+        inode: 4,
+        buffers: [5, 6],
+        congestion: b"reno\0".to_vec(),
     };
     let any = SocketAddr::from(([0, 0, 0, 0], 0));
     let entries = [

@@ -1,5 +1,6 @@
 """How connections end, as the kernel has it: it judges this program as well, by `python3 ends.py`."""
 
+import os
 import select
 import socket
 import struct
@@ -31,11 +32,16 @@ class Ends(unittest.TestCase):
 
     def test_a_reset_is_told_to_who_reads(self):
         self.reset()
-        for receive in "recv", "recvfrom", "recvmsg":
-            with self.subTest(receive):
+        ways = {way: lambda way=way: getattr(self.client, way)(1) for way in ("recv", "recvfrom", "recvmsg")}
+        ways["read"] = lambda: os.read(self.client.fileno(), 1)
+        ways["readv"] = lambda: os.readv(self.client.fileno(), [bytearray(1)])
+        for way, receive in ways.items():
+            with self.subTest(way):
+                self.assertTrue(poll(self.client, 0) & HANG_UP)
                 with self.assertRaises(ConnectionResetError):
-                    getattr(self.client, receive)(1)
+                    receive()
                 self.assertEqual(self.client.recv(1), b"")
+                self.assertEqual(os.read(self.client.fileno(), 1), b"")
                 self.client.close()
                 self.client = socket.create_connection(self.listener.getsockname())
                 self.reset()
@@ -53,6 +59,8 @@ class Ends(unittest.TestCase):
         server.close()
         self.assertEqual(self.client.recv(1), b"")
         self.assertEqual(self.client.recvmsg(1)[0], b"")
+        self.assertEqual(os.read(self.client.fileno(), 1), b"")
+        self.assertEqual(os.readv(self.client.fileno(), [bytearray(1)]), 0)
         self.client.shutdown(socket.SHUT_WR)
         self.assertTrue(poll(self.client, 0) & HANG_UP)
         self.assertEqual(self.client.recv(1), b"")

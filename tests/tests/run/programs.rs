@@ -63,6 +63,16 @@ fn connections_end_as_they_do_on_the_kernel() {
     });
 }
 
+/// What the kernel passes as well.
+#[test]
+fn ss_tells_of_programs() {
+    in_world(|world| {
+        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/run/diag.py");
+        world.run_on("stack=smoltcp", "/usr/bin/python3").arg(script).finish().succeeded();
+        world.wait_for_nodes(0);
+    });
+}
+
 #[test]
 fn redis() {
     in_world(|world| {
