@@ -4,13 +4,14 @@
 //! space ends with its process, and the network of a `vdestack` does: so that a program may send and return, their sockets are
 //! closed here, as the kernel closes those that it has, and the nodes get the time that deleting gives them.
 
-use std::os::fd::RawFd;
+use std::os::fd::{AsRawFd, RawFd};
+use std::os::unix::net::UnixDatagram;
 use std::time::{Duration, Instant};
 
-use ioth::{Stack, berkeley};
+use ioth::berkeley;
 
 use crate::handle;
-use crate::sys::kernel_domain;
+use crate::sys::{kernel_domain, kernel_network};
 
 /// How long the end of a program may be put off for all its nodes together: as long as for one of them.
 const PATIENCE: Duration = Duration::from_secs(3);
@@ -51,19 +52,14 @@ fn is_on_another_network(fd: RawFd, host: Option<u64>) -> bool {
 
 /// The number of the network that a socket of ours is on, where a kernel has it.
 fn network(fd: RawFd) -> Option<u64> {
-    // asm-generic/socket.h; since Linux 5.14.
-    const SO_NETNS_COOKIE: i32 = 71;
     let mut cookie = [0; size_of::<u64>()];
-    let len = berkeley::getsockopt(fd, libc::SOL_SOCKET, SO_NETNS_COOKIE, &mut cookie).ok()?;
+    let len = berkeley::getsockopt(fd, libc::SOL_SOCKET, libc::SO_NETNS_COOKIE, &mut cookie).ok()?;
     (len == cookie.len()).then(|| u64::from_ne_bytes(cookie))
 }
 
+/// The number of the network that the process is on. A socket of any family tells, and this one asks nothing of it.
 fn host_network() -> Option<u64> {
-    let host = Stack::newstack("kernel", None).ok()?;
-    let fd = berkeley::msocket(Some(&host), libc::AF_INET, libc::SOCK_DGRAM | libc::SOCK_CLOEXEC, 0).ok()?;
-    let network = network(fd);
-    let _ = berkeley::close(fd);
-    network
+    kernel_network(UnixDatagram::unbound().ok()?.as_raw_fd())
 }
 
 /// At the end of a process Linux does not wait for SO_LINGER, but resets where that says so by a time of 0.

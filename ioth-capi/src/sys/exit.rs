@@ -37,13 +37,21 @@ extern "C" fn at_exit() {
 
 /// What the kernel takes a descriptor for: its socket's address family.
 pub(crate) fn kernel_domain(fd: RawFd) -> Option<c_int> {
-    let mut domain: c_int = 0;
-    let mut len = size_of::<c_int>() as libc::socklen_t;
+    kernel_option(fd, libc::SO_DOMAIN).map(c_int::from_ne_bytes)
+}
+
+/// The number of the network that a socket is on, as the kernel has it; since Linux 5.14.
+pub(crate) fn kernel_network(fd: RawFd) -> Option<u64> {
+    kernel_option(fd, libc::SO_NETNS_COOKIE).map(u64::from_ne_bytes)
+}
+
+/// An option of a socket.
+fn kernel_option<const N: usize>(fd: RawFd, option: c_int) -> Option<[u8; N]> {
+    let mut value = [0; N];
+    let mut len = N as libc::socklen_t;
     // nix takes no descriptor by its number.
     // SAFETY: both pointers are of live variables of the lengths that they say.
-    let got = unsafe {
-        let value = (&raw mut domain).cast();
-        libc::getsockopt(fd, libc::SOL_SOCKET, libc::SO_DOMAIN, value, &raw mut len)
-    };
-    (got == 0).then_some(domain)
+    let got =
+        unsafe { libc::getsockopt(fd, libc::SOL_SOCKET, option, value.as_mut_ptr().cast(), &raw mut len) };
+    (got == 0).then_some(value)
 }

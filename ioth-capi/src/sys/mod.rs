@@ -23,7 +23,7 @@ use ioth::berkeley;
 
 use crate::outcome::{Failure, Outcome, Result, run};
 
-pub(crate) use exit::{kernel_domain, register as register_exit};
+pub(crate) use exit::{kernel_domain, kernel_network, register as register_exit};
 
 /// `struct ioth`, which C programs only point to.
 #[repr(C)]
