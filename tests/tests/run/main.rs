@@ -15,6 +15,7 @@ mod programs;
 mod python;
 mod socat;
 mod sshd;
+mod stack;
 mod switch;
 mod tokio;
 mod world;
