@@ -48,7 +48,8 @@ impl Question {
     }
 }
 
-/// An errno, or 0 and (but for the first answer, which says that the helper is there) a descriptor beside it.
+/// An errno, or 0 and a descriptor beside it. Before all, one without says that the helper is there; after each, one without says
+/// that the helper has closed its own.
 pub(crate) const ANSWER: usize = size_of::<i32>();
 
 /// What the helper begins with.
@@ -329,6 +330,8 @@ fn serve(channel: RawFd, maker: RawFd) {
             }
             Err(errno) => answer(channel, errno.into_raw(), None),
         }
+        // The descriptor that was passed is its new owner's alone by now: closing it is the last close.
+        answer(channel, 0, None);
     }
 }
 

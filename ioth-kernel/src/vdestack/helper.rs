@@ -89,7 +89,12 @@ impl Helper {
             *channel = None;
             return Err(Errno::ENODEV);
         }
-        self.answer(&mut channel)?.ok_or(Errno::EPROTO)
+        let answer = self.answer(&mut channel);
+        // The second one says that the helper has closed its own descriptor.
+        if channel.is_some() {
+            self.answer(&mut channel)?;
+        }
+        answer?.ok_or(Errno::EPROTO)
     }
 
     fn answer(&self, channel: &mut Option<OwnedFd>) -> Result<Option<OwnedFd>> {
