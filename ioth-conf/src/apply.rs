@@ -4,12 +4,11 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::thread;
 use std::time::{Duration, Instant};
 
 use bitflags::bitflags;
 use ioth_core::hashaddr::hash_mac;
-use ioth_core::netlink::{self, Address, LinkFlags, Route, RouteEntry};
+use ioth_core::netlink::{self, Address, Changes, LinkFlags, Route, RouteEntry};
 use ioth_core::{Cidr, Errno, MacAddr, Registry, Stack};
 
 use crate::words::Word;
@@ -122,7 +121,7 @@ impl Config {
             applied.set(Applied::ETH, target.bring_up(fqdn)? || applied.contains(Applied::ETH));
         }
         for target in &targets {
-            applied.set(Applied::STATIC, target.add_static()? || applied.contains(Applied::STATIC));
+            applied.set(Applied::STATIC, target.add_static(stack)? || applied.contains(Applied::STATIC));
         }
         Ok(applied)
     }
@@ -210,7 +209,7 @@ impl Target<'_> {
     }
 
     /// Addresses first: gateways are found through them.
-    fn add_static(&self) -> Result<bool, ConfigError> {
+    fn add_static(&self, stack: &dyn Stack) -> Result<bool, ConfigError> {
         let mut done = false;
         for word in &self.words {
             if let Word::Ip(address) = word {
@@ -218,7 +217,7 @@ impl Target<'_> {
                 done = true;
             }
         }
-        self.wait_for_addresses()?;
+        self.wait_for_addresses(stack)?;
         for word in &self.words {
             if let Word::Gw(gateway) = word {
                 self.add_gateway(word, *gateway)?;
@@ -245,7 +244,7 @@ impl Target<'_> {
     /// Waits until the addresses that were added can be bound to: Linux looks for duplicates of IPv6 ones first (RFC 4862 §5.4), in a
     /// thread of its own even where that is turned off. One that has a duplicate stays unusable, and so does one whose
     /// interface has no cable yet.
-    fn wait_for_addresses(&self) -> Result<(), ConfigError> {
+    fn wait_for_addresses(&self, stack: &dyn Stack) -> Result<(), ConfigError> {
         let last = self
             .words
             .iter()
@@ -253,7 +252,8 @@ impl Target<'_> {
             .find(|word| matches!(word, Word::Ip(address) if address.addr().is_ipv6()));
         let Some(word) = last else { return Ok(()) };
         let deadline = Instant::now() + TENTATIVE_MAX;
-        let mut pause = Duration::from_micros(200);
+        // Opened by the first look that finds it is needed; what changed before that is seen by the next one.
+        let mut changes = None;
         loop {
             let is_added = |address: &Address| {
                 let added = |word: &&Word| matches!(word, Word::Ip(added) if *added == address.address);
@@ -269,8 +269,10 @@ impl Target<'_> {
             if !link.flags.contains(LinkFlags::RUNNING) || Instant::now() >= deadline {
                 return Ok(());
             }
-            thread::sleep(pause);
-            pause = (pause * 2).min(Duration::from_millis(20));
+            match &changes {
+                None => changes = Some(self.step(word, |_| Changes::new(stack))?),
+                Some(changes) => drop(self.step(word, |_| changes.wait(deadline))?),
+            }
         }
     }
 

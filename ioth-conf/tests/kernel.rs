@@ -25,6 +25,18 @@ fn state(route: &Route, index: u32) -> Vec<String> {
 }
 
 #[test]
+fn an_ipv6_address_can_be_bound_to_at_once() {
+    in_namespace("an_ipv6_address_can_be_bound_to_at_once", || {
+        veth(&Route::new(&KernelStack).unwrap());
+        // Linux looks for duplicates for a second or two.
+        configure(&KernelStack, "ip=fd00::1,ip=fd00::2").unwrap();
+        for address in ["fd00::1", "fd00::2"] {
+            std::net::UdpSocket::bind((address, 0)).unwrap();
+        }
+    });
+}
+
+#[test]
 fn a_life() {
     in_namespace("a_life", || {
         let route = Route::new(&KernelStack).unwrap();

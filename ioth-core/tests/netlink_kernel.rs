@@ -3,8 +3,9 @@
 mod support;
 
 use std::net::IpAddr;
+use std::time::{Duration, Instant};
 
-use ioth_core::netlink::{AddressDetails, Error, NewLink, Route, RouteDetails};
+use ioth_core::netlink::{AddressDetails, Changes, Error, NewLink, Route, RouteDetails};
 use ioth_core::{Cidr, Errno, MacAddr, SockAddr};
 use support::{KernelStack, in_namespace, veth};
 
@@ -226,5 +227,23 @@ fn long_tables_come_in_parts() {
         }
         let routes = route.routes().unwrap();
         assert_eq!(routes.iter().filter(|entry| cidr("10.0.0.0/8").contains(entry.dst.addr())).count(), 1000);
+    });
+}
+
+#[test]
+fn changes_are_told() {
+    in_namespace("changes_are_told", || {
+        let route = Route::new(&KernelStack).unwrap();
+        let vde0 = veth(&route);
+        let changes = Changes::new(&KernelStack).unwrap();
+        assert!(!changes.wait(Instant::now()).unwrap());
+        route.add_address(vde0, cidr("10.0.0.1/24")).unwrap();
+        let deadline = Instant::now() + Duration::from_secs(20);
+        while changes.wait(deadline).unwrap() {
+            if route.addresses().unwrap().iter().any(|address| address.address == cidr("10.0.0.1/24")) {
+                return;
+            }
+        }
+        panic!("nobody told");
     });
 }

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::io::{IoSlice, IoSliceMut};
 use std::sync::Arc;
+use std::time::Duration;
 
 use netlink_packet_core::{
     ErrorBuffer, NLM_F_ACK, NLM_F_ACK_TLVS, NLM_F_CAPPED, NLM_F_DUMP_INTR, NLM_F_MULTIPART, NLM_F_REQUEST,
@@ -36,7 +37,7 @@ impl Client {
         let on = 1i32.to_ne_bytes();
         let _ = socket.set_option(libc::SOL_NETLINK, libc::NETLINK_EXT_ACK, &on);
         let _ = socket.set_option(libc::SOL_NETLINK, libc::NETLINK_CAP_ACK, &on);
-        let _ = socket.set_option(libc::SOL_SOCKET, libc::SO_RCVTIMEO, &timeval(ANSWER_SECONDS));
+        let _ = socket.set_option(libc::SOL_SOCKET, libc::SO_RCVTIMEO, &timeval(ANSWER));
         Ok(Client { socket, port, sequence: 0, buffer: vec![0; 8192] })
     }
 
@@ -217,8 +218,8 @@ enum Reply<'a> {
     Object { kind: u16, flags: u16, payload: &'a [u8] },
 }
 
-/// How long a stack may think about a request before it counts as dead, in seconds.
-const ANSWER_SECONDS: libc::time_t = 10;
+/// How long a stack may think about a request before it counts as dead.
+const ANSWER: Duration = Duration::from_secs(10);
 
 /// Linux sends at most 32 KiB at a time, a single object with many virtual functions somewhat more.
 const MAX_DATAGRAM: usize = 16 << 20;
@@ -302,15 +303,15 @@ fn error_attributes(payload: &[u8], flags: u16) -> &[u8] {
     echoed.checked_next_multiple_of(4).and_then(|at| request.get(at..)).unwrap_or(&[])
 }
 
-/// `struct timeval` of whole seconds.
-fn timeval(seconds: libc::time_t) -> Vec<u8> {
-    let mut raw = seconds.to_ne_bytes().to_vec();
-    raw.resize(size_of::<libc::timeval>(), 0);
-    raw
+/// `struct timeval`.
+pub(super) fn timeval(time: Duration) -> Vec<u8> {
+    let seconds = libc::time_t::try_from(time.as_secs()).unwrap_or(libc::time_t::MAX);
+    let micros = time.subsec_micros() as libc::suseconds_t;
+    [&seconds.to_ne_bytes()[..], &micros.to_ne_bytes()].concat()
 }
 
 /// Repeats a call that a signal interrupted; a time-out (`EAGAIN`) becomes `ETIMEDOUT`.
-fn retry(mut call: impl FnMut() -> crate::Result<usize>) -> Result<usize> {
+pub(super) fn retry(mut call: impl FnMut() -> crate::Result<usize>) -> Result<usize> {
     loop {
         match call() {
             Err(Errno::EINTR) => {}

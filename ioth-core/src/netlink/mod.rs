@@ -20,6 +20,7 @@
 //! What the other side says is not trusted: lengths that lie, replies to questions that were not
 //! asked and attributes of the wrong size end in an error or are left out, never in a panic.
 
+mod changes;
 mod client;
 mod create;
 mod entry;
@@ -38,6 +39,7 @@ use parking_lot::Mutex;
 
 use crate::{Cidr, Errno, MacAddr, Stack};
 
+pub use changes::Changes;
 pub use create::{AddressDetails, NewLink, RouteDetails};
 pub use entry::{Address, Link, LinkFlags, LinkStats, RouteEntry};
 pub use ifaddrs::InterfaceAddress;

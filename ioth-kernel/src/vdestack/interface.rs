@@ -11,12 +11,13 @@
 use std::os::fd::AsFd;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
+use std::time::Instant;
 
 use ioth_core::reactor::{Reactor, Registration, Source};
 use ioth_core::{Errno, Events};
 use ioth_vde::tap::Device;
 use ioth_vde::{Batch, Link, LinkError, Receiver};
-use parking_lot::Mutex;
+use parking_lot::{Condvar, Mutex};
 
 /// Frames that go to the link at once.
 const BATCH: usize = 64;
@@ -38,20 +39,65 @@ pub(crate) struct Interface {
     blocked: AtomicBool,
     link: Arc<dyn Link>,
     device: Device,
+    traffic: Arc<Traffic>,
+}
+
+/// Tells that frames moved, one way or the other, where somebody waits for what these bring about.
+#[derive(Debug, Default)]
+pub(crate) struct Traffic {
+    awaited: AtomicBool,
+    /// Counts what was told.
+    moves: Mutex<u64>,
+    moved: Condvar,
+}
+
+impl Traffic {
+    /// Frames have moved: what the kernel does for those that it gets is done.
+    fn tell(&self) {
+        // After the frames, as the waiter looks after the mark: one of the two sees the other.
+        if self.awaited.load(Ordering::SeqCst) {
+            *self.moves.lock() += 1;
+            self.moved.notify_all();
+        }
+    }
+
+    /// Waits until `done`, which is asked again whenever frames have moved, or the deadline passes.
+    pub(crate) fn wait_until(&self, deadline: Instant, mut done: impl FnMut() -> bool) {
+        self.awaited.store(true, Ordering::SeqCst);
+        let mut moves = self.moves.lock();
+        loop {
+            let seen = *moves;
+            drop(moves);
+            if done() {
+                return;
+            }
+            moves = self.moves.lock();
+            while *moves == seen {
+                if self.moved.wait_until(&mut moves, deadline).timed_out() {
+                    return;
+                }
+            }
+        }
+    }
 }
 
 impl Interface {
-    /// Joins a TAP device and a link.
+    /// Joins a TAP device and a link, and tells of its traffic.
     ///
     /// # Errors
     /// The link's own; [`LinkError::Os`] when the device cannot be watched.
-    pub(crate) fn join(device: Device, link: Arc<dyn Link>) -> Result<Arc<Self>, LinkError> {
+    pub(crate) fn join(
+        device: Device,
+        link: Arc<dyn Link>,
+        traffic: Arc<Traffic>,
+    ) -> Result<Arc<Self>, LinkError> {
         let interface = Arc::new(Interface {
             registration: Mutex::default(),
             waiting: Mutex::default(),
             blocked: AtomicBool::new(false),
             link,
             device,
+            traffic,
         });
         let end = Arc::new(End(Arc::downgrade(&interface)));
         let registered = Reactor::try_global()
@@ -130,6 +176,7 @@ impl Interface {
     fn resume(self: &Arc<Self>) {
         self.listen(Events::IN);
         self.pump();
+        self.traffic.tell();
     }
 
     fn listen(&self, interest: Events) {
@@ -153,13 +200,17 @@ impl Source for End {
             // The device was deleted, as by ip-link(8) in the namespace.
             drop(interface.registration.lock().take());
         }
+        interface.traffic.tell();
     }
 }
 
 impl Receiver for End {
     fn receive(&self, frames: &mut Batch) {
         match self.0.upgrade() {
-            Some(interface) => interface.device.write(frames),
+            Some(interface) => {
+                interface.device.write(frames);
+                interface.traffic.tell();
+            }
             None => frames.clear(),
         }
     }
@@ -179,6 +230,7 @@ impl Receiver for End {
             let _ = interface.device.set_carrier(false);
             interface.blocked.store(false, Ordering::Release);
             interface.waiting.lock().clear();
+            interface.traffic.tell();
         }
     }
 }

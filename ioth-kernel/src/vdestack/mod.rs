@@ -24,7 +24,6 @@ mod tests;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread;
 use std::time::{Duration, Instant};
 
 use ioth_core::descriptor::Count;
@@ -39,7 +38,7 @@ use ioth_vde::{LinkError, Schemes, vnl};
 use crate::KernelSocket;
 use crate::stack::is_ours;
 use helper::Helper;
-use interface::Interface;
+use interface::{Interface, Traffic};
 use quiet::Watch;
 
 /// The name under which the backend is registered.
@@ -47,8 +46,6 @@ pub const NAME: &str = "vdestack";
 
 /// How long the end of a stack waits for what its closed sockets sent: as long as a neighbour is asked for its address.
 const PATIENCE: Duration = Duration::from_secs(3);
-/// The longest time between two looks while it waits.
-const LOOK: Duration = Duration::from_millis(16);
 
 /// A kernel's stack in a network namespace of its own.
 ///
@@ -80,7 +77,7 @@ impl Vdestack {
             links.push((name.unwrap_or("vde%d"), schemes.open(vnl).map_err(link_error)?));
         }
         let helper = Helper::start()?;
-        let mut interfaces = Vec::with_capacity(links.len());
+        let (mut interfaces, traffic) = (Vec::with_capacity(links.len()), Arc::new(Traffic::default()));
         for (name, link) in links {
             let device = helper.tun().map_err(|errno| StackError::Os {
                 what: format!("{NAME}: {}", tap::opening(errno)),
@@ -93,9 +90,9 @@ impl Vdestack {
                     error => format!("{NAME}: {error}"),
                 },
             })?;
-            interfaces.push(Interface::join(device, link).map_err(link_error)?);
+            interfaces.push(Interface::join(device, link, traffic.clone()).map_err(link_error)?);
         }
-        let network = Network { ended: AtomicBool::new(false), interfaces, helper };
+        let network = Network { ended: AtomicBool::new(false), interfaces, traffic, helper };
         let network = Arc::new(Owned::new(network));
         let stack = Vdestack { sockets: Count::keeping(network.clone()), network };
         stack.begin()?;
@@ -168,6 +165,7 @@ pub(crate) struct Network {
     ended: AtomicBool,
     // Before the helper: their namespace.
     interfaces: Vec<Arc<Interface>>,
+    traffic: Arc<Traffic>,
     helper: Helper,
 }
 
@@ -187,16 +185,10 @@ impl Network {
 
     fn wait_until_quiet(&self) {
         let Ok(watch) = Watch::new(&self.helper) else { return };
-        let deadline = Instant::now() + PATIENCE;
-        let mut pause = Duration::from_micros(100);
-        // First what the kernel has yet to send, then what it has sent.
-        while !(watch.is_quiet() && self.interfaces.iter().all(|interface| interface.is_drained())) {
-            if Instant::now() >= deadline {
-                return;
-            }
-            thread::sleep(pause);
-            pause = (pause * 2).min(LOOK);
-        }
+        // First what the kernel has yet to send, then what it has sent. Frames are all that changes it.
+        self.traffic.wait_until(Instant::now() + PATIENCE, || {
+            watch.is_quiet() && self.interfaces.iter().all(|interface| interface.is_drained())
+        });
     }
 }
 
