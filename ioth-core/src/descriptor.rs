@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Poll, Waker};
 
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use parking_lot::RwLock;
 
 use crate::fork::PerProcess;
@@ -287,6 +288,28 @@ pub fn events(fd: BorrowedFd<'_>) -> Events {
         Ok(seen) => Events::from_bits_truncate(u32::from(seen as u16)),
         Err(_) => Events::ERR | Events::HUP,
     }
+}
+
+/// Sets or clears O_NONBLOCK of the open file description.
+///
+/// # Errors
+/// As fcntl(2).
+pub fn set_nonblocking(fd: BorrowedFd<'_>, nonblocking: bool) -> Result<()> {
+    let old = OFlag::from_bits_retain(fcntl(fd, FcntlArg::F_GETFL)?);
+    let mut new = old;
+    new.set(OFlag::O_NONBLOCK, nonblocking);
+    if new != old {
+        fcntl(fd, FcntlArg::F_SETFL(new))?;
+    }
+    Ok(())
+}
+
+/// Whether O_NONBLOCK of the open file description is set.
+///
+/// # Errors
+/// As fcntl(2).
+pub fn nonblocking(fd: BorrowedFd<'_>) -> Result<bool> {
+    Ok(OFlag::from_bits_retain(fcntl(fd, FcntlArg::F_GETFL)?).contains(OFlag::O_NONBLOCK))
 }
 
 /// `SO_COOKIE`: the number of the socket behind a descriptor, the same for all its duplicates and never

@@ -5,9 +5,8 @@
 use std::os::fd::{BorrowedFd, OwnedFd, RawFd};
 use std::time::Duration;
 
-pub use ioth_core::descriptor::{cookie, events, with_number};
+pub use ioth_core::descriptor::{cookie, events, nonblocking, set_nonblocking, with_number};
 use ioth_core::{Errno, Mmsg, MsgFlags, RecvMsg, Result, SendMsg, Shutdown, SockAddr};
-use nix::fcntl::{FcntlArg, OFlag, fcntl};
 
 use crate::sys::{self, ADDR_MAX, IOV_MAX, Received};
 
@@ -211,22 +210,6 @@ pub fn dup2(fd: BorrowedFd<'_>, to: RawFd) -> Result<RawFd> {
 /// dup3(2): dup2 with `O_CLOEXEC`
 pub fn dup3(fd: BorrowedFd<'_>, to: RawFd, flags: i32) -> Result<RawFd> {
     sys::dup3(fd, to, flags)
-}
-
-/// Sets or clears O_NONBLOCK of the open file description.
-pub fn set_nonblocking(fd: BorrowedFd<'_>, nonblocking: bool) -> Result<()> {
-    let old = OFlag::from_bits_retain(fcntl(fd, FcntlArg::F_GETFL)?);
-    let mut new = old;
-    new.set(OFlag::O_NONBLOCK, nonblocking);
-    if new != old {
-        fcntl(fd, FcntlArg::F_SETFL(new))?;
-    }
-    Ok(())
-}
-
-/// Whether O_NONBLOCK of the open file description is set.
-pub fn nonblocking(fd: BorrowedFd<'_>) -> Result<bool> {
-    Ok(OFlag::from_bits_retain(fcntl(fd, FcntlArg::F_GETFL)?).contains(OFlag::O_NONBLOCK))
 }
 
 /// asm-generic/fcntl.h, which not every C library names.

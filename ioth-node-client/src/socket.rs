@@ -4,12 +4,11 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::task::{Poll, Waker};
 
-use ioth_core::descriptor::{Descriptor, Open};
+use ioth_core::descriptor::{Descriptor, Open, set_nonblocking};
 use ioth_core::{Errno, Events, MsgFlags, RecvMsg, Result, SendMsg, Shutdown, SockAddr, Socket};
 use ioth_node_calls::calls::{self, SOCKADDR_MAX};
 use ioth_node_calls::{Client, end, ioctl};
 use ioth_node_proto::{EndName, Op, State};
-use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use parking_lot::Mutex;
 
 use crate::sys;
@@ -154,15 +153,7 @@ impl Socket for NodeSocket {
     }
 
     fn set_nonblocking(&self, nonblocking: bool) -> Result<()> {
-        self.with(|fd| {
-            let old = OFlag::from_bits_retain(fcntl(fd, FcntlArg::F_GETFL)?);
-            let mut new = old;
-            new.set(OFlag::O_NONBLOCK, nonblocking);
-            if new != old {
-                fcntl(fd, FcntlArg::F_SETFL(new))?;
-            }
-            Ok(())
-        })
+        self.with(|fd| set_nonblocking(fd, nonblocking))
     }
 
     fn events(&self) -> Events {

@@ -13,7 +13,6 @@ mod place;
 /// Two nodes with a process each, on a switch of this process.
 pub(crate) fn node(family: Family) -> Pair {
     static SWITCHES: AtomicU32 = AtomicU32::new(0);
-    built();
     let number = SWITCHES.fetch_add(1, Ordering::Relaxed);
     let switch = std::env::temp_dir().join(format!("ioth-socket-test-{}-{number}", std::process::id()));
     let serves = ioth::vde::open(&format!("switch://{}", switch.display())).unwrap();
@@ -30,7 +29,7 @@ pub(crate) fn node(family: Family) -> Pair {
 }
 
 /// Builds the command as the tests are, and has stacks use it.
-fn built() {
+pub(crate) fn built() {
     static BUILT: Once = Once::new();
     BUILT.call_once(|| {
         let place = place::Place::of_this_test();

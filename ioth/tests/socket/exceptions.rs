@@ -89,17 +89,21 @@ const EXCEPTIONS: &[(&str, &[&str])] = &[
 
 /// Runs a test that is not in the list.
 ///
-/// Where it fails it is tried again, for then another test may have started its nodes at the same time: a process that begins has
-/// duplicates of all descriptors until its execve(2), by which what a test has closed lives on for a moment.
+/// Where tests are threads of one process (`cargo test`; nextest gives each its own) one that fails is tried again, for another may
+/// have started its nodes at the same time: a process that begins has duplicates of all descriptors until its execve(2), by which what a
+/// test has closed lives on for a moment.
 pub(crate) fn unless_excepted(name: &str, test: fn()) {
-    const TRIES: usize = 3;
     let name =
         name.split_once("::").filter(|(first, _)| first.starts_with("node_")).map_or(name, |(_, name)| name);
     if let Some((reason, _)) = EXCEPTIONS.iter().find(|(_, tests)| tests.contains(&name)) {
         println!("{name}: {reason}");
         return;
     }
-    if (1..TRIES).all(|_| std::panic::catch_unwind(test).is_err()) {
+    // Here, for it takes a while where there is something to build, and the test's time is bounded.
+    crate::command::built();
+    let is_alone = std::env::var_os("NEXTEST_EXECUTION_MODE").is_some_and(|mode| mode == "process-per-test");
+    let tries = if is_alone { 1 } else { 3 };
+    if (1..tries).all(|_| std::panic::catch_unwind(test).is_err()) {
         test();
     }
 }

@@ -145,6 +145,11 @@ impl Conn {
             return Ack::Plain;
         }
         let ack = tcp.ack_number().0 as u32;
+        // RFC 9293 §3.10.7.4: SND.UNA < SEG.ACK =< SND.NXT, where but our SYN, and perhaps a FIN, was sent. Any other number would be
+        // where we begin to count from.
+        if self.stage == Stage::Opening && self.sent.0.wrapping_sub(ack) > 1 {
+            return Ack::Plain;
+        }
         let pure = payload == 0 && !(tcp.syn() || tcp.fin());
         let before = self.recovery.acknowledged();
         let said = self.recovery.on_ack(ack, tcp.window_len(), self.sent.0, pure);

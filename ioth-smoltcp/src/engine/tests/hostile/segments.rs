@@ -32,6 +32,22 @@ fn lives(peer: &mut Peer, id: SocketId) {
     assert_eq!(peer.send(A, 0, 0, b""), NOTHING);
 }
 
+/// From such a number half of all away, the right one would be none that is newer.
+#[test]
+fn a_connection_does_not_count_from_what_was_forged_while_it_opened() {
+    for v6 in [false, true] {
+        for ack in [-1, -2, -70_000, -(1 << 31), 1 - (1 << 31)] {
+            let mut peer = Peer::new(v6);
+            let listener = peer.listener(5);
+            peer.begin(&[]);
+            assert_eq!(peer.send(A, 1, ack, b"").len(), 1, "a reset: RFC 9293 §3.10.7.4");
+            assert_eq!(peer.send(A, 0, 0, b""), NOTHING);
+            let (id, _) = peer.engine.accept(listener).unwrap();
+            lives(&mut peer, id);
+        }
+    }
+}
+
 /// RFC 5961 §3.2
 #[test]
 fn only_the_exact_reset_resets() {
