@@ -257,6 +257,10 @@ impl Conversation {
         }
         let Some(user) = user else { return Outcome::from(Err(Errno::EBADF)) };
         let Some(name) = pair::name_of(user.as_fd()) else { return Outcome::from(Err(Errno::ENOTSOCK)) };
+        // What came before the request acts before it, which may be the session's end.
+        if let Some(session) = node.find(&name) {
+            session.turn();
+        }
         match node.find(&name) {
             Some(session) => self.on_session(&session, request, payload, user),
             None => match node.remains(&name) {
@@ -281,7 +285,6 @@ impl Conversation {
         let nonblocking = request.flags & request_flags::NONBLOCK != 0;
         let addr = |payload| SockAddr::from_raw(payload);
         let raw = |addr: SockAddr| (0, addr.to_raw().to_vec());
-        session.turn();
         session.tell_outcome(user.as_fd());
         match request.op {
             Op::Bind => Outcome::from(addr(payload).and_then(|addr| session.socket.bind(&addr)).map(|()| 0)),

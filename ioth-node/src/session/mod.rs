@@ -151,6 +151,8 @@ impl Session {
         let (role, listener) = (Role::Stream(Stream::default()), listener.me.clone());
         let (session, user) = Session::begin_as(node, socket, name, role, listener)?;
         pair::set_state(user.as_fd(), State::Connected)?;
+        // accept(2) shall not return before what came already can be read: who defers it counts on that.
+        session.turn();
         Ok((session, user))
     }
 

@@ -73,7 +73,10 @@ const EXCEPTIONS: &[(&str, &[&str])] = &[
             "scopes::dissolved",
         ],
     ),
-    ("close(2) does not wait for SO_LINGER", &["tcp_options::close_waits_for_delivery"]),
+    (
+        "close(2) waits neither for SO_LINGER nor until the node has seen it",
+        &["tcp_options::close_waits_for_delivery", "listen::a_shared_port_is_left_to_the_others"],
+    ),
     ("MSG_PEEK with MSG_WAITALL does not wait on AF_UNIX", &["tcp_states::peek_waits_for_all"]),
     (
         "flags that sockets below UDP refuse mean nothing to the pair",

@@ -1,5 +1,7 @@
 //! Listeners: their queue, its order, and who shares a port.
 
+use std::net::SocketAddr;
+
 use ioth::Events;
 use ioth::berkeley::*;
 
@@ -113,19 +115,8 @@ pub(crate) fn a_finished_one_is_accepted(pair: &Pair) {
 }
 
 pub(crate) fn a_shared_port_is_balanced(pair: &Pair) {
-    let open = || {
-        let fd = pair.tcp_b();
-        set_option(&fd, libc::SOL_SOCKET, libc::SO_REUSEPORT, 1).unwrap();
-        fd
-    };
-    let (first, addr) = bind_any(&open(), pair.b_addr);
-    let second = open();
-    bind(second.0, addr).unwrap();
+    let ([first, second], addr) = sharing(pair);
     assert_eq!(errno(bind(pair.tcp_b().0, addr)), libc::EADDRINUSE);
-    for fd in [&first, &second] {
-        listen(fd.0, 64).unwrap();
-        nonblocking(fd, true);
-    }
     let clients: Vec<_> = (0..40)
         .map(|_| {
             let client = pair.tcp_a();
@@ -145,8 +136,31 @@ pub(crate) fn a_shared_port_is_balanced(pair: &Pair) {
     });
     // One in 2^39 is unlucky.
     assert!(counts.iter().all(|count| *count > 0), "{counts:?}");
-    // The one that stays gets everything.
+}
+
+pub(crate) fn a_shared_port_is_left_to_the_others(pair: &Pair) {
+    let ([first, second], addr) = sharing(pair);
     drop(second);
-    connect(pair.tcp_a().0, addr).unwrap();
-    wait(&first, Events::IN);
+    for _ in 0..8 {
+        connect(pair.tcp_a().0, addr).unwrap();
+        wait(&first, Events::IN);
+        drop(Fd(accept(first.0).unwrap().0));
+    }
+}
+
+/// Two listeners at one port, which do not block.
+fn sharing(pair: &Pair) -> ([Fd; 2], SocketAddr) {
+    let open = || {
+        let fd = pair.tcp_b();
+        set_option(&fd, libc::SOL_SOCKET, libc::SO_REUSEPORT, 1).unwrap();
+        fd
+    };
+    let (first, addr) = bind_any(&open(), pair.b_addr);
+    let second = open();
+    bind(second.0, addr).unwrap();
+    for fd in [&first, &second] {
+        listen(fd.0, 64).unwrap();
+        nonblocking(fd, true);
+    }
+    ([first, second], addr)
 }

@@ -169,6 +169,7 @@ on_every_pair! {
     listen {
         backlog_of_nothing another_backlog shut_down shut_down_and_opened_again shutting_down_ends_a_waiting_accept
         a_reset_one_is_accepted a_finished_one_is_accepted a_shared_port_is_balanced
+        a_shared_port_is_left_to_the_others
     }
     timeouts { send_ends negative_does_not_wait the_longest_waits }
     transfer { both_ways blocking_write_takes_all many_connections }

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::process::Command;
 use std::sync::Once;
 
-use ioth::{Domain, Errno, MsgFlags, RecvMsg, SendMsg, SocketType, Stack};
+use ioth::{Domain, Errno, Events, MsgFlags, RecvMsg, SendMsg, SocketType, Stack};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
@@ -81,6 +81,8 @@ fn a_node_that_is_killed_hangs_nobody() {
             assert!([Err(Errno::ENETDOWN), Err(Errno::ECONNRESET)].contains(&accepted), "{accepted:?}");
         });
         let data = [IoSlice::new(b"x")];
+        // A process that ends closes its descriptors one after the other.
+        wait_until("end of the connection", || server.events().contains(Events::HUP));
         assert_eq!(server.send(&SendMsg::new(&data), MsgFlags::empty()), Err(Errno::EPIPE));
         assert_eq!(udp.local_addr(), Err(Errno::ENETDOWN));
         let made = stack.socket(Domain::INET, SocketType::DGRAM, 0);
