@@ -18,9 +18,12 @@ pub(crate) type Key = (u32, IpAddr);
 
 /// Entries at most; beyond, one that is not in use goes.
 pub(crate) const MAX_ENTRIES: usize = 16_384;
-/// Packets that wait for one neighbour, and for all of them; the oldest of the entry goes first.
-const MAX_QUEUE: usize = 16;
+/// Bytes that wait for one neighbour, as Linux's `unres_qlen_bytes` (arp(7)), and packets that wait for all of them; the oldest
+/// goes first.
+const MAX_QUEUE_BYTES: usize = 212_992;
 const MAX_QUEUED: usize = 1024;
+/// What a packet counts besides its bytes.
+const OVERHEAD: usize = 768;
 
 /// RFC 4861 §10: MAX_MULTICAST_SOLICIT, MAX_UNICAST_SOLICIT.
 const MAX_SOLICIT: u8 = 3;
@@ -60,12 +63,44 @@ impl State {
     }
 }
 
+/// Packets that wait for one neighbour.
+#[derive(Debug, Default)]
+struct Queue {
+    packets: VecDeque<Frame>,
+    /// What they count.
+    bytes: usize,
+}
+
+impl Queue {
+    /// Takes a packet. Returns how many older ones have gone for it: the newest is the one worth keeping.
+    fn push(&mut self, packet: Frame) -> usize {
+        let mut gone = 0;
+        while self.bytes + packet.len() + OVERHEAD > MAX_QUEUE_BYTES && self.pop() {
+            gone += 1;
+        }
+        self.bytes += packet.len() + OVERHEAD;
+        self.packets.push_back(packet);
+        gone
+    }
+
+    /// Drops the oldest, if there is one.
+    fn pop(&mut self) -> bool {
+        let oldest = self.packets.pop_front();
+        self.bytes -= oldest.as_ref().map_or(0, |packet| packet.len() + OVERHEAD);
+        oldest.is_some()
+    }
+
+    fn into_packets(self) -> Vec<Frame> {
+        self.packets.into()
+    }
+}
+
 #[derive(Debug)]
 struct Entry {
     mac: MacAddr,
     state: State,
     used: Instant,
-    queue: Vec<Frame>,
+    queue: Queue,
     /// When it will be looked at.
     reminder: Option<Instant>,
 }
@@ -117,8 +152,9 @@ impl Neighbours {
         if !self.entries.contains_key(&key) {
             self.make_room();
             let state = State::Incomplete { asked: 1, next: now + RETRANS_TIMER };
-            let entry =
-                Entry { mac: MacAddr::UNSPECIFIED, state, used: now, queue: vec![packet], reminder: None };
+            let mut queue = Queue::default();
+            queue.push(packet);
+            let entry = Entry { mac: MacAddr::UNSPECIFIED, state, used: now, queue, reminder: None };
             self.entries.insert(key, entry);
             self.count_waiting(key);
             self.remind(key, now + RETRANS_TIMER);
@@ -128,12 +164,7 @@ impl Neighbours {
         entry.used = now;
         let fresh_until = match entry.state {
             State::Incomplete { .. } => {
-                // Like Linux: the newest packet is the one worth keeping.
-                if entry.queue.len() >= MAX_QUEUE {
-                    entry.queue.remove(0);
-                    self.queued -= 1;
-                }
-                entry.queue.push(packet);
+                self.queued -= entry.queue.push(packet);
                 self.count_waiting(key);
                 return Resolution::Queued { ask: false };
             }
@@ -183,9 +214,9 @@ impl Neighbours {
         if changed {
             self.generation += 1;
         }
-        let queue = std::mem::take(&mut entry.queue);
-        self.queued -= queue.len();
-        queue
+        let packets = std::mem::take(&mut entry.queue).into_packets();
+        self.queued -= packets.len();
+        packets
     }
 
     /// A neighbour asked us something and told its address. Returns what waited for it.
@@ -194,8 +225,10 @@ impl Neighbours {
             return self.confirm(now, key, mac, false, true);
         }
         self.make_room();
-        self.entries
-            .insert(key, Entry { mac, state: State::Stale, used: now, queue: Vec::new(), reminder: None });
+        self.entries.insert(
+            key,
+            Entry { mac, state: State::Stale, used: now, queue: Queue::default(), reminder: None },
+        );
         Vec::new()
     }
 
@@ -215,7 +248,8 @@ impl Neighbours {
                 continue;
             }
             if asked >= MAX_SOLICIT {
-                let packets = self.entries.remove(&key).map_or_else(Vec::new, |entry| entry.queue);
+                let packets =
+                    self.entries.remove(&key).map_or_else(Vec::new, |entry| entry.queue.into_packets());
                 self.queued -= packets.len();
                 self.generation += 1;
                 actions.push(Action::Failed { ifindex: key.0, packets });
@@ -250,7 +284,7 @@ impl Neighbours {
     /// Forgets the neighbours of an interface, and what waited for them.
     pub(crate) fn flush(&mut self, ifindex: u32) {
         self.entries.retain(|key, _| key.0 != ifindex);
-        self.queued = self.entries.values().map(|entry| entry.queue.len()).sum();
+        self.queued = self.entries.values().map(|entry| entry.queue.packets.len()).sum();
         self.generation += 1;
     }
 
@@ -271,16 +305,13 @@ impl Neighbours {
         while self.queued > MAX_QUEUED
             && let Some(oldest) = self.waiting.pop_front()
         {
-            if let Some(entry) = self.entries.get_mut(&oldest)
-                && !entry.queue.is_empty()
-            {
-                entry.queue.remove(0);
+            if self.entries.get_mut(&oldest).is_some_and(|entry| entry.queue.pop()) {
                 self.queued -= 1;
             }
         }
         if self.waiting.len() > 4 * MAX_QUEUED {
             let entries = &self.entries;
-            self.waiting.retain(|key| entries.get(key).is_some_and(|entry| !entry.queue.is_empty()));
+            self.waiting.retain(|key| entries.get(key).is_some_and(|entry| !entry.queue.packets.is_empty()));
         }
     }
 
@@ -312,7 +343,7 @@ impl Neighbours {
             .min_by_key(|(_, entry)| (matches!(entry.state, State::Reachable { .. }), entry.used))
             .map(|(key, _)| *key);
         if let Some(entry) = victim.and_then(|key| self.entries.remove(&key)) {
-            self.queued -= entry.queue.len();
+            self.queued -= entry.queue.packets.len();
             self.generation += 1;
         }
     }
@@ -345,12 +376,16 @@ mod tests {
     fn packets_wait_for_the_answer() {
         let mut table = Neighbours::new(1);
         assert!(matches!(table.resolve(at(0), KEY, packet(0)), Resolution::Queued { ask: true }));
-        for byte in 1..20 {
-            assert!(matches!(table.resolve(at(1), KEY, packet(byte)), Resolution::Queued { ask: false }));
+        let most = MAX_QUEUE_BYTES / (packet(0).len() + OVERHEAD);
+        let newest = most + 20;
+        for number in 1..=newest {
+            let packet = packet(number as u8);
+            assert!(matches!(table.resolve(at(1), KEY, packet), Resolution::Queued { ask: false }));
         }
+        assert_eq!(table.queued, most);
         let queue = table.confirm(at(2), KEY, MAC, true, true);
-        assert_eq!(queue.len(), MAX_QUEUE);
-        assert_eq!(queue.last().unwrap()[0], 19, "the newest stay");
+        assert_eq!(queue.len(), most);
+        assert_eq!(queue.last().unwrap()[0], newest as u8, "the newest stay");
         assert_eq!(known(table.resolve(at(3), KEY, packet(0))), MAC);
         assert_eq!(table.queued, 0);
     }

@@ -135,14 +135,15 @@ pub(crate) fn balanced(pair: &Pair) {
     let mut heard: Vec<Vec<SockAddr>> = vec![Vec::new(); sockets.len()];
     // The last sender's second datagram is the last one.
     let mut left = 2 * senders.len();
-    while left > 0 {
+    until(|| {
         for (fd, heard) in sockets.iter().zip(&mut heard) {
             while let Ok((_, from)) = recvfrom(fd.0, &mut [0; 4], NONE) {
                 heard.push(from.unwrap());
                 left -= 1;
             }
         }
-    }
+        left == 0
+    });
     let mut everybody = HashSet::new();
     for heard in &heard {
         let own: HashSet<_> = heard.iter().copied().collect();
