@@ -324,6 +324,7 @@ mod ioctl {
         nix::request_code_write!(b'T', 226, size_of::<libc::c_int>()),
         libc::c_int
     );
+    nix::ioctl_write_int_bad!(tun_set_persist, nix::request_code_write!(b'T', 203, size_of::<libc::c_int>()));
     nix::ioctl_readwrite_bad!(interface_mtu, libc::SIOCGIFMTU as libc::c_ulong, libc::ifreq);
 }
 
@@ -362,6 +363,12 @@ pub(crate) fn tun_set_carrier(fd: BorrowedFd<'_>, carrier: bool) -> Result<(), E
     let carrier = libc::c_int::from(carrier);
     // SAFETY: the pointer is that of a number that lives during the call, which only reads it.
     unsafe { ioctl::tun_set_carrier(fd.as_raw_fd(), &raw const carrier) }.map(drop)
+}
+
+/// Has the interface outlive its descriptors (`TUNSETPERSIST`).
+pub(crate) fn tun_set_persistent(fd: BorrowedFd<'_>) -> Result<(), Errno> {
+    // SAFETY: a number is passed.
+    unsafe { ioctl::tun_set_persist(fd.as_raw_fd(), 1) }.map(drop)
 }
 
 /// An interface's MTU, in bytes (`SIOCGIFMTU`).

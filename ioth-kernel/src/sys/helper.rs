@@ -22,7 +22,7 @@ const NAME: &CStr = c"ioth-vdestack";
 const STACK: usize = 64 << 10;
 const GUARD: usize = 64 << 10;
 
-/// What is asked of the helper; each question has one [`Answer`].
+/// What is asked of the helper; each question has one answer.
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Question {
@@ -48,8 +48,7 @@ impl Question {
     }
 }
 
-/// An errno, or 0 and a descriptor beside it. Before all, one without says that the helper is there; after each, one without says
-/// that the helper has closed its own.
+/// An errno; or 0 when a descriptor has been passed, and the helper has closed its own. Before all, one says that the helper is there.
 pub(crate) const ANSWER: usize = size_of::<i32>();
 
 /// What the helper begins with.
@@ -57,6 +56,9 @@ pub(crate) const ANSWER: usize = size_of::<i32>();
 pub(crate) struct Start {
     /// Its end of the channel, a socket of messages.
     pub(crate) channel: RawFd,
+    /// Its end of the pair over which descriptors pass: where nobody waits, so that a descriptor wakes nobody who would have to wait
+    /// again for the answer.
+    pub(crate) passage: RawFd,
     /// A pidfd of the process that it works for.
     pub(crate) maker: RawFd,
     /// What it writes into its uid_map and gid_map: it is root in there, for who looks in with nsenter(1).
@@ -128,27 +130,25 @@ pub(crate) fn own_pidfd() -> Result<OwnedFd, Errno> {
     Ok(unsafe { OwnedFd::from_raw_fd(fd as RawFd) })
 }
 
-/// Receives an answer, and the descriptor that came with it.
-pub(crate) fn receive(
-    channel: BorrowedFd<'_>,
-    answer: &mut [u8; ANSWER],
-) -> Result<(usize, Option<OwnedFd>), Errno> {
-    let mut data = libc::iovec { iov_base: answer.as_mut_ptr().cast(), iov_len: answer.len() };
+/// Receives the descriptor that was passed before the answer.
+///
+/// # Errors
+/// `EMFILE`: it found no number here.
+pub(crate) fn receive(passage: BorrowedFd<'_>) -> Result<OwnedFd, Errno> {
+    let mut byte = 0u8;
+    let mut data = libc::iovec { iov_base: (&raw mut byte).cast(), iov_len: 1 };
     let mut passed = Passed::default();
     let mut header = message(&mut data, &mut passed);
     // nix allocates for the descriptor, whose absence for want of a number it does not tell.
     // SAFETY: all pointers in the header are of live variables of the lengths beside them.
-    let len = Errno::result(unsafe {
-        libc::recvmsg(channel.as_raw_fd(), &raw mut header, libc::MSG_CMSG_CLOEXEC)
+    Errno::result(unsafe {
+        libc::recvmsg(passage.as_raw_fd(), &raw mut header, libc::MSG_CMSG_CLOEXEC | libc::MSG_DONTWAIT)
     })?;
-    let came = header.msg_controllen >= Passed::LEN as _ && passed.kind == libc::SCM_RIGHTS;
-    // SAFETY: the kernel made the descriptor just now, and nobody else knows of it.
-    let fd = came.then(|| unsafe { OwnedFd::from_raw_fd(passed.fd) });
-    // The answer promised one.
-    if fd.is_none() && header.msg_flags & libc::MSG_CTRUNC != 0 {
-        return Err(Errno::EMFILE);
+    if header.msg_controllen >= Passed::LEN as _ && passed.kind == libc::SCM_RIGHTS {
+        // SAFETY: the kernel made the descriptor just now, and nobody else knows of it.
+        return Ok(unsafe { OwnedFd::from_raw_fd(passed.fd) });
     }
-    Ok((len as usize, fd))
+    Err(if header.msg_flags & libc::MSG_CTRUNC != 0 { Errno::EMFILE } else { Errno::EPROTO })
 }
 
 /// The helper's memory: its stack, and what it begins with.
@@ -243,10 +243,10 @@ extern "C" fn helper(start: *mut libc::c_void) -> libc::c_int {
     match unsafe { syscall!(Sysno::unshare, libc::CLONE_NEWNET) } {
         Ok(_) => {
             settle(start);
-            answer(start.channel, 0, None);
-            serve(start.channel, start.maker);
+            answer(start.channel, 0);
+            serve(start);
         }
-        Err(errno) => answer(start.channel, errno.into_raw(), None),
+        Err(errno) => answer(start.channel, errno.into_raw()),
     }
     loop {
         // Past the functions that exit(3) would run: they are the program's.
@@ -257,13 +257,12 @@ extern "C" fn helper(start: *mut libc::c_void) -> libc::c_int {
 
 /// Takes leave of the program: its descriptors, signals, session and directory.
 fn leave(start: &Start) {
-    let (low, high) = (start.channel.min(start.maker) as u32, start.channel.max(start.maker) as u32);
-    if low > 0 {
-        close_range(0, low.wrapping_sub(1));
-    }
-    if high.wrapping_sub(low) > 1 {
-        close_range(low.wrapping_add(1), high.wrapping_sub(1));
-    }
+    let [a, b, c] = [start.channel, start.passage, start.maker].map(|fd| fd as u32);
+    let (low, high) = (a.min(b).min(c), a.max(b).max(c));
+    let middle = a.max(b).min(a.min(b).max(c));
+    close_between(0, low);
+    close_between(low.wrapping_add(1), middle);
+    close_between(middle.wrapping_add(1), high);
     close_range(high.wrapping_add(1), u32::MAX);
     let all = u64::MAX;
     // SAFETY: live pointers with their lengths, and numbers.
@@ -289,7 +288,8 @@ fn settle(start: &Start) {
 }
 
 /// Answers until the channel or the maker ends.
-fn serve(channel: RawFd, maker: RawFd) {
+fn serve(start: &Start) {
+    let &Start { channel, passage, maker, .. } = start;
     loop {
         let mut polled = [channel, maker].map(|fd| libc::pollfd { fd, events: libc::POLLIN, revents: 0 });
         // SAFETY: live structures, and their number; no time-out and no mask.
@@ -322,33 +322,44 @@ fn serve(channel: RawFd, maker: RawFd) {
                 _ => Err(syscalls::Errno::EINVAL),
             }
         };
-        match made {
+        let passed = match made {
             Ok(fd) => {
-                answer(channel, 0, Some(fd as RawFd));
+                let passed = pass(passage, fd as RawFd);
+                // Before the answer: the one that was passed is its new owner's alone by then, and closing it is the last close.
                 // SAFETY: the descriptor was made above.
                 let _ = unsafe { syscall!(Sysno::close, fd) };
+                passed
             }
-            Err(errno) => answer(channel, errno.into_raw(), None),
+            Err(errno) => Err(errno),
+        };
+        match passed {
+            Ok(_) => answer(channel, 0),
+            Err(errno) => answer(channel, errno.into_raw()),
         }
-        // The descriptor that was passed is its new owner's alone by now: closing it is the last close.
-        answer(channel, 0, None);
     }
 }
 
-fn answer(channel: RawFd, errno: i32, fd: Option<RawFd>) {
-    let mut bytes = errno.to_ne_bytes();
-    let mut data = libc::iovec { iov_base: bytes.as_mut_ptr().cast(), iov_len: ANSWER };
+/// Passes a descriptor.
+fn pass(passage: RawFd, fd: RawFd) -> Result<usize, syscalls::Errno> {
+    let mut byte = 0u8;
+    let mut data = libc::iovec { iov_base: (&raw mut byte).cast(), iov_len: 1 };
     let (level, kind) = (libc::SOL_SOCKET, libc::SCM_RIGHTS);
-    let mut passed = Passed { len: Passed::LEN, level, kind, fd: fd.unwrap_or(-1), _padding: 0 };
-    let mut header = message(&mut data, &mut passed);
-    if fd.is_none() {
-        header.msg_controllen = 0;
-    }
+    let mut passed = Passed { len: Passed::LEN, level, kind, fd, _padding: 0 };
+    let header = message(&mut data, &mut passed);
     // SAFETY: all pointers in the header are of live variables of the lengths beside them.
-    let sent = unsafe { syscall!(Sysno::sendmsg, channel, &raw const header, libc::MSG_NOSIGNAL) };
-    // unix(7): too many descriptors are under way.
-    if let (Err(refused), Some(_)) = (sent, fd) {
-        answer(channel, refused.into_raw(), None);
+    unsafe { syscall!(Sysno::sendmsg, passage, &raw const header, libc::MSG_NOSIGNAL | libc::MSG_DONTWAIT) }
+}
+
+fn answer(channel: RawFd, errno: i32) {
+    let bytes = errno.to_ne_bytes();
+    // SAFETY: a live array of that length, and no address.
+    let _ = unsafe { syscall!(Sysno::sendto, channel, bytes.as_ptr(), ANSWER, libc::MSG_NOSIGNAL, 0, 0) };
+}
+
+/// Closes from the first on to before the other.
+fn close_between(first: u32, end: u32) {
+    if end > first {
+        close_range(first, end.wrapping_sub(1));
     }
 }
 

@@ -4,7 +4,9 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
 use ioth_core::registry::StackError;
 use ioth_core::{Domain, Errno, Result, SocketType};
-use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockType, send, setsockopt, socketpair, sockopt};
+use nix::sys::socket::{
+    AddressFamily, MsgFlags, SockFlag, SockType, recv, send, setsockopt, socketpair, sockopt,
+};
 use nix::sys::time::TimeVal;
 use nix::unistd::{getegid, geteuid};
 use parking_lot::Mutex;
@@ -21,8 +23,17 @@ const PATIENCE: libc::time_t = 10;
 #[derive(Debug)]
 pub(crate) struct Helper {
     /// `None` when it answers no more.
-    channel: Mutex<Option<OwnedFd>>,
+    channel: Mutex<Option<Channel>>,
     process: Mutex<Option<Process>>,
+}
+
+/// Our ends.
+#[derive(Debug)]
+struct Channel {
+    /// Takes questions and gives answers.
+    talk: OwnedFd,
+    /// Gives the descriptors.
+    passage: OwnedFd,
 }
 
 impl Helper {
@@ -35,14 +46,15 @@ impl Helper {
             let what = format!("vdestack: {what}");
             move |errno| StackError::Os { what, errno }
         };
-        let (ours, theirs) =
-            socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC)
-                .map_err(failed("a channel to its helper"))?;
-        setsockopt(&ours, sockopt::ReceiveTimeout, &TimeVal::new(PATIENCE, 0))
+        let pair = || socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC);
+        let (talk, their_talk) = pair().map_err(failed("a channel to its helper"))?;
+        let (passage, their_passage) = pair().map_err(failed("a channel to its helper"))?;
+        setsockopt(&talk, sockopt::ReceiveTimeout, &TimeVal::new(PATIENCE, 0))
             .map_err(failed("a channel to its helper"))?;
         let maker = own_pidfd().map_err(failed("pidfd_open, which it takes Linux 5.9 for"))?;
         let start = Start {
-            channel: theirs.as_raw_fd(),
+            channel: their_talk.as_raw_fd(),
+            passage: their_passage.as_raw_fd(),
             maker: maker.as_raw_fd(),
             uid_map: format!("0 {} 1", geteuid()),
             gid_map: format!("0 {} 1", getegid()),
@@ -52,8 +64,9 @@ impl Helper {
             errno,
         };
         let process = Process::start(start).map_err(|errno| refused("user", errno))?;
-        drop((theirs, maker));
-        let helper = Helper { channel: Mutex::new(Some(ours)), process: Mutex::new(Some(process)) };
+        drop((their_talk, their_passage, maker));
+        let channel = Mutex::new(Some(Channel { talk, passage }));
+        let helper = Helper { channel, process: Mutex::new(Some(process)) };
         helper.answer(&mut helper.channel.lock()).map_err(|errno| refused("network", errno))?;
         Ok(helper)
     }
@@ -84,35 +97,37 @@ impl Helper {
     fn ask(&self, question: Question) -> Result<OwnedFd> {
         // One question at a time, so that each has its own answer.
         let mut channel = self.channel.lock();
-        let Some(fd) = &*channel else { return Err(Errno::ENODEV) };
-        if send(fd.as_raw_fd(), &question.to_bytes(), MsgFlags::MSG_NOSIGNAL).is_err() {
+        let Some(Channel { talk, .. }) = &*channel else { return Err(Errno::ENODEV) };
+        if send(talk.as_raw_fd(), &question.to_bytes(), MsgFlags::MSG_NOSIGNAL).is_err() {
             *channel = None;
             return Err(Errno::ENODEV);
         }
-        let answer = self.answer(&mut channel);
-        // The second one says that the helper has closed its own descriptor.
-        if channel.is_some() {
-            self.answer(&mut channel)?;
+        self.answer(&mut channel)?;
+        let Some(Channel { passage, .. }) = &*channel else { return Err(Errno::ENODEV) };
+        match receive(passage.as_fd()) {
+            // The descriptor found no number here; the channel is well.
+            received @ (Ok(_) | Err(Errno::EMFILE)) => received,
+            Err(_) => {
+                *channel = None;
+                Err(Errno::ENODEV)
+            }
         }
-        answer?.ok_or(Errno::EPROTO)
     }
 
-    fn answer(&self, channel: &mut Option<OwnedFd>) -> Result<Option<OwnedFd>> {
-        let Some(fd) = &*channel else { return Err(Errno::ENODEV) };
+    fn answer(&self, channel: &mut Option<Channel>) -> Result<()> {
+        let Some(Channel { talk, .. }) = &*channel else { return Err(Errno::ENODEV) };
         let mut bytes = [0; ANSWER];
         let received = loop {
-            match receive(fd.as_fd(), &mut bytes) {
+            match recv(talk.as_raw_fd(), &mut bytes, MsgFlags::empty()) {
                 Err(Errno::EINTR) => (),
                 received => break received,
             }
         };
         match received {
-            Ok((ANSWER, fd)) => match i32::from_ne_bytes(bytes) {
-                0 => Ok(fd),
+            Ok(ANSWER) => match i32::from_ne_bytes(bytes) {
+                0 => Ok(()),
                 errno => Err(Errno::from_raw(errno)),
             },
-            // The descriptor found no number here; the channel is well.
-            Err(Errno::EMFILE) => Err(Errno::EMFILE),
             // It has ended, or a late answer would be taken for the next question's.
             _ => {
                 *channel = None;

@@ -130,6 +130,8 @@ impl Interface {
     pub(crate) fn end(&self) {
         let registration = self.registration.lock().take();
         drop(registration);
+        // What fails here costs time only.
+        let _ = self.device.leave_to_namespace();
         self.link.detach();
     }
 

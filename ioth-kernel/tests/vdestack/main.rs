@@ -235,9 +235,9 @@ fn the_helper_keeps_to_itself() {
     let made = stack(&["null://"]);
     let helper = *helpers(std::process::id()).first().unwrap();
     assert_eq!(waitpid(None, None), Err(Errno::ECHILD), "wait(2) sees it");
-    // The channel, and the descriptor of its maker; what it passed on it is about to close.
+    // Its two channels, and the descriptor of its maker: what it passed on it has closed.
     let held = || fs::read_dir(format!("/proc/{helper}/fd")).unwrap().count();
-    until("the helper holds more than two descriptors", || held() == 2);
+    assert_eq!(held(), 3);
     assert_eq!(fs::read_link(format!("/proc/{helper}/cwd")).unwrap().as_os_str(), "/");
     let stat = fs::read_to_string(format!("/proc/{helper}/stat")).unwrap();
     let session: i32 = stat.rsplit(") ").next().unwrap().split(' ').nth(3).unwrap().parse().unwrap();
