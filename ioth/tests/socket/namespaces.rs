@@ -11,7 +11,7 @@ use std::thread;
 use ioth::{Domain, SocketType, Stack};
 use nix::sched::{CloneFlags, setns, unshare};
 
-use crate::fixture::{Family, Pair};
+use crate::fixture::{Family, Pair, until};
 use crate::sys;
 
 /// Runs a test with the rights of root in its namespaces; `name` is the test's, with its modules.
@@ -48,6 +48,9 @@ pub(crate) fn kernel_net(family: Family) -> Pair {
         addr.split_once('/').unwrap().0.parse().unwrap()
     };
     let (a_addr, b_addr) = (plug(&a, "1"), plug(&b, "2"));
+    for namespace in [&a, &b] {
+        namespace.run(carries);
+    }
     let stack = || Stack::newstack("kernel", None).unwrap();
     Pair { a: stack(), b: stack(), a_addr, b_addr, native: true, namespaces: Some((a, b)), _switch: None }
 }
@@ -118,9 +121,17 @@ fn set(name: &str, value: &str) {
     std::fs::write(&file, value).unwrap_or_else(|error| panic!("{file}: {error}"));
 }
 
-/// Runs ip(8) with these words.
-fn ip(words: &str) {
+/// Waits until eth0 carries frames: the kernel sees to that some time after both ends are up, and drops until then what is sent.
+fn carries() {
+    until(|| ip("link show dev eth0").contains("state UP"));
+    // The state comes first. Who changes it has the lock that this waits for.
+    ip("link set eth0 up");
+}
+
+/// What ip(8) says to these words.
+fn ip(words: &str) -> String {
     let run = Command::new("ip").args(words.split(' ')).output();
     let run = run.unwrap_or_else(|error| panic!("ip: {error}; needed: apt-get install iproute2"));
     assert!(run.status.success(), "ip {words}: {}", String::from_utf8_lossy(&run.stderr));
+    String::from_utf8_lossy(&run.stdout).into_owned()
 }
