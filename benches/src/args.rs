@@ -36,6 +36,8 @@ pub(crate) enum Command {
         path: String,
         ports: usize,
     },
+    /// A node in a process of its own, which answers.
+    Node(Vec<String>),
     Help,
     Version,
 }
@@ -82,6 +84,7 @@ pub(crate) fn parse(mut args: impl Iterator<Item = String>) -> Result<Command, S
                 let ports = number(&arg, &value("how many ports")?)?;
                 return Ok(Command::Switch { path: args.next().ok_or("--switch lacks its path")?, ports });
             }
+            "--node" => return Ok(Command::Node(args.collect())),
             _ => return Err(format!("unknown argument \"{arg}\" (see --help)")),
         }
     }

@@ -10,6 +10,7 @@ use ioth::Stack;
 
 use crate::node::Node;
 use crate::peers::frames::{self, Server};
+use crate::peers::remote::Remote;
 use crate::peers::switch::Switch;
 use crate::peers::vdestack::{self, Helper};
 use crate::peers::{Scratch, netns};
@@ -26,6 +27,8 @@ pub(crate) enum Contender {
     Lan,
     /// Ours over vde_switch.
     Vde,
+    /// Ours on a switch of ours in a directory, which the process of the first node serves.
+    Path,
     /// A kernel's stack in a namespace of ours, over the same switch.
     Namespace,
     /// The C library over the same switch.
@@ -38,6 +41,8 @@ pub(crate) enum Contender {
     Tap,
     /// The kernel in a namespace, whose TAP interface slirp4netns joins to the kernel at the other end.
     Slirp,
+    /// The same with pasta.
+    Pasta,
     /// Our switch, between plugs of the C library.
     Switch,
     /// Debian's switch.
@@ -51,12 +56,14 @@ impl Contender {
         match self {
             Contender::Lan => "ours, LAN",
             Contender::Vde => "ours, vde_switch",
+            Contender::Path => "ours, switch://PATH",
             Contender::Namespace => "our vdestack, vde_switch",
             Contender::Vdestack => "C vdestack, vde_switch",
             Contender::Veth => "kernel, veth",
             Contender::Loopback => "kernel, loopback",
             Contender::Tap => "ours, TAP",
             Contender::Slirp => "kernel, slirp4netns",
+            Contender::Pasta => "kernel, pasta",
             Contender::Switch => "ioth switch",
             Contender::VdeSwitch => "vde_switch",
             Contender::Vdeplug => "vdeplug switch://",
@@ -66,7 +73,8 @@ impl Contender {
     /// Those that a row compares, in the order of their turns.
     pub(crate) fn of(row: Row) -> &'static [Contender] {
         use Contender::{
-            Lan, Loopback, Namespace, Slirp, Switch, Tap, Vde, VdeSwitch, Vdeplug, Vdestack, Veth,
+            Lan, Loopback, Namespace, Pasta, Path, Slirp, Switch, Tap, Vde, VdeSwitch, Vdeplug, Vdestack,
+            Veth,
         };
         match row {
             Row::TcpBulk | Row::PingPong | Row::Udp | Row::Connections => {
@@ -76,7 +84,8 @@ impl Contender {
             Row::TcpMtu1500 | Row::Creation => &[Lan, Vde, Namespace, Vdestack, Veth],
             // A namespace's memory is the kernel's and in no process's PSS.
             Row::Memory => &[Lan, Vde, Vdestack],
-            Row::TapOut | Row::TapIn => &[Tap, Slirp],
+            Row::TapOut | Row::TapIn => &[Tap, Slirp, Pasta],
+            Row::TcpProcesses | Row::PingProcesses => &[Path, Vde, Vdestack],
             Row::Frames64 | Row::Frames1514 | Row::Frames500Ports => &[Switch, VdeSwitch, Vdeplug],
         }
     }
@@ -115,6 +124,7 @@ impl Ground {
         match row {
             Row::Creation => self.creation(contender),
             Row::Memory => self.memory(contender),
+            Row::TcpProcesses | Row::PingProcesses => self.processes(contender, row),
             Row::Frames64 => self.frames(contender, 64, 0),
             Row::Frames1514 => self.frames(contender, 1514, 0),
             Row::Frames500Ports => self.frames(contender, 64, 498),
@@ -153,10 +163,38 @@ impl Ground {
             }
             Contender::Tap => netns::tap(),
             Contender::Slirp => netns::slirp(),
+            Contender::Pasta => netns::pasta(),
+            Contender::Path => Err("it is measured between processes only".to_owned()),
             Contender::Switch | Contender::VdeSwitch | Contender::Vdeplug => {
                 Err("it has no stacks".to_owned())
             }
         }
+    }
+
+    /// A node here, which calls, and one in a process of its own, which answers.
+    fn processes(&self, contender: Contender, row: Row) -> Result<Probe, String> {
+        let config = |vnl: &str, host| format!("stack=smoltcp,vnl={vnl},eth,ip=10.97.0.{host}/24");
+        let ours = |config: String| Stack::new(&config).map(Node::Ours).map_err(|error| error.to_string());
+        let (here, mut there, addr) = match contender {
+            Contender::Vdestack => {
+                let (program, vnl) = (self.helper.clone()?, self.switch()?.vnl());
+                let here = Node::Vdestack(self.helper("10.98.0.1/24")?);
+                (here, Remote::vdestack(&program, vnl, "10.98.0.2/24")?, [10, 98, 0, 2])
+            }
+            Contender::Path => {
+                let path = self.scratch.path().join(format!("path-{}", row.name()));
+                // It serves the switch, and has to be first.
+                let here = ours(config(&format!("switch://{}", path.display()), 1))?;
+                let there = Remote::ours(&config(&format!("vde://{}", path.display()), 2))?;
+                (here, there, [10, 97, 0, 2])
+            }
+            _ => {
+                let vnl = self.switch()?.vnl();
+                (ours(config(vnl, 1))?, Remote::ours(&config(vnl, 2))?, [10, 97, 0, 2])
+            }
+        };
+        let span = self.span;
+        Ok(Box::new(move || there.measure(&here, addr.into(), row, span)))
     }
 
     fn frames(&self, contender: Contender, len: usize, idle: usize) -> Result<Probe, String> {

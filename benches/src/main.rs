@@ -57,6 +57,10 @@ fn main() -> ExitCode {
             let _ = raise_limits();
             peers::frames::serve(&path, ports)
         }
+        args::Command::Node(what) => {
+            let _ = raise_limits();
+            peers::remote::answer(&what)
+        }
         args::Command::Measure(options) => measure(&options),
     };
     match done {
@@ -89,7 +93,7 @@ fn measure(options: &Options) -> Result<(), String> {
         options.span.as_millis()
     );
     println!(
-        "and how many times better ours is, on the LAN and over vde_switch (median of the rounds' ratios)\n"
+        "and how many times better ours is: on the LAN, over vde_switch, ... (median of the rounds' ratios)\n"
     );
     let ground = Ground::prepare(scratch, options.span, options.quick);
     let mut rows = Vec::new();

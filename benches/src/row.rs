@@ -10,6 +10,8 @@ pub(crate) enum Row {
     Connections,
     Creation,
     Memory,
+    TcpProcesses,
+    PingProcesses,
     TapOut,
     TapIn,
     Frames64,
@@ -18,7 +20,7 @@ pub(crate) enum Row {
 }
 
 impl Row {
-    pub(crate) const ALL: [Row; 12] = [
+    pub(crate) const ALL: [Row; 14] = [
         Row::TcpBulk,
         Row::TcpMtu1500,
         Row::PingPong,
@@ -26,6 +28,8 @@ impl Row {
         Row::Connections,
         Row::Creation,
         Row::Memory,
+        Row::TcpProcesses,
+        Row::PingProcesses,
         Row::TapOut,
         Row::TapIn,
         Row::Frames64,
@@ -46,6 +50,8 @@ impl Row {
             Row::Connections => "connections",
             Row::Creation => "creation",
             Row::Memory => "memory",
+            Row::TcpProcesses => "tcp-processes",
+            Row::PingProcesses => "ping-processes",
             Row::TapOut => "tap-out",
             Row::TapIn => "tap-in",
             Row::Frames64 => "frames-64",
@@ -64,8 +70,10 @@ impl Row {
             Row::Udp => "UDP of 64 bytes one way: datagrams that arrived",
             Row::Connections => "TCP connect, accept and close, one at a time",
             Row::Creation => "one node made, given an address, and deleted",
+            Row::TcpProcesses => "TCP one way between two processes, each with a node",
+            Row::PingProcesses => "TCP, one byte there and one byte back, between two processes",
             Row::TapOut => {
-                "TCP from a node without privileges to the host's kernel: our TAP, slirp4netns with MTU 65520"
+                "TCP from a node without privileges to the host's kernel: our TAP; slirp4netns, pasta with MTU 65520"
             }
             Row::TapIn => "the same the other way",
             Row::Frames64 => "two plugs of libvdeplug through a switch, frames of 64 bytes one way",
@@ -77,8 +85,8 @@ impl Row {
 
     pub(crate) fn unit(self) -> &'static str {
         match self {
-            Row::TcpBulk | Row::TcpMtu1500 | Row::TapOut | Row::TapIn => "Gbit/s",
-            Row::PingPong => "us/round trip",
+            Row::TcpBulk | Row::TcpMtu1500 | Row::TcpProcesses | Row::TapOut | Row::TapIn => "Gbit/s",
+            Row::PingPong | Row::PingProcesses => "us/round trip",
             Row::Udp => "packets/s",
             Row::Connections => "connections/s",
             Row::Creation => "us/node",
@@ -89,6 +97,6 @@ impl Row {
 
     /// Whether less of the unit is better.
     pub(crate) fn less_is_better(self) -> bool {
-        matches!(self, Row::PingPong | Row::Creation | Row::Memory)
+        matches!(self, Row::PingPong | Row::PingProcesses | Row::Creation | Row::Memory)
     }
 }

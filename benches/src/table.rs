@@ -49,6 +49,7 @@ impl Measured {
                 }
                 for (of, mark) in [
                     (Contender::Lan, "LAN"),
+                    (Contender::Path, "path"),
                     (Contender::Vde, "vde"),
                     (Contender::Tap, "TAP"),
                     (Contender::Switch, "switch"),
@@ -94,7 +95,7 @@ impl Measured {
 
     /// How many times better `of` is, round by round, than a column of the kernel's or the C library's.
     fn ratio(&self, of: Contender, column: &Column) -> Option<f64> {
-        if matches!(column.contender, Contender::Lan | Contender::Vde | Contender::Switch) {
+        if matches!(column.contender, Contender::Lan | Contender::Vde | Contender::Path | Contender::Switch) {
             return None;
         }
         let ours = self.columns.iter().find(|column| column.contender == of)?;

@@ -9,6 +9,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::node::{Node, Tcp};
+use crate::row::Row;
 
 /// Two nodes that reach each other; `addr` is the second's.
 #[derive(Clone, Debug)]
@@ -78,26 +79,56 @@ fn send(mut stream: Tcp, span: Duration) -> io::Result<usize> {
 
 /// Microseconds of a round trip of one byte.
 pub(crate) fn ping_pong(pair: &Pair, span: Duration) -> io::Result<Sample> {
-    let echo = |mut stream: Tcp| {
-        stream.set_nodelay()?;
-        let mut byte = [0];
-        while stream.read(&mut byte)? > 0 {
-            stream.write_all(&byte)?;
+    stream(pair, echo, move |stream| ping(stream, span)).map(|(_, trip)| trip.into())
+}
+
+/// Until the end of the stream.
+fn echo(mut stream: Tcp) -> io::Result<f64> {
+    stream.set_nodelay()?;
+    let mut byte = [0];
+    while stream.read(&mut byte)? > 0 {
+        stream.write_all(&byte)?;
+    }
+    Ok(0.0)
+}
+
+fn ping(mut stream: Tcp, span: Duration) -> io::Result<f64> {
+    stream.set_nodelay()?;
+    let (mut byte, mut trips) = ([1], 0);
+    let start = Instant::now();
+    while start.elapsed() < span {
+        stream.write_all(&byte)?;
+        stream.read_exact(&mut byte)?;
+        trips += 1;
+    }
+    Ok(start.elapsed().as_secs_f64() * 1e6 / f64::from(trips))
+}
+
+/// The answering end of a row between processes, once; `tell` hears of the port. What a stream brought in Gbit/s.
+pub(crate) fn answer(node: &Node, row: Row, tell: impl FnOnce(u16)) -> io::Result<f64> {
+    let listener = node.listen(SocketAddr::from(([0, 0, 0, 0], 0)))?;
+    tell(listener.local_addr()?.port());
+    let stream = listener.accept()?;
+    stream.set_read_timeout(STALLED)?;
+    match row {
+        Row::PingProcesses => echo(stream),
+        _ => receive(stream),
+    }
+}
+
+/// The calling end: microseconds of a round trip, where that is asked for.
+pub(crate) fn call(node: &Node, addr: SocketAddr, row: Row, span: Duration) -> io::Result<f64> {
+    node.prepare_streams(1)?;
+    let node = node.clone();
+    let work = move || {
+        let stream = node.connect(addr)?;
+        stream.set_read_timeout(STALLED)?;
+        match row {
+            Row::PingProcesses => ping(stream, span),
+            _ => send(stream, span).map(|_| 0.0),
         }
-        Ok(())
     };
-    let ping = move |mut stream: Tcp| {
-        stream.set_nodelay()?;
-        let (mut byte, mut trips) = ([1], 0);
-        let start = Instant::now();
-        while start.elapsed() < span {
-            stream.write_all(&byte)?;
-            stream.read_exact(&mut byte)?;
-            trips += 1;
-        }
-        Ok(start.elapsed().as_secs_f64() * 1e6 / f64::from(trips))
-    };
-    stream(pair, echo, ping).map(|((), trip)| trip.into())
+    Task::start("client", work)?.end(Instant::now() + HANGING)
 }
 
 /// Connections per second, one after the other: each is made, accepted, closed by the server, and closed.

@@ -3,6 +3,7 @@
 
 pub(crate) mod frames;
 pub(crate) mod netns;
+pub(crate) mod remote;
 pub(crate) mod switch;
 pub(crate) mod vdestack;
 

@@ -6,7 +6,7 @@ use std::os::fd::AsRawFd as _;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use ioth::Stack;
 use nix::sched::{CloneFlags, setns, unshare};
@@ -132,6 +132,61 @@ pub(crate) fn slirp() -> Result<Pair, String> {
     std::mem::forget(slirp);
     let addr = ([127, 0, 0, 1], 0).into();
     let seen_as = Some([10, 0, 2, 2].into());
+    Ok(Pair { a: Node::Netns(guest), b: Node::Netns(host), addr, seen_as })
+}
+
+/// A namespace whose TAP interface ends in pasta, in another. Pasta gives it the address and the route of an interface
+/// there, and makes of the router's address the loopback's.
+pub(crate) fn pasta() -> Result<Pair, String> {
+    let program = program("pasta").ok_or("apt-get install passt")?;
+    let (host, guest) = (host()?, host()?);
+    host.ip("link add outside type veth peer name beyond")?;
+    host.ip("addr add 10.96.5.1/24 dev outside")?;
+    host.ip("link set outside up")?;
+    host.ip("link set beyond up")?;
+    host.ip("route add default via 10.96.5.254")?;
+    let there = format!("/proc/{}/fd/{}", std::process::id(), guest.0.as_raw_fd());
+    let mut pasta = {
+        let host = host.clone();
+        in_thread(move || {
+            host.enter()?;
+            // It ends with the write end of this pipe, and so with us. By its own descriptor it finds the namespace
+            // also without the rights that it gives up first. It inherits what signals we block.
+            Command::new("sh")
+                .args(["-c", "\"$@\" <\"$0\" & read -r _; kill -KILL $!", &there])
+                .arg(program)
+                .args(["--foreground", "--ipv4-only", "--config-net", "--ns-ifname=tap0", "--mtu=65520"])
+                .args(["--runas=0", "--tcp-ports=none", "--udp-ports=none", "--tcp-ns=none", "--udp-ns=none"])
+                .args(["--no-netns-quit", "--netns=/proc/self/fd/0"])
+                .stdin(Stdio::piped())
+                .stdout(Stdio::null())
+                .stderr(Stdio::null())
+                .spawn()
+        })
+        .map_err(|error| format!("pasta: {error}"))?
+    };
+    let configured = {
+        let guest = guest.clone();
+        in_thread(move || {
+            guest.enter()?;
+            let deadline = Instant::now() + Duration::from_secs(5);
+            while !std::fs::read_to_string("/proc/thread-self/net/route")?.contains("tap0\t00000000\t") {
+                if Instant::now() > deadline {
+                    return Ok(false);
+                }
+                thread::sleep(Duration::from_millis(5));
+            }
+            Ok(true)
+        })
+    };
+    if !matches!(configured, Ok(true)) {
+        end(&mut pasta, Duration::from_millis(500));
+        return Err("pasta does not begin (it needs /dev/net/tun)".to_owned());
+    }
+    // Its end of the pipe is kept for as long as the bench runs.
+    std::mem::forget(pasta);
+    let addr = ([127, 0, 0, 1], 0).into();
+    let seen_as = Some([10, 96, 5, 254].into());
     Ok(Pair { a: Node::Netns(guest), b: Node::Netns(host), addr, seen_as })
 }
 
