@@ -175,6 +175,14 @@ pub fn ioctl(fd: BorrowedFd<'_>, request: u64, argument: &mut [u8]) -> Result<i3
     Ok(result)
 }
 
+/// Bytes of a stream that its peer has not acknowledged, of a datagram socket those on their way out (`SIOCOUTQ`).
+///
+/// # Errors
+/// `EINVAL` for a listener, `ENOTTY` for a family that has none.
+pub(crate) fn unsent(fd: BorrowedFd<'_>) -> Result<i32> {
+    sys::unsent(fd)
+}
+
 /// fcntl(2), for the commands whose argument is a number.
 ///
 /// # Errors

@@ -1,12 +1,13 @@
 //! A socket of the kernel.
 
+use std::fmt;
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::task::{Poll, Waker};
 use std::time::Duration;
 
 use ioth_core::descriptor::{Descriptor, Open};
-use ioth_core::{Events, Mmsg, MsgFlags, RecvMsg, Result, SendMsg, Shutdown, SockAddr, Socket};
+use ioth_core::{Errno, Events, Mmsg, MsgFlags, RecvMsg, Result, SendMsg, Shutdown, SockAddr, Socket};
 
 use crate::calls;
 
@@ -17,11 +18,100 @@ use crate::calls;
 #[derive(Debug)]
 pub struct KernelSocket {
     fd: Descriptor,
+    // After the descriptor, whose close may send the last that is to be carried.
+    carrier: Carrying,
+}
+
+/// Takes to the network what calls have had the kernel send, where that is done in this process: in the caller's thread, so
+/// that none other has to wake up for it.
+///
+/// Nothing here waits.
+pub(crate) trait Carrier: Send + Sync + fmt::Debug + 'static {
+    /// Moves what there is, unless another thread is at it.
+    fn carry(&self);
+
+    /// Until [`release`](Self::release) nobody wakes up for what is sent. The caller does not wait meanwhile, and carries then.
+    fn hold(&self);
+
+    fn release(&self);
+}
+
+/// A call that carries what it sends, and does not wait.
+struct Hold<'a>(&'a dyn Carrier);
+
+impl<'a> Hold<'a> {
+    fn new(carrier: &'a dyn Carrier) -> Self {
+        carrier.hold();
+        Hold(carrier)
+    }
+}
+
+impl Drop for Hold<'_> {
+    fn drop(&mut self) {
+        self.0.carry();
+        self.0.release();
+    }
+}
+
+/// The longest message, in bytes, that a call carries by itself: less than one packet has room for. Of what is long the kernel sends the
+/// beginning while it still takes the rest, and another thread had better carry that.
+const AT_ONCE: usize = 1024;
+
+/// Who carries for a socket; once more when that is dropped.
+#[derive(Clone, Debug)]
+struct Carrying(Option<Arc<dyn Carrier>>);
+
+impl Carrying {
+    fn now(&self) {
+        if let Some(carrier) = &self.0 {
+            carrier.carry();
+        }
+    }
+}
+
+impl Drop for Carrying {
+    fn drop(&mut self) {
+        self.now();
+    }
 }
 
 impl KernelSocket {
     pub(crate) fn new(fd: OwnedFd, open: Open) -> Self {
-        KernelSocket { fd: Descriptor::new(fd, open) }
+        KernelSocket { fd: Descriptor::new(fd, open), carrier: Carrying(None) }
+    }
+
+    /// A socket whose kernel's frames `carrier` carries.
+    pub(crate) fn carried(fd: OwnedFd, open: Open, carrier: Arc<dyn Carrier>) -> Self {
+        KernelSocket { fd: Descriptor::new(fd, open), carrier: Carrying(Some(carrier)) }
+    }
+
+    /// A short message, where the call does not wait; `None` where it would, and for all others.
+    fn send_at_once(&self, message: &SendMsg<'_>, flags: MsgFlags) -> Option<Result<usize>> {
+        let carrier = self.carrier.0.as_deref()?;
+        let len = message.len();
+        let plain = MsgFlags::NOSIGNAL | MsgFlags::DONTWAIT;
+        if len > AT_ONCE || !plain.contains(flags) {
+            return None;
+        }
+        // A stream takes a part of the message if it has no room for all, and must not here: with nothing queued it has room.
+        let queued = self.with(calls::unsent);
+        if queued.is_ok_and(|bytes| bytes > 0) {
+            return None;
+        }
+        let hold = Hold::new(carrier);
+        let sent = self.with(|fd| calls::send(fd, message, flags | MsgFlags::DONTWAIT));
+        drop(hold);
+        match sent {
+            Err(Errno::EAGAIN) if !flags.contains(MsgFlags::DONTWAIT) => None,
+            sent => Some(sent),
+        }
+    }
+
+    /// A call that may send.
+    fn sending<T>(&self, call: impl FnOnce(BorrowedFd<'_>) -> Result<T>) -> Result<T> {
+        let outcome = self.with(call);
+        self.carrier.now();
+        outcome
     }
 
     fn with<T>(&self, call: impl FnOnce(BorrowedFd<'_>) -> Result<T>) -> Result<T> {
@@ -35,7 +125,7 @@ impl Socket for KernelSocket {
     }
 
     fn connect(&self, addr: &SockAddr) -> Result<()> {
-        self.with(|fd| calls::connect(fd, addr))
+        self.sending(|fd| calls::connect(fd, addr))
     }
 
     fn listen(&self, backlog: i32) -> Result<()> {
@@ -45,7 +135,7 @@ impl Socket for KernelSocket {
     fn accept(&self) -> Result<(Arc<dyn Socket>, SockAddr)> {
         let open = self.fd.open()?;
         let (fd, addr) = self.with(calls::accept)?;
-        Ok((Arc::new(KernelSocket::new(fd, open)), addr))
+        Ok((Arc::new(KernelSocket { fd: Descriptor::new(fd, open), carrier: self.carrier.clone() }), addr))
     }
 
     fn local_addr(&self) -> Result<SockAddr> {
@@ -57,7 +147,10 @@ impl Socket for KernelSocket {
     }
 
     fn send(&self, message: &SendMsg<'_>, flags: MsgFlags) -> Result<usize> {
-        self.with(|fd| calls::send(fd, message, flags))
+        match self.send_at_once(message, flags) {
+            Some(sent) => sent,
+            None => self.sending(|fd| calls::send(fd, message, flags)),
+        }
     }
 
     fn recv(&self, message: &mut RecvMsg<'_, '_>, flags: MsgFlags) -> Result<usize> {
@@ -65,7 +158,7 @@ impl Socket for KernelSocket {
     }
 
     fn send_many(&self, messages: &mut [Mmsg<SendMsg<'_>>], flags: MsgFlags) -> Result<usize> {
-        self.with(|fd| calls::send_many(fd, messages, flags))
+        self.sending(|fd| calls::send_many(fd, messages, flags))
     }
 
     fn recv_many(
@@ -86,7 +179,7 @@ impl Socket for KernelSocket {
     }
 
     fn shutdown(&self, how: Shutdown) -> Result<()> {
-        self.with(|fd| calls::shutdown(fd, how))
+        self.sending(|fd| calls::shutdown(fd, how))
     }
 
     fn ioctl(&self, request: u64, argument: &mut [u8]) -> Result<i32> {
@@ -114,9 +207,11 @@ impl Socket for KernelSocket {
     }
 
     fn close(&self) -> Result<()> {
-        self.fd.close(|fd| {
+        let closed = self.fd.close(|fd| {
             let _ = calls::shutdown(fd, Shutdown::Both);
-        })
+        });
+        self.carrier.now();
+        closed
     }
 }
 

@@ -16,6 +16,20 @@ pub(crate) const ADDR_MAX: usize = size_of::<libc::sockaddr_storage>();
 /// At most this many buffers go into one call (`UIO_MAXIOV`).
 pub(crate) const IOV_MAX: usize = 1024;
 
+mod requests {
+    //! Of those that nix does not name.
+
+    nix::ioctl_read_bad!(unsent, libc::TIOCOUTQ, libc::c_int);
+}
+
+/// SIOCOUTQ
+pub(crate) fn unsent(fd: BorrowedFd<'_>) -> Result<i32> {
+    let mut bytes = 0;
+    // SAFETY: the pointer is that of a number that lives during the call, which writes it.
+    unsafe { requests::unsent(fd.as_raw_fd(), &raw mut bytes) }?;
+    Ok(bytes)
+}
+
 pub(crate) fn socket(domain: i32, kind: i32, protocol: i32) -> Result<OwnedFd> {
     // nix knows the families and protocols by enums that leave some out.
     // SAFETY: no pointers are passed.

@@ -1,11 +1,12 @@
 //! An interface of the stack: a TAP device whose other end is a link.
 //!
 //! ```text
-//!   sockets ── kernel of the namespace ── TAP ── reactor: pump ──▶ Link ──▶ network
+//!   sockets ── kernel of the namespace ── TAP ── pump ───────────▶ Link ──▶ network
 //!                                          ▲                       │
 //!                                          ╰── Receiver::receive ──╯
 //! ```
-//! Frames towards the network move in the reactor's thread, those from it in the thread that brings them. Super-frames and
+//! Frames towards the network move in the thread whose call sends them, or in the reactor's; those from it in the thread that
+//! brings them, with what the kernel answers. Super-frames and
 //! checksums that the kernel left undone go on as they are; a link that cannot carry them does what is missing.
 
 use std::os::fd::AsFd;
@@ -17,7 +18,7 @@ use ioth_core::reactor::{Reactor, Registration, Source};
 use ioth_core::{Errno, Events};
 use ioth_vde::tap::Device;
 use ioth_vde::{Batch, Link, LinkError, Receiver};
-use parking_lot::{Condvar, Mutex};
+use parking_lot::{Condvar, Mutex, MutexGuard};
 
 /// Frames that go to the link at once.
 const BATCH: usize = 64;
@@ -32,7 +33,9 @@ const ROUNDS: usize = 4;
 #[derive(Debug)]
 pub(crate) struct Interface {
     // Before the device, whose descriptor it watches.
-    registration: Mutex<Option<Registration>>,
+    watch: Mutex<Watch>,
+    /// Held while frames move from the device to the link, so that they keep their order. Nobody waits with it held.
+    moving: Mutex<()>,
     /// What the link had no room for. The device is not read meanwhile: what comes waits in the kernel's queue.
     waiting: Mutex<Batch>,
     /// The link left frames and will say when it takes more.
@@ -40,6 +43,25 @@ pub(crate) struct Interface {
     link: Arc<dyn Link>,
     device: Device,
     traffic: Arc<Traffic>,
+}
+
+/// What the reactor is told of the device.
+#[derive(Debug, Default)]
+struct Watch {
+    registration: Option<Registration>,
+    /// Threads that carry what they are about to send.
+    holds: usize,
+}
+
+impl Watch {
+    /// The reactor wakes up for frames that somebody has to take from the device.
+    fn update(&self, blocked: bool) {
+        if let Some(registration) = &self.registration {
+            let interest = if blocked || self.holds > 0 { Events::empty() } else { Events::IN };
+            // It can only fail for want of memory; then a full device is read once too often, or its next frame is late.
+            let _ = registration.set_interest(interest);
+        }
+    }
 }
 
 /// Tells that frames moved, one way or the other, where somebody waits for what these bring about.
@@ -92,7 +114,8 @@ impl Interface {
         traffic: Arc<Traffic>,
     ) -> Result<Arc<Self>, LinkError> {
         let interface = Arc::new(Interface {
-            registration: Mutex::default(),
+            watch: Mutex::default(),
+            moving: Mutex::default(),
             waiting: Mutex::default(),
             blocked: AtomicBool::new(false),
             link,
@@ -106,7 +129,7 @@ impl Interface {
             what: format!("watching the interface {}", interface.device.name()),
             errno: error.raw_os_error().map_or(Errno::EIO, Errno::from_raw),
         })?;
-        *interface.registration.lock() = Some(registration);
+        interface.watch.lock().registration = Some(registration);
         interface.link.attach(end)?;
         Ok(interface)
     }
@@ -122,21 +145,46 @@ impl Interface {
 
     /// Whether everything that the kernel sent has been given to the link.
     pub(crate) fn is_drained(&self) -> bool {
+        // Whoever is at it tells when it is done.
+        let Some(_moving) = self.moving.try_lock() else { return false };
         let unread = crate::calls::events(self.device.as_fd()).contains(Events::IN);
-        self.registration.lock().is_none() || !unread && self.waiting.lock().is_empty()
+        self.watch.lock().registration.is_none() || !unread && self.waiting.lock().is_empty()
     }
 
     /// Unplugs the cable.
     pub(crate) fn end(&self) {
-        let registration = self.registration.lock().take();
+        let registration = self.watch.lock().registration.take();
         drop(registration);
         // What fails here costs time only.
         let _ = self.device.leave_to_namespace();
         self.link.detach();
     }
 
-    /// Moves what the kernel sent to the link. In the reactor's thread, and nowhere else: so frames keep their order.
-    fn pump(self: &Arc<Self>) {
+    /// Moves what the kernel sent to the link, unless another thread is at it; the reactor moves what that leaves.
+    pub(crate) fn carry(self: &Arc<Self>) {
+        if let Some(moving) = self.moving.try_lock() {
+            self.pump(moving);
+            self.traffic.tell();
+        }
+    }
+
+    /// The reactor does not wake up for frames until as many have said [`release`](Self::release).
+    pub(crate) fn hold(&self) {
+        self.watch_with(|watch| watch.holds += 1);
+    }
+
+    pub(crate) fn release(&self) {
+        self.watch_with(|watch| watch.holds = watch.holds.saturating_sub(1));
+    }
+
+    fn watch_with(&self, change: impl FnOnce(&mut Watch)) {
+        let mut watch = self.watch.lock();
+        change(&mut watch);
+        // With the lock held, so that the last to change something has the last word.
+        watch.update(self.blocked.load(Ordering::Acquire));
+    }
+
+    fn pump(&self, _moving: MutexGuard<'_, ()>) {
         if self.blocked.load(Ordering::Acquire) {
             return;
         }
@@ -155,37 +203,33 @@ impl Interface {
             let _ = self.link.send(&mut batch);
             if !batch.is_empty() {
                 // First say so, then try once more: so the link's word cannot come in between and be lost.
-                self.blocked.store(true, Ordering::Release);
-                self.listen(Events::empty());
+                self.block(true);
                 let _ = self.link.send(&mut batch);
                 if !batch.is_empty() {
                     *self.waiting.lock() = batch;
                     return;
                 }
-                self.blocked.store(false, Ordering::Release);
-                self.listen(Events::IN);
+                self.block(false);
             }
             match more {
                 Ok(true) if bytes < BATCH_BYTES => room = (room * 4).min(BATCH),
                 Ok(true) => (),
                 Ok(false) => return,
-                Err(_) => return drop(self.registration.lock().take()),
+                Err(_) => return drop(self.watch.lock().registration.take()),
             }
         }
     }
 
     /// The link takes frames again.
     fn resume(self: &Arc<Self>) {
-        self.listen(Events::IN);
-        self.pump();
+        self.watch_with(|_| ());
+        self.pump(self.moving.lock());
         self.traffic.tell();
     }
 
-    fn listen(&self, interest: Events) {
-        if let Some(registration) = &*self.registration.lock() {
-            // It can only fail for want of memory; then a full device is read once too often, or its next frame is late.
-            let _ = registration.set_interest(interest);
-        }
+    fn block(&self, blocked: bool) {
+        self.blocked.store(blocked, Ordering::Release);
+        self.watch_with(|_| ());
     }
 }
 
@@ -197,10 +241,11 @@ impl Source for End {
     fn ready(&self, events: Events) {
         let Some(interface) = self.0.upgrade() else { return };
         if events.contains(Events::IN) {
-            interface.pump();
+            // What another thread is at it would be told of again and again.
+            interface.pump(interface.moving.lock());
         } else {
             // The device was deleted, as by ip-link(8) in the namespace.
-            drop(interface.registration.lock().take());
+            drop(interface.watch.lock().registration.take());
         }
         interface.traffic.tell();
     }
@@ -212,6 +257,8 @@ impl Receiver for End {
             Some(interface) => {
                 interface.device.write(frames);
                 interface.traffic.tell();
+                // The kernel may have answered.
+                interface.carry();
             }
             None => frames.clear(),
         }
@@ -230,7 +277,7 @@ impl Receiver for End {
         if let Some(interface) = self.0.upgrade() {
             // As when the cable of a machine is pulled.
             let _ = interface.device.set_carrier(false);
-            interface.blocked.store(false, Ordering::Release);
+            interface.block(false);
             interface.waiting.lock().clear();
             interface.traffic.tell();
         }

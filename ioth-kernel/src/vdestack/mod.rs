@@ -2,7 +2,8 @@
 //!
 //! A process that this one clones (no program is run, and no root needed) enters a user and a network namespace of its own. It
 //! makes sockets and TAP devices there and passes them on; all further calls on them are made directly here, at the
-//! kernel's speed. Frames move between the TAP devices and their [`Link`](ioth_vde::Link)s in the reactor's thread.
+//! kernel's speed. Frames move between the TAP devices and their [`Link`](ioth_vde::Link)s in the threads of these calls and in the
+//! reactor's.
 //!
 //! ```text
 //!   this process                                          the helper, in its namespaces
@@ -36,6 +37,7 @@ use ioth_vde::tap::{self, Device};
 use ioth_vde::{LinkError, Schemes, vnl};
 
 use crate::KernelSocket;
+use crate::socket::Carrier;
 use crate::stack::is_ours;
 use helper::Helper;
 use interface::{Interface, Traffic};
@@ -141,7 +143,12 @@ impl Stack for Vdestack {
         }
         let network = self.network()?;
         let open = self.sockets.open()?;
-        Ok(Arc::new(KernelSocket::new(network.helper.socket(domain, kind, protocol)?, open)))
+        let fd = network.helper.socket(domain, kind, protocol)?;
+        // Netlink's messages are no frames.
+        if domain == Domain::NETLINK {
+            return Ok(Arc::new(KernelSocket::new(fd, open)));
+        }
+        Ok(Arc::new(KernelSocket::carried(fd, open, self.network.clone())))
     }
 
     fn delete(&self) -> Result<()> {
@@ -167,6 +174,27 @@ pub(crate) struct Network {
     interfaces: Vec<Arc<Interface>>,
     traffic: Arc<Traffic>,
     helper: Helper,
+}
+
+impl Carrier for Owned<Network> {
+    fn carry(&self) {
+        // A forked child's frames are its parent's to move.
+        if self.check().is_ok() {
+            self.interfaces.iter().for_each(Interface::carry);
+        }
+    }
+
+    fn hold(&self) {
+        if self.check().is_ok() {
+            self.interfaces.iter().for_each(|interface| interface.hold());
+        }
+    }
+
+    fn release(&self) {
+        if self.check().is_ok() {
+            self.interfaces.iter().for_each(|interface| interface.release());
+        }
+    }
 }
 
 impl Network {
