@@ -278,6 +278,35 @@ pub(crate) fn socket_type(number: RawFd) -> Result<libc::c_int, Errno> {
     Errno::result(result).map(|_| kind)
 }
 
+/// The further groups of the process that called by this connection, when it did (`SO_PEERGROUPS`, since Linux 4.13).
+pub(crate) fn peer_groups(fd: BorrowedFd<'_>) -> Result<Vec<u32>, Errno> {
+    let mut groups: Vec<libc::gid_t> = vec![0; 32];
+    loop {
+        let mut len = size_of_val(&*groups) as libc::socklen_t;
+        // nix has no such option.
+        // SAFETY: the kernel writes at most `len` bytes to the table, which has that size, and the length to `len`.
+        let result = unsafe {
+            libc::getsockopt(
+                fd.as_raw_fd(),
+                libc::SOL_SOCKET,
+                libc::SO_PEERGROUPS,
+                groups.as_mut_ptr().cast(),
+                &raw mut len,
+            )
+        };
+        let count = len as usize / size_of::<libc::gid_t>();
+        match Errno::result(result) {
+            // The length says how many there are, and does not change any more.
+            Err(Errno::ERANGE) if count > groups.len() => groups.resize(count, 0),
+            Err(errno) => return Err(errno),
+            Ok(_) => {
+                groups.truncate(count);
+                return Ok(groups);
+            }
+        }
+    }
+}
+
 /// Takes a caller off a listening socket, without waiting when that does not.
 pub(crate) fn accept(listener: BorrowedFd<'_>) -> Result<OwnedFd, Errno> {
     // nix's accept4 returns a number.

@@ -52,6 +52,18 @@ pub(super) struct Ports {
     list: BTreeMap<u16, PortAccess>,
 }
 
+impl PortAccess {
+    /// Root may always; upstream's rule, too.
+    fn admits(&self, peer: &Peer) -> bool {
+        match (self.user, self.group) {
+            (None, None) => true,
+            (user, group) => {
+                peer.user == 0 || user == Some(peer.user) || group.is_some_and(|group| peer.is_in(group))
+            }
+        }
+    }
+}
+
 /// Who may have a port.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct PortAccess {
@@ -91,10 +103,25 @@ impl Ports {
 type Refusal = &'static str;
 
 /// Who is at the other end of a control socket.
-#[derive(Clone, Copy, Debug)]
+#[derive(Debug)]
 struct Peer {
     user: u32,
     group: u32,
+    /// Its further groups.
+    groups: Vec<u32>,
+}
+
+impl Peer {
+    fn of(control: &OwnedFd) -> Result<Self, Refusal> {
+        let credentials = getsockopt(control, sockopt::PeerCredentials).map_err(|_| "no credentials")?;
+        // Without the system's word it is in none.
+        let groups = sys::peer_groups(control.as_fd()).unwrap_or_default();
+        Ok(Peer { user: credentials.uid(), group: credentials.gid(), groups })
+    }
+
+    fn is_in(&self, group: u32) -> bool {
+        self.group == group || self.groups.contains(&group)
+    }
 }
 
 impl Guests {
@@ -187,17 +214,16 @@ impl Core {
 
     /// Gives a client its port.
     fn plug(&mut self, control: OwnedFd, request: &Request) -> Result<(), Refusal> {
-        let credentials = getsockopt(&control, sockopt::PeerCredentials).map_err(|_| "no credentials")?;
-        let peer = Peer { user: credentials.uid(), group: credentials.gid() };
+        let peer = Peer::of(&control)?;
         let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
         let data =
             socket(AddressFamily::Unix, SockType::Datagram, flags, None).map_err(|_| "no descriptors")?;
-        call(&data, &request.address, peer)?;
-        let port = self.choose(request.port, peer)?;
+        call(&data, &request.address, &peer)?;
+        let port = self.choose(request.port, &peer)?;
         let name = format!("{port:03}.{}", data.as_raw_fd());
         let file =
             SocketFile::bind(&data, self.dir.path().join(name)).map_err(|_| "no room for its socket")?;
-        self.open_to(file.path(), &request.address, peer);
+        self.open_to(file.path(), &request.address, &peer);
         widen(&data);
         let reply = answer(file.path());
         let sent = send(control.as_raw_fd(), &reply, MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL);
@@ -226,9 +252,14 @@ impl Core {
     }
 
     /// A port for a client: made when it is not there.
-    fn choose(&mut self, wanted: Wanted, peer: Peer) -> Result<u16, Refusal> {
+    fn choose(&mut self, wanted: Wanted, peer: &Peer) -> Result<u16, Refusal> {
         let number = match wanted {
-            Wanted::Any => self.free_port().map(usize::from).ok_or("no free port")?,
+            // Free ports of others are none for it.
+            Wanted::Any => self
+                .free_ports()
+                .find(|&port| self.ports.of(port).admits(peer))
+                .map(usize::from)
+                .ok_or("no free port")?,
             Wanted::Number(number) => usize::try_from(number).map_err(|_| "no such port")?,
         };
         if number >= self.bridge.limit() {
@@ -241,10 +272,7 @@ impl Core {
         if there.len() >= SHARERS_MAX || there.iter().any(is_owner) {
             return Err("the port is taken");
         }
-        let access = self.ports.of(port);
-        let closed = access.user.is_some() || access.group.is_some();
-        let admitted = access.user == Some(peer.user) || access.group == Some(peer.group);
-        if closed && !admitted && peer.user != 0 {
+        if !self.ports.of(port).admits(peer) {
             return Err("not admitted to the port");
         }
         if !self.bridge.exists(number) {
@@ -255,9 +283,14 @@ impl Core {
 
     /// The lowest number that a client may have who names none: 0 is for those who do.
     pub(super) fn free_port(&self) -> Option<u16> {
+        self.free_ports().next()
+    }
+
+    fn free_ports(&self) -> impl Iterator<Item = u16> {
+        // Ports have 16 bits.
         (1..self.bridge.limit())
-            .find(|&number| self.is_free(number))
-            .and_then(|number| number.try_into().ok())
+            .filter(|&number| self.is_free(number))
+            .map_while(|number| number.try_into().ok())
     }
 
     fn is_free(&self, number: usize) -> bool {
@@ -270,7 +303,7 @@ impl Core {
 
     /// Lets the client, and nobody whom it would not let, write to the port's socket. (To whom it is connected, the
     /// kernel sees to itself.)
-    fn open_to(&self, path: &Path, address: &Address, peer: Peer) {
+    fn open_to(&self, path: &Path, address: &Address, peer: &Peer) {
         let same = match address {
             Address::Path(theirs) => theirs.metadata().ok(),
             Address::Abstract(_) => None,
@@ -291,7 +324,7 @@ impl Core {
 /// Connects to a client's data socket.
 ///
 /// Clients name a path for us to write to: it has to be a socket of their own, under its own name.
-fn call(data: &OwnedFd, address: &Address, peer: Peer) -> Result<(), Refusal> {
+fn call(data: &OwnedFd, address: &Address, peer: &Peer) -> Result<(), Refusal> {
     if let Address::Path(path) = address {
         access(path, AccessFlags::R_OK | AccessFlags::W_OK)
             .map_err(|_| "its socket may not be written to")?;
@@ -313,4 +346,42 @@ fn call(data: &OwnedFd, address: &Address, peer: Peer) -> Result<(), Refusal> {
 
 fn spare() -> Option<OwnedFd> {
     std::fs::File::open("/dev/null").ok().map(OwnedFd::from)
+}
+
+#[cfg(test)]
+mod tests {
+    use nix::sys::socket::socketpair;
+    use nix::unistd::{getegid, getgroups};
+
+    use super::*;
+
+    #[test]
+    fn who_may_have_a_port() {
+        let peer = |user, group, groups: &[u32]| Peer { user, group, groups: groups.to_vec() };
+        let access = |user, group| PortAccess { user, group, ..PortAccess::default() };
+        let member = peer(1000, 1000, &[4, 20]);
+        for (access, admitted) in [
+            (access(None, None), true),
+            (access(Some(1000), None), true),
+            (access(Some(1001), None), false),
+            (access(None, Some(1000)), true),
+            (access(None, Some(20)), true),
+            (access(None, Some(21)), false),
+            (access(Some(1001), Some(4)), true),
+            (access(Some(1001), Some(5)), false),
+        ] {
+            assert_eq!(access.admits(&member), admitted, "{access:?}");
+            assert!(access.admits(&peer(0, 0, &[])), "{access:?}");
+        }
+    }
+
+    #[test]
+    fn groups_of_a_caller() {
+        let (near, _far) =
+            socketpair(AddressFamily::Unix, SockType::Stream, None, SockFlag::SOCK_CLOEXEC).unwrap();
+        let peer = Peer::of(&near).unwrap();
+        let own: Vec<u32> = getgroups().unwrap().into_iter().map(|gid| gid.as_raw()).collect();
+        assert_eq!((peer.user, peer.group), (geteuid().as_raw(), getegid().as_raw()));
+        assert_eq!(peer.groups, own);
+    }
 }

@@ -255,7 +255,7 @@ fn nested() {
 }
 
 /// Three namespaces on one wire, with the addresses 10.77.0.1 to 3.
-fn wired(test: impl FnOnce([&Kernel; 3])) {
+pub(crate) fn wired(test: impl FnOnce([&Kernel; 3])) {
     with_kernel(|one| {
         let switch = Switch::start();
         let (two, three) = (Kernel::alone(), Kernel::alone());
