@@ -75,6 +75,14 @@ impl Descriptor {
         }
     }
 
+    /// The descriptor, kept open for as long as a call waits; `None` for one that is the user's, or closed.
+    pub fn owned(&self) -> Option<Arc<OwnedFd>> {
+        match &*self.state.read() {
+            State::Owned(fd, _) => Some(Arc::clone(fd)),
+            _ => None,
+        }
+    }
+
     fn held(&self) -> Result<Held> {
         match &*self.state.read() {
             State::Owned(fd, _) => Ok(Held::Owned(Arc::clone(fd))),

@@ -17,6 +17,7 @@
 //! ignored; nothing is isolated. `Vdestack` has its own, behind any link of `ioth-vde`.
 #![deny(unsafe_code)]
 
+mod attend;
 pub mod calls;
 mod socket;
 mod stack;

@@ -9,6 +9,9 @@ use std::time::Duration;
 use ioth_core::descriptor::{Descriptor, Open};
 use ioth_core::{Errno, Events, Mmsg, MsgFlags, RecvMsg, Result, SendMsg, Shutdown, SockAddr, Socket};
 
+use ioth_vde::Waiter;
+
+use crate::attend::{self, Call};
 use crate::calls;
 
 /// A socket of the host's kernel.
@@ -34,6 +37,9 @@ pub(crate) trait Carrier: Send + Sync + fmt::Debug + 'static {
     fn hold(&self);
 
     fn release(&self);
+
+    /// [`Link::attend`](ioth_vde::Link::attend), where there is one link.
+    fn attend(&self, waiter: &mut dyn Waiter) -> bool;
 }
 
 /// A call that carries what it sends, and does not wait.
@@ -107,6 +113,14 @@ impl KernelSocket {
         }
     }
 
+    /// Waits before a call that would wait for what comes, and moves that.
+    fn wait(&self, call: Call) -> Result<()> {
+        match (self.carrier.0.as_deref(), self.fd.owned()) {
+            (Some(carrier), Some(fd)) => attend::wait(&fd, call, carrier),
+            _ => Ok(()),
+        }
+    }
+
     /// A call that may send.
     fn sending<T>(&self, call: impl FnOnce(BorrowedFd<'_>) -> Result<T>) -> Result<T> {
         let outcome = self.with(call);
@@ -134,6 +148,7 @@ impl Socket for KernelSocket {
 
     fn accept(&self) -> Result<(Arc<dyn Socket>, SockAddr)> {
         let open = self.fd.open()?;
+        self.wait(Call::Accept)?;
         let (fd, addr) = self.with(calls::accept)?;
         Ok((Arc::new(KernelSocket { fd: Descriptor::new(fd, open), carrier: self.carrier.clone() }), addr))
     }
@@ -154,6 +169,9 @@ impl Socket for KernelSocket {
     }
 
     fn recv(&self, message: &mut RecvMsg<'_, '_>, flags: MsgFlags) -> Result<usize> {
+        if attend::WAITING.contains(flags) {
+            self.wait(Call::Receive)?;
+        }
         self.with(|fd| calls::recv(fd, message, flags))
     }
 

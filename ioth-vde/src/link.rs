@@ -1,6 +1,7 @@
 //! The plug between a node and a virtual network.
 
 use std::fmt;
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::task::Waker;
 use std::time::Instant;
@@ -78,6 +79,14 @@ pub trait Waiter {
     /// How to wait; `None` when it has enough. Asked again after whatever came. What else happens is told by the waker, from
     /// before this is called.
     fn patience(&mut self, waker: &Waker) -> Option<Patience>;
+
+    /// A descriptor whose input is waited for as well; asked once, before all.
+    fn descriptor(&self) -> Option<Arc<OwnedFd>> {
+        None
+    }
+
+    /// A signal's handler has run in the midst of the wait.
+    fn interrupted(&mut self) {}
 }
 
 /// How to wait at a link.

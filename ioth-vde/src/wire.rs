@@ -247,6 +247,8 @@ impl Link for Port {
         let Some(attendance) = Attendance::begin(&self.inner) else { return false };
         let mut waits: Vec<_> =
             attendance.fds.iter().map(|fd| PollFd::new(fd.as_fd(), PollFlags::POLLIN)).collect();
+        let own = waiter.descriptor();
+        waits.extend(own.iter().map(|fd| PollFd::new(fd.as_fd(), PollFlags::POLLIN)));
         waits.push(PollFd::new(attendance.bell.as_fd(), PollFlags::POLLIN));
         loop {
             attendance.bell.arm();
@@ -254,7 +256,8 @@ impl Link for Port {
             let result = wait(&mut waits, patience);
             attendance.bell.disarm();
             match result {
-                Ok(()) | Err(Errno::EINTR) => {}
+                Ok(()) => {}
+                Err(Errno::EINTR) => waiter.interrupted(),
                 // Out of memory, or a filter of the program's: the reactor is there.
                 Err(_) => return false,
             }
@@ -268,7 +271,7 @@ impl Link for Port {
                     return false;
                 }
             }
-            for (which, wait) in waits.iter().enumerate() {
+            for (which, wait) in waits.iter().take(attendance.fds.len()).enumerate() {
                 if !attendance.is_current() {
                     return false;
                 }

@@ -255,7 +255,7 @@ extern "C" fn helper(start: *mut libc::c_void) -> libc::c_int {
     }
 }
 
-/// Takes leave of the program: its descriptors, signals, session and directory.
+/// Takes leave of the program: its descriptors, signals, process group and directory.
 fn leave(start: &Start) {
     let [a, b, c] = [start.channel, start.passage, start.maker].map(|fd| fd as u32);
     let (low, high) = (a.min(b).min(c), a.max(b).max(c));
@@ -269,7 +269,8 @@ fn leave(start: &Start) {
     unsafe {
         let _ = syscall!(Sysno::rt_sigprocmask, libc::SIG_SETMASK, &raw const all, 0, size_of::<u64>());
         let _ = syscall!(Sysno::prctl, libc::PR_SET_NAME, NAME.as_ptr(), 0, 0, 0);
-        let _ = syscall!(Sysno::setsid);
+        // Not setsid(2): sessions have the processor in turns (SCHED_AUTOGROUP), and a busy machine would have who asks wait for the helper's.
+        let _ = syscall!(Sysno::setpgid, 0, 0);
         let _ = syscall!(Sysno::chdir, c"/".as_ptr());
     }
 }

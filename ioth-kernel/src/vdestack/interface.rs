@@ -17,7 +17,7 @@ use std::time::Instant;
 use ioth_core::reactor::{Reactor, Registration, Source};
 use ioth_core::{Errno, Events};
 use ioth_vde::tap::Device;
-use ioth_vde::{Batch, Link, LinkError, Receiver};
+use ioth_vde::{Batch, Link, LinkError, Receiver, Waiter};
 use parking_lot::{Condvar, Mutex, MutexGuard};
 
 /// Frames that go to the link at once.
@@ -158,6 +158,11 @@ impl Interface {
         // What fails here costs time only.
         let _ = self.device.leave_to_namespace();
         self.link.detach();
+    }
+
+    /// [`Link::attend`]
+    pub(crate) fn attend(&self, waiter: &mut dyn Waiter) -> bool {
+        self.link.attend(waiter)
     }
 
     /// Moves what the kernel sent to the link, unless another thread is at it; the reactor moves what that leaves.

@@ -34,7 +34,7 @@ use ioth_core::reactor::Reactor;
 use ioth_core::registry::{Factory, StackError};
 use ioth_core::{Domain, Errno, Result, Socket, SocketType, Stack, StackSpec};
 use ioth_vde::tap::{self, Device};
-use ioth_vde::{LinkError, Schemes, vnl};
+use ioth_vde::{LinkError, Schemes, Waiter, vnl};
 
 use crate::KernelSocket;
 use crate::socket::Carrier;
@@ -194,6 +194,11 @@ impl Carrier for Owned<Network> {
         if self.check().is_ok() {
             self.interfaces.iter().for_each(|interface| interface.release());
         }
+    }
+
+    fn attend(&self, waiter: &mut dyn Waiter) -> bool {
+        let Ok([interface]) = self.check().map(|()| &self.interfaces[..]) else { return false };
+        !Reactor::is_current_thread() && interface.attend(waiter)
     }
 }
 

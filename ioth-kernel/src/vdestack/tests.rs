@@ -112,6 +112,105 @@ fn families() {
     assert_eq!(flags, libc::FD_CLOEXEC);
 }
 
+/// Two stacks on a link of descriptors, at which a thread that waits for a socket waits as well.
+fn cable(name: &str) -> (Arc<Vdestack>, Arc<Vdestack>) {
+    let path = std::env::temp_dir().join(format!("ioth-{name}-{}", std::process::id()));
+    let vnl = format!("ptp://{}", path.display());
+    (stack(&[(&vnl, "10.1.0.1/24")]), stack(&[(&vnl, "10.1.0.2/24")]))
+}
+
+fn option(socket: &dyn Socket, level: i32, name: i32, value: &[u8]) {
+    socket.set_option(level, name, value).unwrap();
+}
+
+fn receive(socket: &dyn Socket, flags: MsgFlags) -> Result<usize> {
+    let mut buffer = [0; 64];
+    socket.recv(&mut RecvMsg::new(&mut [IoSliceMut::new(&mut buffer)]), flags)
+}
+
+fn send(socket: &dyn Socket, data: &[u8]) {
+    assert_eq!(socket.send(&SendMsg::new(&[IoSlice::new(data)]), MsgFlags::empty()), Ok(data.len()));
+}
+
+fn listen(stack: &Vdestack) -> Arc<dyn Socket> {
+    let listener = stack.socket(Domain::INET, SocketType::STREAM, 0).unwrap();
+    listener.bind(&"10.1.0.2:0".parse::<SocketAddr>().unwrap().into()).unwrap();
+    listener.listen(8).unwrap();
+    listener
+}
+
+/// Both ends wait for each other again and again, and for connections.
+#[test]
+fn threads_that_wait_bring_what_they_wait_for() {
+    let (here, there) = cable("turns");
+    let listener = listen(&there);
+    let addr = listener.local_addr().unwrap();
+    let server = std::thread::spawn(move || {
+        for _ in 0..20 {
+            let (stream, _) = listener.accept().unwrap();
+            while receive(&*stream, MsgFlags::empty()).unwrap() > 0 {
+                send(&*stream, b"pong");
+            }
+        }
+    });
+    for _ in 0..20 {
+        let stream = here.socket(Domain::INET, SocketType::STREAM, 0).unwrap();
+        stream.connect(&addr).unwrap();
+        for _ in 0..20 {
+            send(&*stream, b"ping");
+            assert_eq!(receive(&*stream, MsgFlags::empty()), Ok(4));
+        }
+        stream.shutdown(ioth_core::Shutdown::Write).unwrap();
+        assert_eq!(receive(&*stream, MsgFlags::empty()), Ok(0));
+    }
+    server.join().unwrap();
+}
+
+/// Whatever ends the wait, or forbids it, is the kernel's.
+#[test]
+fn a_wait_at_the_link_ends_as_the_call_would() {
+    let (_here, there) = cable("ends");
+    let socket = udp(&there, "10.1.0.2:0");
+    assert_eq!(receive(&*socket, MsgFlags::DONTWAIT), Err(Errno::EAGAIN));
+    socket.set_nonblocking(true).unwrap();
+    assert_eq!(receive(&*socket, MsgFlags::empty()), Err(Errno::EAGAIN));
+    socket.set_nonblocking(false).unwrap();
+    let timeout: Vec<u8> = [0i64, 30_000].iter().flat_map(|part| part.to_ne_bytes()).collect();
+    option(&*socket, libc::SOL_SOCKET, libc::SO_RCVTIMEO, &timeout);
+    assert_eq!(receive(&*socket, MsgFlags::empty()), Err(Errno::EAGAIN));
+
+    let listener = listen(&there);
+    // Such a call waits for nothing.
+    assert_eq!(receive(&*listener, MsgFlags::empty()), Err(Errno::ENOTCONN));
+    option(&*listener, libc::SOL_SOCKET, libc::SO_RCVTIMEO, &timeout);
+    assert_eq!(listener.accept().err(), Some(Errno::EAGAIN));
+    let stream = there.socket(Domain::INET, SocketType::STREAM, 0).unwrap();
+    assert_eq!(stream.accept().err(), Some(Errno::EINVAL));
+    assert_eq!(receive(&*stream, MsgFlags::empty()), Err(Errno::ENOTCONN));
+}
+
+/// Neither a frame of the link nor a call of the waiting thread's brings it.
+#[test]
+fn what_comes_another_way_ends_a_wait_at_the_link() {
+    let (_here, there) = cable("within");
+    let socket = udp(&there, "10.1.0.2:0");
+    let addr = socket.local_addr().unwrap();
+    let sender = udp(&there, "10.1.0.2:0");
+    let waiter = std::thread::spawn(move || receive(&*socket, MsgFlags::empty()));
+    sender.connect(&addr).unwrap();
+    send(&*sender, b"ciao");
+    assert_eq!(waiter.join().unwrap(), Ok(4));
+
+    let listener = listen(&there);
+    let client = there.socket(Domain::INET, SocketType::STREAM, 0).unwrap();
+    client.connect(&listener.local_addr().unwrap()).unwrap();
+    let (server, _) = listener.accept().unwrap();
+    let other = server.clone();
+    let waiter = std::thread::spawn(move || receive(&*other, MsgFlags::empty()));
+    server.shutdown(ioth_core::Shutdown::Read).unwrap();
+    assert_eq!(waiter.join().unwrap(), Ok(0));
+}
+
 /// A datagram to a neighbour that is not known yet, and a stream that nobody has read, arrive from a stack that ends at once.
 #[test]
 fn what_was_sent_leaves_before_the_end() {

@@ -11,6 +11,7 @@ use std::os::fd::AsFd;
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -18,7 +19,7 @@ use ioth_core::netlink::Route;
 use ioth_core::{Domain, Errno, MsgFlags, RecvMsg, SendMsg, Socket, SocketType, Stack, StackSpec};
 use ioth_kernel::vdestack::Vdestack;
 use ioth_vde::Schemes;
-use nix::sys::signal::{Signal, kill};
+use nix::sys::signal::{SaFlags, Signal, kill};
 use nix::sys::wait::waitpid;
 use nix::unistd::Pid;
 
@@ -203,6 +204,45 @@ fn a_forked_child_has_the_sockets_only() {
     assert_eq!(helpers(std::process::id()), BTreeSet::new());
 }
 
+/// A thread that waits at the link is interrupted as one that waits in the kernel, by signal(7).
+#[test]
+fn a_signal_ends_a_wait_where_its_handler_says_so() {
+    if !is_again("a_signal_ends_a_wait_where_its_handler_says_so", &["env"]) {
+        return;
+    }
+    let path = std::env::temp_dir().join(format!("ioth-signal-{}", std::process::id()));
+    let made = stack(&[&format!("ptp://{}", path.display())]);
+    let (one, two) = (udp(&made), udp(&made));
+    two.bind(&std::net::SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();
+    let addr = two.local_addr().unwrap();
+    let wait = || {
+        let two = two.clone();
+        thread::spawn(move || {
+            let mut buffer = [0; 8];
+            two.recv(&mut RecvMsg::new(&mut [IoSliceMut::new(&mut buffer)]), MsgFlags::empty())
+        })
+    };
+
+    sys::count_signals(SaFlags::empty());
+    let waiter = wait();
+    until("the call goes on", || {
+        sys::signal(&waiter);
+        waiter.is_finished()
+    });
+    assert_eq!(waiter.join().unwrap(), Err(Errno::EINTR));
+
+    let count = sys::count_signals(SaFlags::SA_RESTART);
+    let waiter = wait();
+    until("no handler runs", || {
+        sys::signal(&waiter);
+        count.load(Ordering::SeqCst) > 20
+    });
+    assert!(!waiter.is_finished());
+    let data = [IoSlice::new(b"data")];
+    assert_eq!(one.send(&SendMsg { addr: Some(&addr), ..SendMsg::new(&data) }, MsgFlags::empty()), Ok(4));
+    assert_eq!(waiter.join().unwrap(), Ok(4));
+}
+
 #[test]
 fn nothing_is_left_of_a_hundred() {
     if !is_again("nothing_is_left_of_a_hundred", &["env"]) {
@@ -240,8 +280,8 @@ fn the_helper_keeps_to_itself() {
     assert_eq!(held(), 3);
     assert_eq!(fs::read_link(format!("/proc/{helper}/cwd")).unwrap().as_os_str(), "/");
     let stat = fs::read_to_string(format!("/proc/{helper}/stat")).unwrap();
-    let session: i32 = stat.rsplit(") ").next().unwrap().split(' ').nth(3).unwrap().parse().unwrap();
-    assert_eq!(session, helper);
+    let group: i32 = stat.rsplit(") ").next().unwrap().split(' ').nth(2).unwrap().parse().unwrap();
+    assert_eq!(group, helper);
     // Who looks in is root there, and finds its interfaces.
     let helper_id = helper.to_string();
     let inside = ["-t", &helper_id, "-U", "-n", "--preserve-credentials", "ip", "link", "set", "vde0", "up"];

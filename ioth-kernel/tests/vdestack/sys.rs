@@ -1,8 +1,12 @@
-//! The one system call that has no safe wrapper.
+//! The system calls that have no safe wrapper.
 #![allow(unsafe_code)]
 
+use std::os::unix::thread::JoinHandleExt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread::JoinHandle;
 
+use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction};
 use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::{ForkResult, Pid, fork};
 
@@ -22,6 +26,27 @@ pub(crate) fn sleeping_child() -> Pid {
 pub(crate) fn in_child(program: impl FnOnce()) {
     let child = forked(program);
     assert_eq!(waitpid(child, None), Ok(WaitStatus::Exited(child, 0)));
+}
+
+/// Counts what [`signal`] sends from now on.
+pub(crate) fn count_signals(flags: SaFlags) -> &'static AtomicUsize {
+    static COUNT: AtomicUsize = AtomicUsize::new(0);
+    extern "C" fn count(_: libc::c_int) {
+        COUNT.fetch_add(1, Ordering::SeqCst);
+    }
+    COUNT.store(0, Ordering::SeqCst);
+    let action = SigAction::new(SigHandler::Handler(count), flags, SigSet::empty());
+    // A handler is what the test is about.
+    // SAFETY: it changes a number that is made for that.
+    unsafe { sigaction(Signal::SIGUSR1, &action) }.expect("a handler");
+    &COUNT
+}
+
+/// Sends SIGUSR1 to the thread.
+pub(crate) fn signal<T>(thread: &JoinHandle<T>) {
+    // nix's needs a feature that nothing else does.
+    // SAFETY: a thread that nobody has joined yet is known, also when it has ended.
+    unsafe { libc::pthread_kill(thread.as_pthread_t(), libc::SIGUSR1) };
 }
 
 fn forked(program: impl FnOnce()) -> Pid {
