@@ -42,7 +42,7 @@ pub use registry::Registry;
 pub use socket::{
     Domain, Mmsg, MsgFlags, RecvMsg, SendMsg, Shutdown, Socket, SocketType, recv_each, send_each,
 };
-pub use stack::{Stack, StackSpec};
+pub use stack::{Stack, StackSpec, Unheld};
 
 /// Result of an operation on a stack or a socket.
 pub type Result<T, E = Errno> = std::result::Result<T, E>;

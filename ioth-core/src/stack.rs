@@ -1,7 +1,9 @@
 //! The stack: one node's TCP/IP, whatever runs it.
 
 use std::fmt;
+use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::{Domain, Result, Socket, SocketType};
 
@@ -17,7 +19,7 @@ pub struct StackSpec {
 /// One node of the Internet: interfaces, addresses, routes, and the sockets that live on it.
 ///
 /// State is configured and read through `AF_NETLINK` sockets of the stack and in no other
-/// way; [`netlink::Route`](crate::netlink::Route) is the convenient client.
+/// way, but for what [`unheld`](Self::unheld) tells; [`netlink::Route`](crate::netlink::Route) is the convenient client.
 ///
 /// Implementations are shared between threads and must not block, save for a bounded time in [`delete`](Self::delete).
 pub trait Stack: Send + Sync + fmt::Debug + 'static {
@@ -39,4 +41,34 @@ pub trait Stack: Send + Sync + fmt::Debug + 'static {
     /// # Errors
     /// `EBUSY` while any of its sockets is open; the stack then goes on unchanged.
     fn delete(&self) -> Result<()>;
+
+    /// The TCP connections that no socket stands for, as ss(8) shows them besides: handshakes at listeners, what waits for
+    /// accept(2), what was closed and still delivers, and TIME-WAIT. At most `limit`, of TIME-WAIT the latest.
+    ///
+    /// For a node whose own `NETLINK_SOCK_DIAG` tells of its sockets; a stack without such tables has none to show.
+    fn unheld(&self, limit: usize) -> Vec<Unheld> {
+        let _ = limit;
+        Vec::new()
+    }
+}
+
+/// A TCP connection that no socket stands for: see [`Stack::unheld`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Unheld {
+    /// The family of its socket, where that is known; of TIME-WAIT that of its addresses.
+    pub domain: Domain,
+    /// Of linux/tcp_states.h.
+    pub state: u8,
+    /// The node's own address and port.
+    pub local: SocketAddr,
+    /// The other end's.
+    pub peer: SocketAddr,
+    /// Index of the interface that it is bound to, 0 for none.
+    pub device: u32,
+    /// Bytes that wait to be read.
+    pub unread: usize,
+    /// Bytes that are not acknowledged.
+    pub unsent: usize,
+    /// How long TIME-WAIT lasts from now.
+    pub remaining: Option<Duration>,
 }

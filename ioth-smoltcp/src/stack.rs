@@ -5,7 +5,7 @@ use std::sync::Arc;
 use ioth_core::fork::Owned;
 use ioth_core::reactor::Reactor;
 use ioth_core::registry::{Factory, StackError};
-use ioth_core::{Domain, Errno, MacAddr, Result, Socket, SocketType, Stack, StackSpec};
+use ioth_core::{Domain, Errno, MacAddr, Result, Socket, SocketType, Stack, StackSpec, Unheld};
 use ioth_vde::{LinkError, Schemes, vnl};
 
 use crate::driver::{Node, NodeError};
@@ -71,6 +71,13 @@ impl Stack for Smoltcp {
     fn delete(&self) -> Result<()> {
         self.node.check()?;
         self.node.delete()
+    }
+
+    fn unheld(&self, limit: usize) -> Vec<Unheld> {
+        match self.node.check() {
+            Ok(_) => self.node.call(|engine| engine.unheld(limit)),
+            Err(_) => Vec::new(),
+        }
     }
 }
 

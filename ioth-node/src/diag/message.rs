@@ -1,6 +1,7 @@
 //! sock_diag(7) on the wire: what is asked for, and what is answered. No I/O.
 
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::time::Duration;
 
 use ioth::Errno;
 
@@ -19,6 +20,8 @@ const SKMEMINFO: u16 = 7;
 const SKV6ONLY: u16 = 11;
 /// linux/tcp_states.h
 const LISTEN: u8 = 10;
+/// sock_diag(7), idiag_timer: "3 a TIME_WAIT timer"
+const TIMER_TIME_WAIT: u8 = 3;
 /// linux/sock_diag.h
 const SOCK_DIAG_BY_FAMILY: u16 = 20;
 /// A reader has at least room for this: a part of a dump is not longer, but for one long message.
@@ -57,6 +60,8 @@ pub struct Entry {
     pub buffers: [u32; 2],
     /// TCP_CONGESTION
     pub congestion: Vec<u8>,
+    /// How long TIME-WAIT lasts from now.
+    pub remaining: Option<Duration>,
 }
 
 /// The answers to what a program sent: a datagram each. `port` is the netlink port of its socket.
@@ -249,10 +254,12 @@ fn octets(addr: IpAddr, family: u8) -> Vec<u8> {
 
 /// `struct inet_diag_msg` and attributes.
 fn emit(entry: &Entry, extensions: u8) -> Vec<u8> {
-    let mut message = vec![entry.family, entry.state, 0, 0];
+    let timer = if entry.remaining.is_some() { TIMER_TIME_WAIT } else { 0 };
+    let mut message = vec![entry.family, entry.state, timer, 0];
     message.extend(identify(entry));
-    // No timer, queues, the user and the inode.
-    for number in [0, entry.unread, entry.unsent, entry.user, entry.inode] {
+    let remaining = entry.remaining.map_or(0, |time| u32::try_from(time.as_millis()).unwrap_or(u32::MAX));
+    // When the timer comes, queues, the user and the inode.
+    for number in [remaining, entry.unread, entry.unsent, entry.user, entry.inode] {
         message.extend(number.to_ne_bytes());
     }
     debug_assert_eq!(message.len(), MESSAGE);

@@ -1,18 +1,21 @@
 //! `AF_NETLINK` / `NETLINK_SOCK_DIAG`: the node's sockets, as ss(8) asks for them (sock_diag(7)).
 //!
-//! Answered from the sessions, so it shows what programs hold: neither handshakes that are under way nor connections in
-//! TIME-WAIT. The inode is that of the program's end of the pair, which stands in its /proc/PID/fd; the user is that of the node.
+//! What programs hold is answered from the sessions: the inode is that of the program's end of the pair, which stands in
+//! its /proc/PID/fd; the user is that of the node. The stack tells the rest, which no program has: handshakes that are under
+//! way, connections that wait for accept(2), those that were closed and still deliver, and those in TIME-WAIT.
 
 mod message;
 #[cfg(test)]
 mod tests;
 
 use std::collections::VecDeque;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::OwnedFd;
 use std::sync::{Arc, Weak};
 use std::task::{Poll, Waker};
 
+use ioth::core::Unheld;
 use ioth::core::readiness::Readiness;
 use ioth::{Errno, Events, MsgFlags, RecvMsg, SendMsg, Shutdown, SockAddr, Socket};
 use parking_lot::Mutex;
@@ -28,6 +31,8 @@ type Result<T> = std::result::Result<T, Errno>;
 const MAX_REQUEST: usize = 212_992;
 /// Answers that wait, in bytes; beyond, `ENOBUFS` tells that some were lost (netlink(7)).
 const MAX_QUEUED: usize = 4 << 20;
+/// Connections that no program holds in one answer, which then has room for them: those in TIME-WAIT may be many more.
+const MAX_UNHELD: usize = 16_384;
 /// net/tcp.h: TCP_CA_NAME_MAX
 const CONGESTION_MAX: usize = 16;
 /// linux/tcp_states.h
@@ -113,7 +118,8 @@ impl Socket for Diag {
         }
         let request: Vec<u8> = message.data.iter().flat_map(|slice| slice.iter().copied()).collect();
         let node = self.node.upgrade().ok_or(Errno::EBADF)?;
-        let entries: Vec<_> = node.all().iter().filter_map(|session| entry(session)).collect();
+        let mut entries: Vec<_> = node.all().iter().filter_map(|session| entry(session)).collect();
+        entries.extend(node.stack.as_backend().unheld(MAX_UNHELD).iter().map(unheld));
         let mut inner = self.inner.lock();
         inner.port = chosen_port(inner.port);
         for answer in answers(&request, inner.port, &entries) {
@@ -223,7 +229,8 @@ fn entry(session: &Session) -> Option<Entry> {
             let len = socket.option(libc::IPPROTO_TCP, libc::TCP_INFO, &mut info).ok()?;
             info.truncate(len);
             let state = *info.first()?;
-            if state == CLOSE && local.port() == 0 {
+            // Bound or over: no table of Linux's that ss(8) asks for has it.
+            if state == CLOSE {
                 return None;
             }
             (libc::IPPROTO_TCP, state)
@@ -283,7 +290,34 @@ fn entry(session: &Session) -> Option<Entry> {
         inode: session.owner.inode,
         buffers: [libc::SO_RCVBUF, libc::SO_SNDBUF].map(|name| number(libc::SOL_SOCKET, name)),
         congestion,
+        remaining: None,
     })
+}
+
+/// A connection that no program holds: neither user nor inode.
+fn unheld(conn: &Unheld) -> Entry {
+    // The same at each answer, and like none of a session, whose numbers are counted from 1.
+    let mut hasher = DefaultHasher::new();
+    (conn.local, conn.peer, conn.device).hash(&mut hasher);
+    let word = |number: usize| u32::try_from(number).unwrap_or(u32::MAX);
+    Entry {
+        family: conn.domain.0 as u8,
+        protocol: libc::IPPROTO_TCP as u8,
+        state: conn.state,
+        local: conn.local,
+        peer: conn.peer,
+        device: conn.device,
+        unread: word(conn.unread),
+        unsent: word(conn.unsent),
+        cookie: hasher.finish() | 1 << 63,
+        only_ipv6: false,
+        info: Vec::new(),
+        user: 0,
+        inode: 0,
+        buffers: [0, 0],
+        congestion: Vec::new(),
+        remaining: conn.remaining,
+    }
 }
 
 fn is_udp(protocol: u16) -> bool {

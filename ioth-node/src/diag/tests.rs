@@ -1,5 +1,6 @@
 use super::*;
 use proptest::prelude::*;
+use std::time::Duration;
 
 fn listener(port: u16) -> Entry {
     Entry {
@@ -18,6 +19,7 @@ fn listener(port: u16) -> Entry {
         inode: 4711,
         buffers: [131_072, 16_384],
         congestion: b"cubic\0".to_vec(),
+        remaining: None,
     }
 }
 
@@ -156,4 +158,14 @@ fn what_is_asked_for_besides() {
             (4, b"cubic\0".to_vec()),
         ]
     );
+}
+
+#[test]
+fn time_wait_says_how_long() {
+    let entries = [Entry { state: 6, remaining: Some(Duration::from_millis(1500)), ..listener(80) }];
+    let mut request = request(DUMP, INET, TCP, &[]);
+    request[20..24].fill(0xff);
+    let answers = answers(&request, 7, &entries);
+    assert_eq!(answers[0][17..20], [6, 3, 0], "the state, the timer, no retransmission");
+    assert_eq!(answers[0][68..72], 1500u32.to_ne_bytes());
 }

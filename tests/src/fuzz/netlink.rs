@@ -166,6 +166,7 @@ pub fn diag(data: &[u8]) {
         inode: 4,
         buffers: [5, 6],
         congestion: b"reno\0".to_vec(),
+        remaining: (state == 1).then_some(std::time::Duration::MAX),
     };
     let any = SocketAddr::from(([0, 0, 0, 0], 0));
     let entries = [

@@ -16,6 +16,7 @@ const SYN_SENT: u8 = 2;
 const SYN_RECV: u8 = 3;
 const FIN_WAIT1: u8 = 4;
 const FIN_WAIT2: u8 = 5;
+pub(super) const TIME_WAIT: u8 = 6;
 const CLOSE: u8 = 7;
 const CLOSE_WAIT: u8 = 8;
 const LAST_ACK: u8 = 9;
@@ -97,7 +98,7 @@ fn connection(conn: &Conn, now: Instant) -> [u8; LEN] {
     emit([state(conn), ca_state, timeouts, 0, timeouts, options, scales, 0], words)
 }
 
-fn state(conn: &Conn) -> u8 {
+pub(super) fn state(conn: &Conn) -> u8 {
     if conn.stage == Stage::Done {
         return CLOSE;
     }

@@ -16,6 +16,7 @@ mod listen;
 mod options;
 mod recovery;
 mod timewait;
+mod unheld;
 
 use std::net::SocketAddr;
 

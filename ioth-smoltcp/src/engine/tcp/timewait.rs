@@ -87,6 +87,12 @@ impl TimeWait {
         Some(remains)
     }
 
+    /// The connections whose time is not over, the latest first, with how long it lasts.
+    pub(crate) fn latest(&self, now: Instant) -> impl Iterator<Item = (Duration, &Tuple)> {
+        let all = self.order.iter().rev().map(|(until, tuple)| (*until, tuple));
+        all.take_while(move |(until, _)| now < *until).map(move |(until, tuple)| (until - now, tuple))
+    }
+
     /// Entries, those included whose time is over.
     pub(crate) fn len(&self) -> usize {
         self.entries.len()
@@ -135,6 +141,9 @@ mod tests {
         table.insert(Instant::ZERO, tuple(1), 5, 6, held(), &mut ports);
         assert_eq!(table.get(Instant::from_secs(59), &tuple(1)).unwrap().send_next, 5);
         assert!(table.get(Instant::from_secs(60), &tuple(1)).is_none());
+        let left =
+            |now| table.latest(Instant::from_secs(now)).map(|(left, _)| left.secs()).collect::<Vec<_>>();
+        assert_eq!((left(59), left(60)), (vec![1], vec![]));
         table.restart(Instant::from_secs(59), tuple(1));
         assert!(table.get(Instant::from_secs(100), &tuple(1)).is_some());
         table.insert(Instant::from_secs(200), tuple(2), 0, 0, held(), &mut ports);
