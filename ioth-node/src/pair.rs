@@ -94,6 +94,10 @@ pub(crate) fn put(end: BorrowedFd<'_>, pieces: &[&[u8]]) -> Result<usize> {
 
 /// As [`put`], with a descriptor.
 pub(crate) fn put_with(end: BorrowedFd<'_>, pieces: &[&[u8]], fd: Option<BorrowedFd<'_>>) -> Result<usize> {
+    if let ([piece], None) = (pieces, fd) {
+        // The usual case, bytes of a stream: without a header that the kernel has to read as well.
+        return send(end.as_raw_fd(), piece, FLAGS);
+    }
     let mut slices = [IoSlice::new(&[]); 4];
     for (slice, piece) in slices.iter_mut().zip(pieces) {
         *slice = IoSlice::new(piece);
