@@ -8,10 +8,14 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
+#[path = "../../ioth-core/tests/support/place.rs"]
+mod place;
+
 const HELLO: &str = env!("CARGO_BIN_EXE_hello");
 const SEND: &str = env!("CARGO_BIN_EXE_send");
 const RECV: &str = env!("CARGO_BIN_EXE_recv");
 const ECHO_SERVER: &str = env!("CARGO_BIN_EXE_echo_server");
+const INETD: &str = env!("CARGO_BIN_EXE_inetd");
 
 fn run(program: &str, args: &[&str]) -> Output {
     Command::new(program).args(args).stdin(Stdio::null()).output().unwrap()
@@ -30,8 +34,11 @@ struct Background {
 impl Background {
     /// Runs it until it says that it listens.
     fn listening(program: &str, args: &[&str]) -> Self {
-        let mut command = Command::new(program);
-        command.args(args).arg("-v").stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        Background::listening_by(Command::new(program).args(args).arg("-v"))
+    }
+
+    fn listening_by(command: &mut Command) -> Self {
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().unwrap();
         let mut stderr = BufReader::new(child.stderr.take().unwrap());
         let mut told = String::new();
@@ -86,7 +93,7 @@ fn hello() {
 
 #[test]
 fn exit_codes() {
-    for program in [HELLO, SEND, RECV, ECHO_SERVER] {
+    for program in [HELLO, SEND, RECV, ECHO_SERVER, INETD] {
         assert_eq!(run(program, &["--help"]).status.code(), Some(0));
         assert_eq!(run(program, &["--version"]).status.code(), Some(0));
         assert_eq!(run(program, &["--nonsense"]).status.code(), Some(2));
@@ -130,4 +137,26 @@ fn a_receiver_that_is_stopped() {
     let receiver = Background::listening(RECV, &["--stack", config, "7"]);
     receiver.signal(Signal::SIGINT);
     assert_eq!(receiver.end(), (Some(0), String::new()));
+}
+
+/// The node is the command `ioth`, on a switch of this test's.
+#[test]
+fn a_program_for_each_connection() {
+    let place = place::Place::of_this_test();
+    place.build(&["--package", "ioth-cli"]);
+    let switch = std::env::temp_dir().join(format!("ioth-inetd-test-{}", std::process::id()));
+    let _serves = ioth::vde::open(&format!("switch://{}", switch.display())).unwrap();
+    let node =
+        |stack: &str, host: u8| format!("stack={stack},vnl=vde://{},ip=10.9.0.{host}/24", switch.display());
+    let mut inetd = Command::new(INETD);
+    inetd.env("IOTH_COMMAND", place.dir.join("ioth"));
+    inetd.args(["-v", "--stack", &node("node", 1), "7", "tr", "a-z", "A-Z"]);
+    let _server = Background::listening_by(&mut inetd);
+    for (sent, back) in [("ciao", "CIAO"), ("ciao again", "CIAO AGAIN")] {
+        let output = run(SEND, &["--stack", &node("smoltcp", 2), "10.9.0.1:7", sent]);
+        assert_eq!((output.status.code(), text(&output.stdout)), (Some(0), back.to_owned()));
+    }
+    let within = run(INETD, &["--stack", "stack=smoltcp,vnl=null://", "7", "cat"]);
+    assert_eq!(within.status.code(), Some(1));
+    assert!(text(&within.stderr).contains("stack=node has some to pass on"), "{}", text(&within.stderr));
 }
