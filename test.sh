@@ -150,7 +150,7 @@ run_models() {
 
 # Figures are shown, not judged: other machines have others.
 show_figures() {
-    cargo build --locked --release -p ioth-bench || return
+    cargo build --locked --release -p ioth-bench -p ioth-cli || return
     timeout "$BENCH_SECONDS" cargo run --locked --release -p ioth-bench -- --quick ||
         echo "no figures: the bench failed or took more than $BENCH_SECONDS s"
 }

@@ -29,6 +29,8 @@ pub(crate) enum Contender {
     Vde,
     /// Ours on a switch of ours in a directory, which the process of the first node serves.
     Path,
+    /// Ours as a process for each node, over the same switch.
+    Process,
     /// A kernel's stack in a namespace of ours, over the same switch.
     Namespace,
     /// The C library over the same switch.
@@ -57,6 +59,7 @@ impl Contender {
             Contender::Lan => "ours, LAN",
             Contender::Vde => "ours, vde_switch",
             Contender::Path => "ours, switch://PATH",
+            Contender::Process => "our node, vde_switch",
             Contender::Namespace => "our vdestack, vde_switch",
             Contender::Vdestack => "C vdestack, vde_switch",
             Contender::Veth => "kernel, veth",
@@ -73,12 +76,12 @@ impl Contender {
     /// Those that a row compares, in the order of their turns.
     pub(crate) fn of(row: Row) -> &'static [Contender] {
         use Contender::{
-            Lan, Loopback, Namespace, Pasta, Path, Slirp, Switch, Tap, Vde, VdeSwitch, Vdeplug, Vdestack,
-            Veth,
+            Lan, Loopback, Namespace, Pasta, Path, Process, Slirp, Switch, Tap, Vde, VdeSwitch, Vdeplug,
+            Vdestack, Veth,
         };
         match row {
             Row::TcpBulk | Row::PingPong | Row::Udp | Row::Connections => {
-                &[Lan, Vde, Namespace, Vdestack, Veth, Loopback]
+                &[Lan, Vde, Process, Namespace, Vdestack, Veth, Loopback]
             }
             // Over a switch every packet is one of 1500 bytes; loopback has none of that size.
             Row::TcpMtu1500 | Row::Creation => &[Lan, Vde, Namespace, Vdestack, Veth],
@@ -151,6 +154,13 @@ impl Ground {
                 ours("smoltcp", &format!("switch://bench-{}{options}", row.name()))
             }
             Contender::Vde => ours("smoltcp", self.switch()?.vnl()),
+            Contender::Process => {
+                // That which was built with the bench, if there is one; else the stack looks for it.
+                if let Some(command) = beside("ioth") {
+                    ioth::register(ioth::node::NAME, ioth::node::factory_by(command));
+                }
+                ours("node", self.switch()?.vnl())
+            }
             Contender::Namespace => ours("vdestack", self.switch()?.vnl()),
             Contender::Vdestack => {
                 let (a, b) = (self.helper("10.98.0.1/24")?, self.helper("10.98.0.2/24")?);
@@ -271,10 +281,20 @@ impl Ground {
     }
 }
 
+/// A program in the directory of this one.
+fn beside(name: &str) -> Option<PathBuf> {
+    let path = std::env::current_exe().ok()?.with_file_name(name);
+    path.is_file().then_some(path)
+}
+
 /// Two stacks of ours on a network.
 fn ours(stack: &str, vnl: &str) -> Result<Pair, String> {
     // Both may be on one switch, in turns.
-    let net = if stack == "smoltcp" { 97 } else { 96 };
+    let net = match stack {
+        "smoltcp" => 97,
+        "vdestack" => 96,
+        _ => 95,
+    };
     let node = |host: u8| {
         Stack::new(&format!("stack={stack},vnl={vnl},eth,ip=10.{net}.0.{host}/24"))
             .map(Node::Ours)
