@@ -8,7 +8,8 @@
 //! IEEE 802.1Q as `vde_switch` has it. A port is in one VLAN *untagged*, at first VLAN 0, or in none, and in any number of
 //! VLANs *tagged*. A frame without a tag belongs to its port's untagged VLAN; one with a tag is taken when its port is in
 //! that VLAN. It goes to the members of its VLAN, with the tag to tagged ones. Bridges learn by VLAN.
-//! A hub sends everything everywhere, as it is.
+//! A hub sends everything everywhere, as it is. A transparent switch learns by VLAN as well, but every port is in every VLAN,
+//! and tags stay as they are: that is upstream's `switch://`, which has no management by which a VLAN could be made.
 
 mod ports;
 mod stations;
@@ -39,6 +40,8 @@ pub struct Config {
     pub ports: usize,
     /// It does not learn, and knows no VLANs.
     pub hub: bool,
+    /// Every port is in every VLAN, and no tag is put in or taken out.
+    pub transparent: bool,
     /// It is no switch, but port 0's several ways to one place.
     pub trunk: Option<Trunk>,
     /// Stations that it knows at most; then some make room.
@@ -52,7 +55,15 @@ pub struct Config {
 impl Default for Config {
     /// A switch of 32 ports as `vde_switch` has it, that knows 100,000 stations.
     fn default() -> Self {
-        Config { ports: 32, hub: false, trunk: None, stations: 100_000, expire: 100, persistence: 3 }
+        Config {
+            ports: 32,
+            hub: false,
+            transparent: false,
+            trunk: None,
+            stations: 100_000,
+            expire: 100,
+            persistence: 3,
+        }
     }
 }
 
@@ -172,6 +183,7 @@ pub struct Change {
 pub struct Bridge {
     limit: usize,
     hub: bool,
+    transparent: bool,
     trunk: Option<Trunk>,
     /// The port of a trunk that had its turn.
     turn: u16,
@@ -180,6 +192,8 @@ pub struct Bridge {
     active: PortSet,
     stations: Stations,
     moves: u64,
+    /// Frames lost at any port, also at those that are no more.
+    lost: [u64; Loss::ALL.len()],
 }
 
 impl Bridge {
@@ -188,6 +202,7 @@ impl Bridge {
         Bridge {
             limit: config.ports.clamp(1, PORTS_MAX),
             hub: config.hub,
+            transparent: config.transparent,
             trunk: config.trunk,
             turn: 0,
             ports: Vec::new(),
@@ -195,6 +210,7 @@ impl Bridge {
             active: PortSet::default(),
             stations: Stations::new(config.stations, config.expire, config.persistence),
             moves: 0,
+            lost: [0; Loss::ALL.len()],
         }
     }
 
@@ -240,7 +256,7 @@ impl Bridge {
             return self.through(trunk, from, to);
         }
         if self.hub {
-            to.extend(self.active.iter().filter(|port| *port != from).map(|port| (port, Form::Same)));
+            self.flood(from, to);
             return Ok(());
         }
         let tagged = is_tagged(frame);
@@ -250,22 +266,20 @@ impl Bridge {
             None if tagged => return Err(Loss::Short),
             _ => untagged,
         };
-        let Some(members) = self.vlans.get(&vlan) else { return Err(Loss::Vlan) };
-        if vlan != untagged && !members.tagged.contains(from) {
+        if self.transparent {
+            match self.look_up(now, from, vlan, frame) {
+                Some(port) if port == from => return Err(Loss::Local),
+                Some(port) => to.push((port, Form::Same)),
+                None => self.flood(from, to),
+            }
+            return Ok(());
+        }
+        let is_member = |members: &&Vlan| vlan == untagged || members.tagged.contains(from);
+        if self.vlans.get(&vlan).filter(is_member).is_none() {
             return Err(Loss::Vlan);
         }
-        let source = mac_at(frame, 6);
-        if source != 0
-            && !is_group(source)
-            && let Learned::Moved(_) = self.stations.learn(Key::new(vlan, source), from, now)
-        {
-            self.moves += 1;
-        }
-        let destination = mac_at(frame, 0);
-        let known = match is_group(destination) {
-            true => None,
-            false => self.stations.find(Key::new(vlan, destination), now),
-        };
+        let known = self.look_up(now, from, vlan, frame);
+        let Some(members) = self.vlans.get(&vlan) else { return Err(Loss::Vlan) };
         let add = if tagged { Form::Same } else { Form::Tagged(vlan) };
         let remove = if tagged { Form::Untagged } else { Form::Same };
         match known {
@@ -279,6 +293,27 @@ impl Bridge {
             }
         }
         Ok(())
+    }
+
+    /// Learns where a frame's sender is, and tells where its receiver is, if that is known.
+    fn look_up(&mut self, now: u32, from: u16, vlan: u16, frame: &[u8]) -> Option<u16> {
+        let source = mac_at(frame, 6);
+        if source != 0
+            && !is_group(source)
+            && let Learned::Moved(_) = self.stations.learn(Key::new(vlan, source), from, now)
+        {
+            self.moves += 1;
+        }
+        let destination = mac_at(frame, 0);
+        match is_group(destination) {
+            true => None,
+            false => self.stations.find(Key::new(vlan, destination), now),
+        }
+    }
+
+    /// A frame to everybody else, as it is.
+    fn flood(&self, from: u16, to: &mut Vec<(u16, Form)>) {
+        to.extend(self.active.iter().filter(|port| *port != from).map(|port| (port, Form::Same)));
     }
 
     /// Whether it is a trunk, and no way leads anywhere just now.
@@ -313,9 +348,15 @@ impl Bridge {
 
     /// Counts frames that were lost at a port.
     pub fn dropped(&mut self, port: u16, why: Loss, frames: u64) {
+        self.lost[why as usize] += frames;
         if let Some(counters) = self.counters_mut(port) {
             counters.dropped[why as usize] += frames;
         }
+    }
+
+    /// Frames lost at all ports, also at those that have been removed, in the order of [`Loss::ALL`].
+    pub fn lost(&self) -> [u64; Loss::ALL.len()] {
+        self.lost
     }
 
     /// Makes a port, inactive and in VLAN 0 untagged.

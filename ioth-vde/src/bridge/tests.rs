@@ -72,6 +72,35 @@ fn bad_lengths() {
     assert_eq!(forward(&mut sw, 0, 7, &whole), Err(Loss::Vlan));
 }
 
+#[test]
+fn a_transparent_switch_knows_stations_by_vlan_and_leaves_tags() {
+    let mut sw = Bridge::new(Config { transparent: true, ..Config::default() });
+    for port in [1, 2, 3] {
+        sw.create(port).unwrap();
+        sw.activate(port as u16, true);
+    }
+    // Priority and the drop bit are no part of the VLAN; 0 is the VLAN of what has no tag.
+    for (tag, same) in [(5, 0xb005), (0x400, 0x400), (0xfff, 0x1fff), (0, 0xe000)] {
+        let everybody = Ok(vec![(2, Same), (3, Same)]);
+        assert_eq!(forward(&mut sw, 0, 1, &frame(2, 1, Some(tag))), everybody, "{tag:#x}");
+        assert_eq!(forward(&mut sw, 0, 2, &frame(1, 2, Some(same))), Ok(vec![(1, Same)]), "{tag:#x}");
+        assert_eq!(forward(&mut sw, 0, 1, &frame(2, 1, Some(tag))), Ok(vec![(2, Same)]), "{tag:#x}");
+        assert_eq!(forward(&mut sw, 0, 1, &frame(0xff, 1, Some(tag))), everybody, "{tag:#x}");
+    }
+    assert_eq!(forward(&mut sw, 0, 1, &frame(2, 1, None)), Ok(vec![(2, Same)]));
+    // 0x400 is a VLAN of its own, and so is each that nobody spoke in.
+    assert_eq!(forward(&mut sw, 0, 3, &frame(2, 3, Some(6))), Ok(vec![(1, Same), (2, Same)]));
+    assert_eq!(forward(&mut sw, 0, 1, &frame(1, 9, Some(5))), Err(Loss::Local));
+    assert_eq!(forward(&mut sw, 0, 1, &frame(2, 1, Some(5))[..HEADER]), Err(Loss::Short));
+    // What was lost is known when the port is not any more.
+    sw.remove(1).unwrap();
+    let lost = sw.lost();
+    assert_eq!(
+        (lost[Loss::Local as usize], lost[Loss::Short as usize], lost[Loss::Vlan as usize]),
+        (1, 1, 0)
+    );
+}
+
 /// What Debian's vde_switch does with the same frames on the same ports.
 #[test]
 fn vlans_as_vde_switch_has_them() {

@@ -12,7 +12,7 @@ use parking_lot::Mutex;
 
 use super::Config;
 use super::core::{Core, Round};
-use crate::bridge::Trunk;
+use crate::bridge::{Bridge, Loss, Trunk};
 use crate::ether::MTU_MAX;
 use crate::schemes::Spec;
 use crate::tally::Tally;
@@ -51,6 +51,8 @@ struct Inner {
     watch: Mutex<Option<Watch>>,
     gone: OnceLock<LinkError>,
     tally: Tally,
+    /// What the switch lost, when there is none any more.
+    lost: OnceLock<Counters>,
 }
 
 /// Lock order: `delivering`, `core`, `state`; none is held while a receiver is called.
@@ -90,6 +92,7 @@ impl Host {
             watch: Mutex::new(None),
             gone: OnceLock::new(),
             tally: Tally::default(),
+            lost: OnceLock::new(),
         });
         let weak = Arc::downgrade(&inner);
         let _ = inner.timer.set(reactor.timer(weak.clone()));
@@ -154,14 +157,41 @@ impl Link for Host {
         let watch = inner.watch.lock().take();
         drop(watch);
         // Clients find their control sockets closed.
-        let core = inner.core.lock().take();
+        let core = inner.take_core();
         drop(core);
         // The receiver's drop may come back here: no lock is held.
         drop(state);
     }
 
     fn counters(&self) -> Counters {
-        self.inner.tally.counters()
+        let inner = &self.inner;
+        let switch = match &*inner.core.lock() {
+            Some(core) => lost_by(&core.bridge),
+            None => inner.lost.get().copied().unwrap_or_default(),
+        };
+        let own = inner.tally.counters();
+        Counters {
+            tx_bad_length: own.tx_bad_length + switch.tx_bad_length,
+            tx_unreachable: own.tx_unreachable + switch.tx_unreachable,
+            tx_no_memory: own.tx_no_memory + switch.tx_no_memory,
+            rx_bad_length: own.rx_bad_length + switch.rx_bad_length,
+            ..own
+        }
+    }
+}
+
+/// What a switch lost, which has nobody else to tell it to than its owner. A frame that a client sends to whoever is at its
+/// own port is not lost.
+fn lost_by(bridge: &Bridge) -> Counters {
+    let lost = bridge.lost();
+    let of = |why: Loss| lost[why as usize];
+    let owners = bridge.counters(0).dropped;
+    Counters {
+        rx_bad_length: of(Loss::Short) + of(Loss::Long),
+        tx_unreachable: of(Loss::Vlan) + owners[Loss::Local as usize],
+        tx_no_memory: of(Loss::Full) + of(Loss::Refused),
+        tx_bad_length: of(Loss::TooLong),
+        ..Counters::default()
     }
 }
 
@@ -231,13 +261,22 @@ impl Inner {
         }
         let watch = self.watch.lock().take();
         drop(watch);
-        let core = self.core.lock().take();
+        let core = self.take_core();
         drop(core);
         let receiver = match &*self.state.lock() {
             State::Attached(receiver) => receiver.clone(),
             State::Fresh | State::Detached => return,
         };
         receiver.down(cause);
+    }
+
+    /// The switch, which is to end; what it lost stays known.
+    fn take_core(&self) -> Option<Core> {
+        let mut place = self.core.lock();
+        if let Some(core) = &*place {
+            let _ = self.lost.set(lost_by(&core.bridge));
+        }
+        place.take()
     }
 
     fn cause(&self) -> LinkError {
@@ -313,6 +352,8 @@ fn config(path: PathBuf, params: &Params, scheme: &str) -> Result<Config, LinkEr
         bridge: bridge::Config {
             ports: PORTS,
             hub: scheme == "hub",
+            // There is no management by which a VLAN could be made: all are everybody's.
+            transparent: true,
             trunk: match scheme {
                 "multi" => Some(Trunk::All),
                 "bonding" => Some(Trunk::InTurn),

@@ -8,6 +8,7 @@ mod plug;
 mod ptp;
 mod switches;
 mod trunks;
+mod vlans;
 
 #[test]
 fn every_scheme_is_documented() {
