@@ -95,7 +95,7 @@ fn options(params: &Params) -> Result<Options, LinkError> {
         Some("path") => Some(DataKind::Path),
         Some(_) => return Err(params.wrong("data", "abstract or path")),
     };
-    Ok(Options { port, group: params.get("group").and_then(connect::group), mode, data })
+    Ok(Options { port, group: connect::group(params, "group")?, mode, data })
 }
 
 /// The frames' socket, and the stream whose end is the port's end.

@@ -13,7 +13,7 @@ use super::Config;
 use super::commands::endpoint_id;
 use super::console::Consoles;
 use super::debug::Category;
-use super::dir::{Directory, Permit, SocketFile, listener};
+use super::dir::{CONTROL, Directory, Permit, SocketFile, listener};
 use super::egress::Egress;
 use super::mirror::Mirror;
 use super::transit::Item;
@@ -169,7 +169,7 @@ impl Core {
         let failed = |errno| LinkError::Os { what: what.clone(), errno };
         let dir = Directory::make(&config.path, Permit { mode: config.dirmode, group: config.group })?;
         let permit = Permit { mode: config.mode, group: config.group };
-        let (listener, file) = listener(&dir.path().join("ctl"), permit)?;
+        let (listener, file) = listener(&dir.path().join(CONTROL), permit)?;
         let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC).map_err(failed)?;
         let mut core = Core {
             bridge: Bridge::new(config.bridge),

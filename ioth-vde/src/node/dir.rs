@@ -16,6 +16,9 @@ use crate::LinkError;
 /// Room for the longest name in the directory: a port's data socket, `65535.1048576`, and the zero behind it.
 const NAME_MAX: usize = 15;
 
+/// The socket at which clients knock.
+pub(super) const CONTROL: &str = "ctl";
+
 /// Who may use the sockets.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Permit {
@@ -73,7 +76,8 @@ impl Drop for Directory {
     }
 }
 
-/// Clears a directory in which no switch lives any more.
+/// Clears a directory in which no switch lives any more: one that is empty, or where a `ctl` is at which nobody listens, and
+/// else only what such a switch leaves behind.
 fn take_over(path: &Path) -> Result<(), LinkError> {
     let failed = |why: &str, errno| LinkError::Os { what: format!("{}: {why}", path.display()), errno };
     let io = |error: io::Error| failed("looking for what is there", crate::errno(&error));
@@ -84,23 +88,56 @@ fn take_over(path: &Path) -> Result<(), LinkError> {
     if meta.uid() != geteuid().as_raw() {
         return Err(failed("there is another user's directory of that name already", Errno::EEXIST));
     }
-    let entries: Vec<_> = fs::read_dir(path).map_err(io)?.collect::<io::Result<_>>().map_err(io)?;
+    let names = fs::read_dir(path).map_err(io)?.map(|entry| entry.map(|entry| entry.file_name()));
+    let names = names.collect::<io::Result<Vec<_>>>().map_err(io)?;
     let is_socket = |path: &Path| path.symlink_metadata().is_ok_and(|meta| meta.file_type().is_socket());
-    if !entries.iter().all(|entry| is_socket(&entry.path())) {
-        return Err(failed(
-            "there is a directory of that name already, with other files in it",
-            Errno::EEXIST,
-        ));
-    }
-    let control = path.join("ctl");
-    if is_socket(&control) && !is_dead(&control) {
+    let control = path.join(CONTROL);
+    let is_there = is_socket(&control);
+    if is_there && !is_dead(&control) {
         let why = "there is a switch already (vde://PATH is a port of it)";
         return Err(failed(why, Errno::EADDRINUSE));
     }
-    for entry in entries {
-        fs::remove_file(entry.path()).map_err(io)?;
+    for name in &names {
+        let file = path.join(name);
+        let is_ours = match kind_of(name.to_str().unwrap_or_default()) {
+            Some(Name::Switch) => is_there && is_socket(&file) && is_dead(&file),
+            // A client that asks again when the switch has gone may have made it anew.
+            Some(Name::Client) => is_there && is_socket(&file),
+            None => false,
+        };
+        if !is_ours {
+            let why = format!(
+                "there is a directory of that name already, with \"{}\" in it, which no switch left behind",
+                name.display()
+            );
+            return Err(failed(&why, Errno::EEXIST));
+        }
+    }
+    for name in names {
+        fs::remove_file(path.join(name)).map_err(io)?;
     }
     Ok(())
+}
+
+/// Whose socket it is that has a name in a switch's directory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Name {
+    Switch,
+    Client,
+}
+
+/// Names that switches make in their directory, ours and others: `ctl`, `mgmt`, `003.7` for a port's data, `5` for a port of
+/// its own; and clients: `.00123-00000`.
+fn kind_of(name: &str) -> Option<Name> {
+    let digits = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    let pair = |text: &str, by| text.split_once(by).is_some_and(|(one, two)| digits(one) && digits(two));
+    match name.strip_prefix('.') {
+        Some(rest) => pair(rest, '-').then_some(Name::Client),
+        None => {
+            let is_switchs = name == CONTROL || name == "mgmt" || digits(name) || pair(name, '.');
+            is_switchs.then_some(Name::Switch)
+        }
+    }
 }
 
 /// Whether nobody listens at a socket.
@@ -157,4 +194,20 @@ pub(super) fn listener(path: &Path, permit: Permit) -> Result<(OwnedFd, SocketFi
     permit.apply(path).map_err(|error| failed(crate::errno(&error)))?;
     listen(&socket, Backlog::MAXCONN).map_err(failed)?;
     Ok((socket, file))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names() {
+        for name in ["ctl", "mgmt", "003.7", "65535.1048576", "5"] {
+            assert_eq!(kind_of(name), Some(Name::Switch), "{name}");
+        }
+        assert_eq!(kind_of(".00123-00000"), Some(Name::Client));
+        for name in ["", ".", "X0", "agent.17", "3.", ".7", "1.2.3", ".1-", "-", "ctl2", "\u{663}.\u{663}"] {
+            assert_eq!(kind_of(name), None, "{name}");
+        }
+    }
 }

@@ -348,7 +348,7 @@ fn config(path: PathBuf, params: &Params, scheme: &str) -> Result<Config, LinkEr
     Ok(Config {
         mode: mode.unwrap_or(MODE),
         dirmode: dirmode.or(mode.map(directory_mode)).unwrap_or(DIRMODE),
-        group: params.get("grp").and_then(group).map(|gid| gid.as_raw()),
+        group: group(params, "grp")?.map(|gid| gid.as_raw()),
         bridge: bridge::Config {
             ports: PORTS,
             hub: scheme == "hub",

@@ -21,6 +21,7 @@ use nix::unistd::{Gid, Group, getegid, geteuid};
 
 use crate::LinkError;
 use crate::datagram::widen;
+use crate::vnl::Params;
 
 /// How long the switch has for its answer.
 pub(super) const PATIENCE: Duration = Duration::from_secs(2);
@@ -349,14 +350,21 @@ impl Drop for SocketFile {
     }
 }
 
-/// A VNL's `group=`: "" is our own, a number is itself; an unknown name counts as not given, as upstream.
-pub(crate) fn group(value: &str) -> Option<Gid> {
+/// A VNL's group by this key: "" is our own, a number is itself.
+///
+/// # Errors
+/// [`LinkError::Syntax`] for a name that the system does not know: whoever was to be let in would be kept out.
+pub(crate) fn group(params: &Params, key: &str) -> Result<Option<Gid>, LinkError> {
+    let Some(value) = params.get(key) else { return Ok(None) };
     if value.is_empty() {
-        return Some(getegid());
+        return Ok(Some(getegid()));
     }
-    match value.parse() {
-        Ok(number) => Some(Gid::from_raw(number)),
-        Err(_) => Group::from_name(value).ok().flatten().map(|group| group.gid),
+    if let Ok(number) = value.parse() {
+        return Ok(Some(Gid::from_raw(number)));
+    }
+    match Group::from_name(value) {
+        Ok(Some(group)) => Ok(Some(group.gid)),
+        _ => Err(params.wrong(key, "a group that this system knows, or its number")),
     }
 }
 

@@ -103,9 +103,12 @@ fn a_link_that_goes_is_not_waited_for() {
 #[test]
 fn options_are_those_of_a_switch_in_a_directory() {
     let dir = Dir::new();
-    for (options, part) in
-        [("[hub]", "unknown key"), ("[mode=9]", "octal"), ("[mtu=9217]", "from 68 to 9216")]
-    {
+    for (options, part) in [
+        ("[hub]", "unknown key"),
+        ("[mode=9]", "octal"),
+        ("[mtu=9217]", "from 68 to 9216"),
+        ("[grp=no-such-group]", "a group that this system knows"),
+    ] {
         let error = ioth_vde::open(&format!("multi://{}{options}", dir.path("x"))).unwrap_err();
         assert!(error.to_string().contains(part), "{error}");
     }

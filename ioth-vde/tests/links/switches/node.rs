@@ -438,9 +438,27 @@ fn paths_that_are_taken() {
     std::fs::create_dir(dir.join("dead")).unwrap();
     drop(std::os::unix::net::UnixListener::bind(dir.join("dead/ctl")).unwrap());
     drop(UnixDatagram::bind(dir.join("dead/001.7")).unwrap());
+    drop(UnixDatagram::bind(dir.join("dead/.00123-00000")).unwrap());
+    // Not while something else is there, dead or alive; and nothing is touched.
+    drop(UnixDatagram::bind(dir.join("dead/agent.17x")).unwrap());
+    let refused = at("dead").unwrap_err();
+    assert!(refused.errno() == Errno::EEXIST && refused.to_string().contains("agent.17x"), "{refused}");
+    assert_eq!(std::fs::read_dir(dir.join("dead")).unwrap().count(), 4);
+    std::fs::remove_file(dir.join("dead/agent.17x")).unwrap();
+    let alive = UnixDatagram::bind(dir.join("dead/002.7")).unwrap();
+    assert_eq!(errno(at("dead")), Errno::EEXIST);
+    drop(alive);
     let taken = at("dead").unwrap();
     assert_eq!(std::fs::read_dir(dir.join("dead")).unwrap().count(), 1);
     drop(taken);
+    // Another program's, where no switch ever was.
+    std::fs::create_dir(dir.join("theirs")).unwrap();
+    let theirs = UnixDatagram::bind(dir.join("theirs/001.7")).unwrap();
+    assert_eq!(errno(at("theirs")), Errno::EEXIST);
+    drop(theirs);
+    let refused = at("theirs").unwrap_err();
+    assert!(refused.errno() == Errno::EEXIST && refused.to_string().contains("001.7"), "{refused}");
+    assert!(is_socket(&dir.join("theirs/001.7")));
     std::fs::remove_dir_all(&dir).unwrap();
 }
 
