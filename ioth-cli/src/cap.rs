@@ -14,7 +14,7 @@ use parking_lot::Mutex;
 use crate::args::Cap;
 use crate::failure::{Context, Failure, Result};
 use crate::plug::{open_all, stop_at_signals};
-use crate::wires::{End, Inbox};
+use crate::wires::{End, Inbox, tell_losses};
 
 /// Records until it is asked to stop, or has as much as it was asked for.
 ///
@@ -55,15 +55,15 @@ pub(crate) fn cap(args: &Cap) -> Result<()> {
             .context("a thread")?;
     }
     let outcome = end.recv().unwrap_or(End::Done);
-    for (link, inbox) in links.iter().zip(&inboxes) {
+    for ((link, inbox), network) in links.iter().zip(&inboxes).zip(&args.networks) {
         link.detach();
         inbox.close();
+        tell_losses(network, &**link, inbox);
     }
     let mut capture = capture.lock();
     let flushed = capture.writer.flush();
-    let lost: u64 = inboxes.iter().map(|inbox| inbox.lost()).sum();
     if args.verbose {
-        eprintln!("ioth: {} frames recorded, {lost} lost because the file was too slow", capture.frames);
+        eprintln!("ioth: {} frames recorded", capture.frames);
     }
     match outcome {
         End::Done => flushed.context(failed()),

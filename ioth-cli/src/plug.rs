@@ -6,14 +6,14 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver as Ends, Sender, channel};
 
 use ioth::vde::stream::{Decoder, Encoder};
-use ioth::vde::{Batch, Filter, Link, open};
+use ioth::vde::{Batch, Filter, Link, Schemes};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::Signal;
 
 use crate::args::Plug;
 use crate::failure::{Context, Failure, Result};
 use crate::serve::take_signals;
-use crate::wires::{End, Inbox};
+use crate::wires::{End, Inbox, tell_losses};
 
 /// Size of a read, in bytes.
 const READ: usize = 1 << 16;
@@ -72,10 +72,10 @@ pub(crate) fn stop_at_signals(ends: Sender<End>) -> Result<()> {
     thread.context("a thread").map(drop)
 }
 
-/// A network's plug, which takes all that comes by.
+/// A network's plug, which takes all that comes by, of any length unless the VNL says one.
 pub(crate) fn open_all(vnl: &str, inbox: Arc<Inbox>) -> Result<Arc<dyn Link>> {
     let failed = |error: ioth::vde::LinkError| Failure::new(error.to_string());
-    let link = open(vnl).map_err(failed)?;
+    let link = Schemes::builtin().widest().open(vnl).map_err(failed)?;
     link.set_filter(&Filter { promiscuous: true, ..Filter::default() });
     link.attach(inbox).map_err(failed)?;
     Ok(link)
@@ -84,12 +84,6 @@ pub(crate) fn open_all(vnl: &str, inbox: Arc<Inbox>) -> Result<Arc<dyn Link>> {
 /// Waits for the end, which comes from a thread, a network or a signal.
 fn wait(end: &Ends<End>) -> End {
     end.recv().unwrap_or(End::Done)
-}
-
-fn tell_losses(args: &Plug, what: &str, lost: u64) {
-    if args.verbose && lost > 0 {
-        eprintln!("ioth: {lost} frames from {what} were lost: the other side was too slow");
-    }
 }
 
 fn join(args: &Plug, one: &str, two: &str, ends: &Sender<End>, end: &Ends<End>) -> Result<End> {
@@ -109,7 +103,7 @@ fn join(args: &Plug, one: &str, two: &str, ends: &Sender<End>, end: &Ends<End>) 
     for (name, link, inbox) in [(one, &links[0], &inboxes[0]), (two, &links[1], &inboxes[1])] {
         link.detach();
         inbox.close();
-        tell_losses(args, name, inbox.lost());
+        tell_losses(name, &**link, inbox);
     }
     Ok(outcome)
 }
@@ -159,7 +153,7 @@ fn over_stdio(args: &Plug, vnl: &str, ends: &Sender<End>, end: &Ends<End>) -> Re
     let outcome = wait(end);
     link.detach();
     inbox.close();
-    tell_losses(args, vnl, inbox.lost());
+    tell_losses(vnl, &*link, &inbox);
     Ok(outcome)
 }
 

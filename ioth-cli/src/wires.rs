@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::sync::mpsc::Sender;
 use std::time::SystemTime;
 
-use ioth::vde::{Batch, Frame, LinkError, Receiver};
+use ioth::vde::{Batch, Frame, Link, LinkError, Receiver};
 use parking_lot::{Condvar, Mutex};
 
 /// Frames that wait at most; what comes then is lost, and counted.
@@ -71,6 +71,21 @@ impl Inbox {
     /// Frames that found no room.
     pub(crate) fn lost(&self) -> u64 {
         self.state.lock().lost
+    }
+}
+
+/// Says on standard error which frames a network did not take or bring, by name, if there are any.
+pub(crate) fn tell_losses(network: &str, link: &dyn Link, inbox: &Inbox) {
+    let lost: Vec<_> = link
+        .counters()
+        .losses()
+        .into_iter()
+        .chain([("too slow a taker", inbox.lost())])
+        .filter(|(_, count)| *count > 0)
+        .map(|(name, count)| format!("{name} {count}"))
+        .collect();
+    if !lost.is_empty() {
+        eprintln!("ioth: {network:?}: frames lost: {}", lost.join(", "));
     }
 }
 

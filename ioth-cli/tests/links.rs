@@ -221,6 +221,34 @@ fn plugs_of_ours_and_of_debian() {
     assert_eq!(c.running.wait(), Some(1));
 }
 
+/// The longest frames of VDE pass, and what does not is told.
+#[test]
+fn jumbo_frames() {
+    let world = World::new();
+    let _switches = [world.switch("one", &[]), world.switch("two", &[])];
+    let [one, two] = ["one", "two"].map(|name| format!("vde://{}", world.at(name)));
+    let _joint = Running::start(ioth().args(["plug", &one, "=", "vde_plug", &two]));
+    let mut a = Plug::c(&one);
+    let mut b = Plug::ours(&[&two]);
+    world.wait_for_ports("one", 2);
+    world.wait_for_ports("two", 2);
+    converse(&mut a, &mut b);
+    a.send(&frame(2, 1, 9230));
+    assert_eq!(b.receive(), frame(2, 1, 9230));
+    b.send(&frame(1, 2, 9230));
+    assert_eq!(a.receive(), frame(1, 2, 9230));
+
+    let mut short = ioth();
+    short.args(["plug", &format!("{two}[mtu=1500]")]).stdin(Stdio::piped()).stderr(Stdio::piped());
+    let mut short = short.spawn().unwrap();
+    let mut bytes = 9000_u16.to_be_bytes().to_vec();
+    bytes.extend(frame(0xff, 3, 9000));
+    short.stdin.take().unwrap().write_all(&bytes).unwrap();
+    let ended = short.wait_with_output().unwrap();
+    let said = String::from_utf8_lossy(&ended.stderr);
+    assert!(ended.status.success() && said.contains("mtu=1500]\": frames lost: tx_bad_length 1"), "{said}");
+}
+
 #[test]
 fn two_networks_joined() {
     let world = World::new();

@@ -5,7 +5,7 @@
 //!   cmd://ssh host vde_plug vde:///tmp/sw        the same on another machine
 //! ```
 //! Blanks separate words. `'...'` is taken as it is; so is `"..."`, but for `\"`, which does not end it; elsewhere `\c`
-//! is the character itself. There is no shell: for one, write `sh -c '...'`. A `;` that is not quoted is refused.
+//! is the character itself. A first word `mtu=9000` is no command, but the largest IP packet. There is no shell: for one, write `sh -c '...'`. A `;` that is not quoted is refused.
 //!
 //! The command's standard input and output are one socket, standard error is the program's own. It is sent SIGTERM
 //! when the link is detached, and SIGKILL a second later. When it ends, the network is gone; one that closes its
@@ -27,14 +27,13 @@ use nix::sys::socket::{
 use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
 use parking_lot::Mutex;
 
+use crate::ether::MTU_MAX;
 use crate::schemes::Spec;
 use crate::stream::{Decoder, Encoder};
 use crate::tally::Tally;
 use crate::wire::{Descriptor, Halt, Port, Wire};
 use crate::{Batch, Link, LinkError, Properties, sys, vnl};
 
-/// vde2's tools take frames of 1521 bytes at most.
-const PROPERTIES: Properties = Properties { mtu: 1500, gso_max: 0, trusted: false };
 /// Size of the socket's queue, and of a read, in bytes.
 const BUFFER: usize = 1 << 18;
 const READ: usize = 1 << 16;
@@ -49,7 +48,8 @@ const STREAM: usize = 1;
 /// Opens `cmd://...`.
 pub(crate) fn open(spec: &Spec<'_>) -> Result<Arc<dyn Link>, LinkError> {
     let words = words(spec.rest, spec.vnl)?;
-    let [program, arguments @ ..] = &words[..] else {
+    let (words, properties) = properties(&words, spec)?;
+    let [program, arguments @ ..] = words else {
         return Err(vnl::syntax(format!("no command in \"{}\" (such as cmd://ssh host vde_plug)", spec.vnl)));
     };
     let failed = |what: &str, errno| LinkError::Os { what: format!("{}: {what}", spec.vnl), errno };
@@ -76,6 +76,7 @@ pub(crate) fn open(spec: &Spec<'_>) -> Result<Arc<dyn Link>, LinkError> {
     Ok(Arc::new(Port::new(
         spec.vnl,
         Cmd {
+            properties,
             stream: Arc::new(ours),
             process,
             ended: Mutex::new(None),
@@ -84,6 +85,20 @@ pub(crate) fn open(spec: &Spec<'_>) -> Result<Arc<dyn Link>, LinkError> {
             decoder: Mutex::new((Decoder::default(), vec![0; READ].into_boxed_slice())),
         },
     )))
+}
+
+/// What the link can carry, and the command behind that. (vde2's tools take frames of 1521 bytes at most, upstream's 9234.)
+fn properties<'a>(words: &'a [String], spec: &Spec<'_>) -> Result<(&'a [String], Properties), LinkError> {
+    let of = |mtu| Properties { mtu, gso_max: 0, trusted: false };
+    let Some((text, rest)) =
+        words.split_first().and_then(|(first, rest)| Some((first.strip_prefix("mtu=")?, rest)))
+    else {
+        return Ok((words, of(spec.default_mtu())));
+    };
+    match vnl::size(text) {
+        Some(mtu) if (68..=MTU_MAX as u64).contains(&mtu) => Ok((rest, of(mtu as usize))),
+        _ => Err(vnl::syntax(format!("\"mtu={text}\" in \"{}\" (should be from 68 to {MTU_MAX})", spec.vnl))),
+    }
 }
 
 /// Ends a command that cannot be watched.
@@ -95,6 +110,7 @@ fn abandon(mut child: std::process::Child) {
 /// A command, and the stream to it.
 #[derive(Debug)]
 struct Cmd {
+    properties: Properties,
     stream: Arc<OwnedFd>,
     /// The process (pidfd_open(2)).
     process: Arc<OwnedFd>,
@@ -108,7 +124,7 @@ struct Cmd {
 
 impl Wire for Cmd {
     fn properties(&self) -> Properties {
-        PROPERTIES
+        self.properties
     }
 
     fn descriptors(&self) -> Vec<Descriptor> {

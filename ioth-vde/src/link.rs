@@ -147,6 +147,21 @@ pub struct Counters {
     pub rx_overrun: u64,
 }
 
+impl Counters {
+    /// What was lost, by name.
+    pub fn losses(&self) -> [(&'static str, u64); 7] {
+        [
+            ("tx_bad_length", self.tx_bad_length),
+            ("tx_down", self.tx_down),
+            ("tx_no_memory", self.tx_no_memory),
+            ("tx_unreachable", self.tx_unreachable),
+            ("rx_bad_length", self.rx_bad_length),
+            ("rx_bad_header", self.rx_bad_header),
+            ("rx_overrun", self.rx_overrun),
+        ]
+    }
+}
+
 /// Error returned when a link cannot be made or has ended.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]

@@ -24,7 +24,7 @@ use std::sync::Arc;
 use ioth_core::Errno;
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, connect, setsockopt, socket, sockopt};
 
-use crate::datagram::{self, BUFFER, MTU};
+use crate::datagram::{self, BUFFER};
 use crate::schemes::Spec;
 use crate::vnl::{Keys, Params, syntax};
 use crate::wire::Port;
@@ -40,7 +40,7 @@ pub(crate) fn open(spec: &Spec<'_>) -> Result<Arc<dyn Link>, LinkError> {
     if path.is_empty() {
         return Err(syntax(format!("no path in \"{}\" (such as ptp:///tmp/cable)", spec.vnl)));
     }
-    let options = Options::new(path, &params)?;
+    let options = Options::new(path, &params, spec.default_mtu())?;
     let failed = |(what, errno): Failure| LinkError::Os { what: format!("{}: {what}", spec.vnl), errno };
     if params.flag("old")? {
         return Ok(Arc::new(Port::new(spec.vnl, old::Cable::plug(options).map_err(failed)?)));
@@ -65,7 +65,7 @@ struct Options {
 }
 
 impl Options {
-    fn new(path: &str, params: &Params) -> Result<Self, LinkError> {
+    fn new(path: &str, params: &Params, mtu: usize) -> Result<Self, LinkError> {
         let mode = match params.get("mode").map(|mode| u32::from_str_radix(mode, 8)) {
             None => 0o700,
             Some(Ok(mode)) if mode <= 0o777 => mode,
@@ -73,7 +73,7 @@ impl Options {
         };
         // The process may change its directory before the name is used again.
         let path = std::path::absolute(path).unwrap_or_else(|_| path.into());
-        Ok(Options { path, mode, properties: datagram::properties(params, MTU)? })
+        Ok(Options { path, mode, properties: datagram::properties(params, mtu)? })
     }
 }
 

@@ -5,6 +5,8 @@ use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use crate::datagram::MTU;
+use crate::ether::MTU_MAX;
 use crate::vnl::{self, Keys, Locator, Nested, Params};
 use crate::{Link, LinkError};
 
@@ -27,6 +29,7 @@ pub const MAX_DEPTH: usize = 16;
 #[derive(Clone, Default)]
 pub struct Schemes {
     openers: BTreeMap<String, Opener>,
+    wide: bool,
 }
 
 impl Schemes {
@@ -47,6 +50,19 @@ impl Schemes {
     /// Adds a scheme, or replaces the one of that name.
     pub fn register(&mut self, name: impl Into<String>, opener: Opener) {
         self.openers.insert(name.into(), opener);
+    }
+
+    /// Has links whose VNL names no MTU carry the longest frames of VDE, instead of Ethernet's: for a program that takes whatever
+    /// comes by. A network with a limit of its own (`vxlan://`, an interface) keeps it, and so does a LAN of the process.
+    ///
+    /// ```
+    /// let schemes = ioth_vde::Schemes::builtin().widest();
+    /// assert_eq!(schemes.open("ptp:///tmp/wide-example").unwrap().properties().mtu, 9216);
+    /// ```
+    #[must_use]
+    pub fn widest(mut self) -> Self {
+        self.wide = true;
+        self
     }
 
     /// Opens a link by its VNL, which has no interface name in front (see [`vnl::split_ifname`]).
@@ -120,6 +136,11 @@ impl<'a> Spec<'a> {
     /// As [`vnl::nested`].
     pub fn nested(&self) -> Result<Nested<'a>, LinkError> {
         vnl::nested(self.rest, self.vnl)
+    }
+
+    /// The MTU of a link whose VNL names none and that can have any: Ethernet's, or VDE's largest (see [`Schemes::widest`]).
+    pub fn default_mtu(&self) -> usize {
+        if self.schemes.wide { MTU_MAX } else { MTU }
     }
 
     /// Opens the link under a wrapper as often as it is called, by the table as it is now.

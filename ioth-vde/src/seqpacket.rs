@@ -10,7 +10,7 @@ use std::sync::Arc;
 use ioth_core::Errno;
 use nix::sys::socket::{SockType, UnixAddr};
 
-use crate::datagram::{self, MTU, frame_max};
+use crate::datagram::{self, frame_max};
 use crate::schemes::Spec;
 use crate::tally::Tally;
 use crate::vnl::{self, Keys, syntax};
@@ -22,7 +22,7 @@ const KEYS: Keys = &["mtu"];
 /// Opens `seqpacket://...`.
 pub(crate) fn open(spec: &Spec<'_>) -> Result<Arc<dyn Link>, LinkError> {
     let (number, params) = spec.slash(KEYS)?;
-    let properties = datagram::properties(&params, MTU)?;
+    let properties = datagram::properties(&params, spec.default_mtu())?;
     let number = vnl::size(&number).and_then(|number| RawFd::try_from(number).ok()).ok_or_else(|| {
         syntax(format!("\"{number}\" in \"{}\" (should be the number of a descriptor)", spec.vnl))
     })?;

@@ -17,7 +17,7 @@ use nix::sys::socket::{
     AddressFamily, SockFlag, SockType, SockaddrStorage, bind, setsockopt, socket, sockopt,
 };
 
-use crate::datagram::{self, MTU, frame_max};
+use crate::datagram::{self, frame_max};
 use crate::schemes::Spec;
 use crate::tally::Tally;
 use crate::vnl::{Keys, syntax};
@@ -29,7 +29,7 @@ const KEYS: Keys = &["mtu"];
 /// Opens `udp://...`.
 pub(crate) fn open(spec: &Spec<'_>) -> Result<Arc<dyn Link>, LinkError> {
     let (address, params) = spec.slash(KEYS)?;
-    let properties = datagram::properties(&params, MTU)?;
+    let properties = datagram::properties(&params, spec.default_mtu())?;
     let ends = Ends::parse(&address, spec.vnl)?;
     let failed = |what: &str, errno| LinkError::Os { what: format!("{}: {what}", spec.vnl), errno };
     let to =

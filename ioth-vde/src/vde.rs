@@ -21,7 +21,7 @@ use std::time::Duration;
 use ioth_core::Errno;
 use nix::sys::socket::{MsgFlags, Shutdown, UnixAddr, recv, shutdown};
 
-use crate::datagram::{self, MTU, frame_max};
+use crate::datagram::{self, frame_max};
 use crate::restart::{self, Restart};
 use crate::schemes::Spec;
 use crate::tally::Tally;
@@ -42,7 +42,7 @@ pub(crate) fn open(spec: &Spec<'_>) -> Result<Arc<dyn Link>, LinkError> {
     let (dir, params) = spec.bracket(KEYS)?;
     let options = options(&params)?;
     // Unless it is said: vde_switch cuts longer frames without a word.
-    let properties = datagram::properties(&params, MTU)?;
+    let properties = datagram::properties(&params, spec.default_mtu())?;
     let heal = match params.get("heal") {
         Some("") => Some(restart::LONGEST),
         _ => params.number("heal", restart::SECONDS)?,

@@ -29,7 +29,7 @@ use ioth_core::Errno;
 use nix::sys::socket::{setsockopt, sockopt};
 use parking_lot::Mutex;
 
-use crate::datagram::{self, MTU};
+use crate::datagram;
 use crate::overlay::{self, Group, Kind, Overlay, Probe, Table, VNI_MAX};
 use crate::schemes::Spec;
 use crate::vnl::{Keys, Params};
@@ -52,7 +52,7 @@ pub(crate) const EXPIRE_MAX: u64 = 86_400;
 pub(crate) fn open(spec: &Spec<'_>) -> Result<Arc<dyn Link>, LinkError> {
     let (name, params) = spec.slash(KEYS)?;
     let failed = |what: &str, errno| LinkError::Os { what: format!("{}: {what}", spec.vnl), errno };
-    let properties = datagram::properties(&params, MTU)?;
+    let properties = datagram::properties(&params, spec.default_mtu())?;
     let port = params.number("port", 1..=65_535)?.unwrap_or(PORT) as u16;
     let ttl = params.number("ttl", 0..=255)?.unwrap_or(1) as u8;
     let buffer = params.number("rcvbuf", 1..=1 << 30)?;

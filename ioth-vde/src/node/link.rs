@@ -29,8 +29,6 @@ const MODE: u32 = 0o600;
 const DIRMODE: u32 = 0o2700;
 const EXPIRE: u32 = 120;
 const BUCKETS: usize = 256;
-/// Largest MTU that a port has without being asked for more.
-const MTU: usize = 1500;
 
 const KEYS: Keys = &["mode", "dirmode", "grp", "hashsize", "hashseed", "expiretime", "mtu"];
 
@@ -331,7 +329,7 @@ pub(crate) fn open(spec: &Spec<'_>) -> Result<Arc<dyn Link>, LinkError> {
         "" => default_path(),
         path => PathBuf::from(path),
     };
-    let mtu = params.number("mtu", 68..=MTU_MAX as u64)?.map_or(MTU, |mtu| mtu as usize);
+    let mtu = params.number("mtu", 68..=MTU_MAX as u64)?.map_or(spec.default_mtu(), |mtu| mtu as usize);
     let config = config(path, &params, spec.scheme)?;
     Ok(Host::open(spec.vnl, config, mtu)?)
 }

@@ -5,7 +5,7 @@ use crate::vnl;
 fn options_of_vnls() {
     let of = |rest: &str| {
         let (path, params) = vnl::bracket(rest, KEYS, rest)?;
-        Options::new(path, &params).map(|options| (options.mode, options.properties.mtu))
+        Options::new(path, &params, 1500).map(|options| (options.mode, options.properties.mtu))
     };
     assert_eq!(of("/x").unwrap(), (0o700, 1500));
     assert_eq!(of("/x[mode=0666/mtu=9000]").unwrap(), (0o666, 9000));

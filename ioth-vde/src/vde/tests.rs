@@ -32,7 +32,10 @@ fn options_of_vnls() {
     assert_eq!(of("/x[mode=0770/group=12]").unwrap().mode, Some(0o770));
     assert_eq!(of("/x[group=12]").unwrap().group.map(|gid| gid.as_raw()), Some(12));
     let unknown = of("/x[group=no-such-group-here]").unwrap_err().to_string();
-    assert!(unknown.contains("group=no-such-group-here") && unknown.contains("this system knows"), "{unknown}");
+    assert!(
+        unknown.contains("group=no-such-group-here") && unknown.contains("this system knows"),
+        "{unknown}"
+    );
     assert_eq!(of("/x[data=path]").unwrap().data, Some(DataKind::Path));
     for wrong in
         ["[port=16777216]", "[99999999999]", "[port='a/b']", "[..]", "[mode=9]", "[mode=7777]", "[data=x]"]

@@ -85,3 +85,20 @@ fn nothing_is_left_of_a_command() {
         wait_until("end of the command", || !Path::new(&process).exists());
     }
 }
+
+#[test]
+fn the_first_word_may_be_an_mtu() {
+    for (vnl, mtu) in [("cmd://cat", 1500), ("cmd://mtu=9000 cat", 9000), ("cmd://mtu=9k cat", 9216)] {
+        assert_eq!(ioth_vde::open(vnl).unwrap().properties().mtu, mtu, "{vnl}");
+    }
+    let widest = ioth_vde::Schemes::builtin().widest();
+    for (vnl, mtu) in [("cmd://cat", 9216), ("restart://{cmd://cat}", 9216), ("cmd://mtu=1500 cat", 1500)] {
+        assert_eq!(widest.open(vnl).unwrap().properties().mtu, mtu, "{vnl}");
+    }
+    for (vnl, part) in
+        [("cmd://mtu=67 cat", "from 68"), ("cmd://mtu= cat", "from 68"), ("cmd://mtu=9000", "no command")]
+    {
+        let error = ioth_vde::open(vnl).unwrap_err();
+        assert!(error.to_string().contains(part), "{vnl}: {error}");
+    }
+}
