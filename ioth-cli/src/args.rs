@@ -102,7 +102,7 @@ pub(crate) struct Switch {
     #[arg(short, long, visible_aliases = ["vdesock", "unix"], value_name = "PATH")]
     pub(crate) sock: Option<PathBuf>,
     /// Permissions of the control socket, in octal
-    #[arg(short, long, value_parser = octal, default_value = "0600")]
+    #[arg(short, long, alias = "mod", value_parser = octal, default_value = "0600")]
     pub(crate) mode: u32,
     /// Permissions of the directory, in octal [default: 02700, or what goes with --mode]
     #[arg(long, value_parser = octal, value_name = "MODE")]
@@ -204,6 +204,29 @@ pub(crate) struct Cap {
     pub(crate) networks: Vec<String>,
 }
 
+/// The words of a command line; those of `ioth switch` with two dashes before a long option's name, where `vde_switch` takes one
+/// (getopt_long_only(3)): `-hub` would be `-h` otherwise.
+pub(crate) fn of_vde_switch(words: impl IntoIterator<Item = OsString>) -> Vec<OsString> {
+    let mut words: Vec<_> = words.into_iter().collect();
+    if words.get(1).is_none_or(|word| word != "switch") {
+        return words;
+    }
+    let command = Switch::augment_args(clap::Command::new("switch"));
+    let mut names: Vec<&str> = command.get_arguments().filter_map(|option| option.get_long()).collect();
+    names.extend(command.get_arguments().filter_map(|option| option.get_visible_aliases()).flatten());
+    // vde_switch's own name for it.
+    names.push("mod");
+    let options = words[2..].iter_mut().take_while(|word| word.as_os_str() != "--");
+    for word in options {
+        let Some(text) = word.to_str().and_then(|text| text.strip_prefix('-')) else { continue };
+        let name = text.split('=').next().unwrap_or_default();
+        if names.contains(&name) {
+            *word = format!("--{text}").into();
+        }
+    }
+    words
+}
+
 /// Permissions.
 fn octal(text: &str) -> Result<u32, String> {
     match u32::from_str_radix(text, 8) {
@@ -238,6 +261,31 @@ mod tests {
         let dashed = run(&["--stack", "stack=smoltcp", "--", "--odd", "--", "--help"]).unwrap();
         assert_eq!(dashed.program, ["--odd", "--", "--help"]);
         assert_eq!(dashed.stack.as_deref(), Some("stack=smoltcp"));
+    }
+
+    #[test]
+    fn long_options_of_the_switch_behind_one_dash() {
+        let of = |words: &[&str]| {
+            let words = of_vde_switch(["ioth", "switch"].iter().chain(words).map(OsString::from));
+            match Cli::try_parse_from(words).map(|cli| cli.command) {
+                Ok(Command::Switch(switch)) => Ok(switch),
+                Ok(other) => panic!("{other:?}"),
+                Err(error) => Err(error.exit_code()),
+            }
+        };
+        let all =
+            of(&["-hub", "-tap", "t0", "-daemon", "-sock", "/x", "-mod", "660", "-numports=8"]).unwrap();
+        assert!(all.hub && all.daemon && all.tap == ["t0"], "{all:?}");
+        assert_eq!((all.sock.as_deref(), all.mode, all.numports), (Some("/x".as_ref()), 0o660, 8));
+        let short = of(&["-xd", "-n8", "-s", "/x", "-m660"]).unwrap();
+        assert_eq!((short.hub, short.daemon, short.numports, short.mode), (true, true, 8, 0o660));
+        assert_eq!(of(&["-unix", "/x"]).unwrap().sock.as_deref(), Some("/x".as_ref()));
+        assert_eq!(of(&["--", "-hub"]).unwrap().path.as_deref(), Some("-hub".as_ref()));
+        assert_eq!(of(&["-nosuch"]).unwrap_err(), 2);
+        assert_eq!(of(&["-help"]).unwrap_err(), 0);
+        // A program's words are its own.
+        let words = ["ioth", "run", "x", "-hub"].map(OsString::from);
+        assert_eq!(of_vde_switch(words.clone()), words);
     }
 
     #[test]

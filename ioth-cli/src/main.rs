@@ -37,7 +37,7 @@ use clap::Parser;
 use crate::args::{Cli, Command};
 
 fn main() -> ExitCode {
-    let result = match Cli::parse().command {
+    let result = match Cli::parse_from(args::of_vde_switch(std::env::args_os())).command {
         Command::Run(run) => run::run(&run),
         Command::Node(node) => node::node(&node),
         Command::Switch(switch) => switch::switch(&switch),

@@ -56,7 +56,10 @@ fn serve(args: &Switch, config: Config, ready: Ready) -> Result<()> {
         node.tap(tap).map_err(failed)?;
     }
     if let Some(file) = &args.rcfile {
-        node.load(file).map_err(failed)?;
+        // As vde_switch, it serves all the same.
+        for wrong in node.load(file).map_err(failed)? {
+            eprintln!("ioth: {}: {wrong}", file.display());
+        }
     }
     let _pid = args.pidfile.as_deref().map(PidFile::write).transpose()?;
     if args.verbose {

@@ -1,6 +1,7 @@
 //! `ioth switch`, `ioth plug` and `ioth cap`, with Debian's VDE programs at the other ends.
 
 use std::io::{Read, Write};
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -366,6 +367,24 @@ fn captures() {
             "{text}"
         );
     }
+}
+
+#[test]
+fn a_file_of_commands_with_wrong_lines() {
+    let world = World::new();
+    let commands = world.at("rc");
+    std::fs::write(&commands, "# two\nvlan/create 5000\n\nno/such thing\nvlan/create 7\n").unwrap();
+    let started = run(ioth().args(["switch", "-daemon", "-f", &commands, &world.at("sw")]));
+    let said = String::from_utf8_lossy(&started.stderr);
+    assert!(started.status.success(), "{said}");
+    assert!(said.contains("rc: line 2, \"vlan/create 5000\": "), "{said}");
+    assert!(said.contains("rc: line 4, \"no/such thing\": "), "{said}");
+    let mut manager = UnixStream::connect(world.at("sw/mgmt")).unwrap();
+    manager.write_all(b"vlan/print 7\nshutdown\n").unwrap();
+    let mut answers = String::new();
+    manager.read_to_string(&mut answers).unwrap();
+    assert!(answers.contains("VLAN 0007"), "{answers}");
+    wait_until("the switch's end", || !Path::new(&world.at("sw")).exists());
 }
 
 #[test]

@@ -21,6 +21,7 @@ mod fstp;
 mod link;
 mod mirror;
 mod request;
+mod script;
 mod status;
 mod transit;
 
@@ -37,8 +38,9 @@ use crate::{LinkError, bridge};
 
 pub(crate) use link::open;
 pub use link::{Host, directory_mode};
-#[doc(hidden)]
 pub use request::{Address, Request, RequestError, Wanted};
+#[doc(hidden)]
+pub use script::WrongLine;
 
 /// What a switch in a directory is like.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -147,11 +149,11 @@ impl Node {
         self.core.answer(line)
     }
 
-    /// Runs the management commands of a file. All of them are tried.
+    /// Runs the management commands of a file. All of them are tried; those that could not be done are told.
     ///
     /// # Errors
-    /// [`LinkError::Os`] with the first error.
-    pub fn load(&mut self, path: &Path) -> Result<(), LinkError> {
+    /// [`LinkError::Os`] when the file cannot be read.
+    pub fn load(&mut self, path: &Path) -> Result<Vec<WrongLine>, LinkError> {
         let failed = |errno| LinkError::Os { what: format!("commands from {}", path.display()), errno };
         self.core.load(path).map_err(failed)
     }

@@ -3,9 +3,7 @@
 //! As there, a number is whatever digits an argument begins with, and 0 without any.
 
 use std::fmt::Write as _;
-use std::io::Read as _;
 use std::os::fd::AsRawFd;
-use std::os::unix::fs::OpenOptionsExt;
 
 use ioth_core::{Errno, MacAddr};
 use nix::unistd::{Gid, Group, Uid, User};
@@ -17,10 +15,6 @@ use crate::bridge::{Loss, Station};
 
 pub(super) const BANNER: &str =
     concat!("VDE switch V.", env!("CARGO_PKG_VERSION"), " (ioth)\nlibioth in Rust: Internet of Threads\n");
-/// Longest file of commands, in bytes.
-const SCRIPT_MAX: u64 = 1 << 20;
-/// How deep such files may load each other.
-const SCRIPTS_MAX: usize = 8;
 /// Most places that a table of stations is shown with.
 const BUCKETS_MAX: i64 = 1 << 30;
 
@@ -306,37 +300,8 @@ fn showinfo(core: &mut Core, _: &str, data: &mut String) -> Result<(), Errno> {
 }
 
 fn load(core: &mut Core, path: &str) -> Result<(), Errno> {
-    core.load(std::path::Path::new(path))
-}
-
-impl Core {
-    /// Runs the commands of a file, all of them; the first error is its own.
-    pub(super) fn load(&mut self, path: &std::path::Path) -> Result<(), Errno> {
-        if self.scripts >= SCRIPTS_MAX {
-            return Err(Errno::ELOOP);
-        }
-        let errno = |error: std::io::Error| crate::errno(&error);
-        // A FIFO would make the switch wait.
-        let file = std::fs::OpenOptions::new()
-            .read(true)
-            .custom_flags(libc::O_NONBLOCK)
-            .open(path)
-            .map_err(errno)?;
-        if !file.metadata().map_err(errno)?.is_file() {
-            return Err(Errno::EINVAL);
-        }
-        let mut text = Vec::new();
-        file.take(SCRIPT_MAX).read_to_end(&mut text).map_err(errno)?;
-        self.scripts += 1;
-        let mut result = Ok(());
-        for line in String::from_utf8_lossy(&text).lines() {
-            if let Outcome::Answer(Answer { result: Err(errno), .. }) = self.command(line) {
-                result = result.and(Err(errno));
-            }
-        }
-        self.scripts -= 1;
-        result
-    }
+    let wrong = core.load(std::path::Path::new(path))?;
+    wrong.first().map_or(Ok(()), |wrong| Err(wrong.errno))
 }
 
 fn status_json(core: &mut Core, _: &str, data: &mut String) -> Result<(), Errno> {
