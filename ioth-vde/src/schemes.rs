@@ -57,7 +57,7 @@ impl Schemes {
     ///
     /// ```
     /// let schemes = ioth_vde::Schemes::builtin().widest();
-    /// assert_eq!(schemes.open("ptp:///tmp/wide-example").unwrap().properties().mtu, 9216);
+    /// assert_eq!(schemes.open("cmd://cat").unwrap().properties().mtu, 9216);
     /// ```
     #[must_use]
     pub fn widest(mut self) -> Self {
