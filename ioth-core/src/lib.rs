@@ -20,6 +20,7 @@ pub mod control;
 pub mod descriptor;
 pub mod fork;
 pub mod hashaddr;
+pub mod interruption;
 pub mod mac;
 pub mod netlink;
 pub mod reactor;

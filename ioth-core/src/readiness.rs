@@ -7,9 +7,9 @@ use std::time::Instant;
 
 use bitflags::bitflags;
 
-use crate::Errno;
 use crate::signal::SignalFd;
-use park::Parker;
+use crate::{Errno, Result};
+use park::{Parked, Parker};
 use sync::{AtomicU64, Mutex, Ordering};
 
 mod park;
@@ -143,10 +143,32 @@ impl Readiness {
     /// Parks the thread until one of `interest`, or `ERR` or `HUP`, holds, or the deadline passes (`None`: for
     /// ever). Returns which of them hold, none after the deadline. It does not spin.
     pub fn wait(&self, interest: Events, deadline: Option<Instant>) -> Events {
+        self.park_until(interest, Parker::park, deadline).0
+    }
+
+    /// As [`wait`](Self::wait), for a call that signals interrupt.
+    ///
+    /// # Errors
+    /// `EINTR`: a signal's handler has run, which does not say SA_RESTART, or there is a deadline (signal(7), "Interruption of system
+    /// calls and library functions by signal handlers": as the calls of sockets).
+    pub fn wait_interruptibly(&self, interest: Events, deadline: Option<Instant>) -> Result<Events> {
+        match self.park_until(interest, Parker::park_interruptibly, deadline) {
+            (events, Parked::Interrupted) if events.is_empty() => Err(Errno::EINTR),
+            (events, _) => Ok(events),
+        }
+    }
+
+    /// What holds, and how the last sleep ended.
+    fn park_until(
+        &self,
+        interest: Events,
+        park: impl Fn(&Parker, Option<Instant>) -> Parked,
+        deadline: Option<Instant>,
+    ) -> (Events, Parked) {
         let mask = interest | Events::ERR | Events::HUP;
         let ready = self.events() & mask;
         if !ready.is_empty() {
-            return ready;
+            return (ready, Parked::Woken);
         }
         Parker::with_current(|parker| {
             loop {
@@ -156,10 +178,11 @@ impl Readiness {
                 if !ready.is_empty() {
                     waiters.threads.pop();
                     self.retire(&waiters);
-                    return ready;
+                    return (ready, Parked::Woken);
                 }
                 drop(waiters);
-                if !parker.park(deadline) {
+                let parked = park(parker, deadline);
+                if parked != Parked::Woken {
                     let mut waiters = self.waiters.lock();
                     let before = waiters.threads.len();
                     waiters.threads.retain(|(_, other)| !Parker::same(parker, other));
@@ -170,11 +193,11 @@ impl Readiness {
                         // `wake` has this thread in hand. Its signal must not be met by the next wait.
                         parker.park(None);
                     }
-                    return self.events() & mask;
+                    return (self.events() & mask, parked);
                 }
                 let ready = self.events() & mask;
                 if !ready.is_empty() {
-                    return ready;
+                    return (ready, Parked::Woken);
                 }
             }
         })

@@ -4,7 +4,7 @@
 use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
 use std::ptr;
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
 use libc::c_int;
@@ -53,6 +53,49 @@ pub(crate) fn epoll_wait(
         }
     };
     epoll.wait(events, timeout)
+}
+
+/// Sleeps while `word` is `expected`, at most for so long: futex(2), FUTEX_WAIT, among the threads of this process.
+///
+/// # Errors
+/// `EAGAIN` when it is something else, `ETIMEDOUT`, `EINTR` as signal(7) says.
+pub(crate) fn futex_wait(word: &AtomicU32, expected: u32, timeout: Option<Duration>) -> Result<(), Errno> {
+    /// The call's timespec, which has two words of the machine's, whatever the C library's has.
+    #[repr(C)]
+    struct Time(libc::c_long, libc::c_long);
+    // One too long for the clock is none.
+    let time = timeout.and_then(|timeout| {
+        let seconds = libc::c_long::try_from(timeout.as_secs()).ok()?;
+        Some(Time(seconds, timeout.subsec_nanos() as libc::c_long))
+    });
+    let time: *const Time = time.as_ref().map_or(ptr::null(), |time| time);
+    let operation = libc::FUTEX_WAIT | libc::FUTEX_PRIVATE_FLAG;
+    // SAFETY: the kernel reads a word, and a time, if any, that live until the call returns.
+    let result = unsafe { libc::syscall(libc::SYS_futex, word.as_ptr(), operation, expected, time) };
+    Errno::result(result).map(drop)
+}
+
+/// Wakes a thread that sleeps on `word`, if there is one.
+pub(crate) fn futex_wake(word: &AtomicU32) {
+    let operation = libc::FUTEX_WAKE | libc::FUTEX_PRIVATE_FLAG;
+    // SAFETY: of the word only the address counts.
+    unsafe { libc::syscall(libc::SYS_futex, word.as_ptr(), operation, 1) };
+}
+
+/// Whether calls are begun again after each handler of a signal that the program has (SA_RESTART).
+pub(crate) fn handlers_restart() -> bool {
+    // What a thread does itself, and not while it waits: Rust's own runtime has handlers for such.
+    const FAULTS: [i32; 6] =
+        [libc::SIGSEGV, libc::SIGBUS, libc::SIGFPE, libc::SIGILL, libc::SIGTRAP, libc::SIGSYS];
+    (1..=libc::SIGRTMAX()).filter(|signal| !FAULTS.contains(signal)).all(|signal| {
+        // nix tells of a handler by replacing it.
+        // SAFETY: all zeros is a valid sigaction: numbers, a set of bits, and null pointers.
+        let mut action: libc::sigaction = unsafe { std::mem::zeroed() };
+        // SAFETY: the kernel writes a structure that lives during the call, and changes nothing.
+        let known = unsafe { libc::sigaction(signal, ptr::null(), &raw mut action) } == 0;
+        let handled = known && ![libc::SIG_DFL, libc::SIG_IGN].contains(&action.sa_sigaction);
+        !handled || action.sa_flags & libc::SA_RESTART != 0
+    })
 }
 
 /// Changes what is told of `fd`.

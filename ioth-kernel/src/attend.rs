@@ -10,13 +10,13 @@ use std::sync::Arc;
 use std::task::Waker;
 use std::time::{Duration, Instant};
 
-use ioth_core::{Errno, Events, MsgFlags, RecvMsg, Result};
+use ioth_core::{Errno, Events, MsgFlags, RecvMsg, Result, interruption};
 use ioth_vde::{Patience, Waiter};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{getsockopt, sockopt};
 
+use crate::calls;
 use crate::socket::Carrier;
-use crate::{calls, sys};
 
 /// How often a wait looks, at most: a thread that has moved so much for others leaves them to the reactor.
 const LOOKS: u32 = 32;
@@ -103,7 +103,7 @@ impl Waiter for Wait {
     fn interrupted(&mut self) {
         // signal(7): a call with a time-out is not begun again, others are where the handler says so. Which one that was is not
         // told: one that does not say so counts.
-        if self.timed || !sys::handlers_restart() {
+        if self.timed || !interruption::handlers_restart() {
             self.outcome = Some(Err(Errno::EINTR));
         }
     }

@@ -30,22 +30,6 @@ pub(crate) fn unsent(fd: BorrowedFd<'_>) -> Result<i32> {
     Ok(bytes)
 }
 
-/// Whether calls are begun again after each handler of a signal that the program has (SA_RESTART).
-pub(crate) fn handlers_restart() -> bool {
-    // What a thread does itself, and not while it waits: Rust's own runtime has handlers for such.
-    const FAULTS: [i32; 6] =
-        [libc::SIGSEGV, libc::SIGBUS, libc::SIGFPE, libc::SIGILL, libc::SIGTRAP, libc::SIGSYS];
-    (1..=libc::SIGRTMAX()).filter(|signal| !FAULTS.contains(signal)).all(|signal| {
-        // nix tells of a handler by replacing it.
-        // SAFETY: all zeros is a valid sigaction: numbers, a set of bits, and null pointers.
-        let mut action: libc::sigaction = unsafe { zeroed() };
-        // SAFETY: the kernel writes a structure that lives during the call, and changes nothing.
-        let known = unsafe { libc::sigaction(signal, std::ptr::null(), &raw mut action) } == 0;
-        let handled = known && ![libc::SIG_DFL, libc::SIG_IGN].contains(&action.sa_sigaction);
-        !handled || action.sa_flags & libc::SA_RESTART != 0
-    })
-}
-
 pub(crate) fn socket(domain: i32, kind: i32, protocol: i32) -> Result<OwnedFd> {
     // nix knows the families and protocols by enums that leave some out.
     // SAFETY: no pointers are passed.

@@ -282,18 +282,26 @@ impl Node {
     }
 
     /// Waits until one of `interest`, `ERR` or `HUP` holds, first awake and then asleep. False after the deadline.
-    pub(crate) fn wait(&self, readiness: &Readiness, interest: Events, deadline: Option<Instant>) -> bool {
+    ///
+    /// # Errors
+    /// `EINTR`, as [`Readiness::wait_interruptibly`].
+    pub(crate) fn wait(
+        &self,
+        readiness: &Readiness,
+        interest: Events,
+        deadline: Option<Instant>,
+    ) -> Result<bool> {
         let mask = interest | Events::ERR | Events::HUP;
         let started = Instant::now();
         if spin::until(|| readiness.events().intersects(mask), self) {
-            return true;
+            return Ok(true);
         }
         if let Some(ready) = attend::wait(self, readiness, interest, deadline) {
             return ready;
         }
-        let ready = readiness.wait(interest, deadline);
+        let ready = readiness.wait_interruptibly(interest, deadline);
         self.spin_history.slept(started.elapsed(), spin::SHORT_SLEEP);
-        !ready.is_empty()
+        Ok(!ready?.is_empty())
     }
 
     /// Frames arrived for an interface: the work is done here and now, unless somebody else is at it.

@@ -61,7 +61,8 @@ impl Handle {
             self.node.call_socket(self.id, &self.readiness, |engine| Ok(engine.begin_lingering(self.id)));
         if let Ok(Some(seconds)) = begun {
             let deadline = Instant::now().checked_add(Duration::from_secs(u64::from(seconds)));
-            self.node.wait(&self.readiness, Events::HUP, deadline);
+            // A signal ends that wait, too; the socket is closed in any case.
+            let _ = self.node.wait(&self.readiness, Events::HUP, deadline);
         }
         self.end();
     }
@@ -107,7 +108,7 @@ impl NodeSocket {
         loop {
             match (f(), wait) {
                 (Err(Errno::EAGAIN), Some(wait)) => {
-                    if !self.handle.node.wait(&self.handle.readiness, wait.interest, wait.deadline()) {
+                    if !self.handle.node.wait(&self.handle.readiness, wait.interest, wait.deadline())? {
                         return Err(Errno::EAGAIN);
                     }
                 }
@@ -259,7 +260,7 @@ impl Socket for NodeSocket {
         };
         let wait = self.writing();
         let Handle { node, readiness, .. } = self.handle()?;
-        if !node.wait(readiness, wait.interest, wait.deadline()) {
+        if !node.wait(readiness, wait.interest, wait.deadline())? {
             // socket(7): "if no data has been transferred and the timeout has been reached, then [...] EINPROGRESS".
             return Err(begun);
         }
@@ -414,7 +415,7 @@ impl Socket for NodeSocket {
                 return Err(error);
             }
             // do_recvmmsg(): "we record the error to return on the next call".
-            if error != Errno::EAGAIN {
+            if ![Errno::EAGAIN, Errno::EINTR].contains(&error) {
                 let _ = self.call(|engine, id| engine.put_error(id, error));
             }
             return Ok(received);

@@ -21,10 +21,29 @@ impl Parker {
         self.0.unpark();
     }
 
-    /// Sleeps until [`unpark`](Self::unpark), which may have come before. False after the deadline.
-    pub(super) fn park(&self, deadline: Option<Instant>) -> bool {
+    /// Sleeps until [`unpark`](Self::unpark), which may have come before, or the deadline.
+    pub(super) fn park(&self, deadline: Option<Instant>) -> Parked {
+        loop {
+            match self.0.park(deadline) {
+                Parked::Interrupted => {}
+                parked => return parked,
+            }
+        }
+    }
+
+    /// The same; a signal interrupts it, as signal(7) says of the calls of sockets: with a deadline each whose handler has
+    /// run, without one those that do not say SA_RESTART.
+    pub(super) fn park_interruptibly(&self, deadline: Option<Instant>) -> Parked {
         self.0.park(deadline)
     }
+}
+
+/// How a sleep ended.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Parked {
+    Woken,
+    Late,
+    Interrupted,
 }
 
 impl fmt::Debug for Parker {
@@ -41,37 +60,45 @@ pub(super) use real::Place;
 #[cfg(not(loom))]
 mod real {
     use std::sync::Arc;
+    use std::sync::atomic::{AtomicU32, Ordering};
     use std::time::Instant;
 
-    use parking_lot::{Condvar, Mutex};
+    use nix::errno::Errno;
 
-    use super::Parker;
+    use super::{Parked, Parker};
+    use crate::sys;
 
-    pub(in super::super) struct Place {
-        woken: Mutex<bool>,
-        wakes: Condvar,
-    }
+    const NONE: u32 = 0;
+    const WOKEN: u32 = 1;
+
+    /// Holds a wake-up that has not been met. A futex(2) of its own, since a condition variable hides what signals do.
+    pub(in super::super) struct Place(AtomicU32);
 
     impl Place {
         pub(super) fn unpark(&self) {
-            *self.woken.lock() = true;
-            self.wakes.notify_one();
+            if self.0.swap(WOKEN, Ordering::Release) == NONE {
+                sys::futex_wake(&self.0);
+            }
         }
 
-        pub(super) fn park(&self, deadline: Option<Instant>) -> bool {
-            let mut woken = self.woken.lock();
-            while !*woken {
-                match deadline {
-                    None => self.wakes.wait(&mut woken),
-                    Some(deadline) => {
-                        if self.wakes.wait_until(&mut woken, deadline).timed_out() && !*woken {
-                            return false;
-                        }
-                    }
+        pub(super) fn park(&self, deadline: Option<Instant>) -> Parked {
+            loop {
+                if self.0.swap(NONE, Ordering::Acquire) == WOKEN {
+                    return Parked::Woken;
                 }
+                let timeout = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
+                let parked = match sys::futex_wait(&self.0, NONE, timeout) {
+                    Err(Errno::ETIMEDOUT) => Parked::Late,
+                    Err(Errno::EINTR) => Parked::Interrupted,
+                    // It was woken, or there was no need to sleep.
+                    _ => continue,
+                };
+                // What came at the same time counts more.
+                return match self.0.swap(NONE, Ordering::Acquire) {
+                    WOKEN => Parked::Woken,
+                    _ => parked,
+                };
             }
-            *woken = false;
-            true
         }
     }
 
@@ -81,7 +108,7 @@ mod real {
 
     impl Parker {
         fn new() -> Self {
-            Parker(Arc::new(Place { woken: Mutex::new(false), wakes: Condvar::new() }))
+            Parker(Arc::new(Place(AtomicU32::new(NONE))))
         }
 
         /// Calls `f` with the thread's own place.
@@ -98,7 +125,7 @@ mod model {
     use std::sync::Arc;
     use std::time::Instant;
 
-    use super::Parker;
+    use super::{Parked, Parker};
 
     pub(in super::super) struct Place(loom::sync::Notify);
 
@@ -107,11 +134,11 @@ mod model {
             self.0.notify();
         }
 
-        /// loom knows no time: a model waits without a deadline.
-        pub(super) fn park(&self, deadline: Option<Instant>) -> bool {
+        /// loom knows neither time nor signals: a model waits without a deadline.
+        pub(super) fn park(&self, deadline: Option<Instant>) -> Parked {
             assert!(deadline.is_none());
             self.0.wait();
-            true
+            Parked::Woken
         }
     }
 

@@ -15,7 +15,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::Waker;
 use std::time::{Duration, Instant};
 
-use ioth_core::{Events, Readiness};
+use ioth_core::{Errno, Events, Readiness, Result, interruption};
 use ioth_vde::{Patience, Waiter};
 
 use super::Node;
@@ -54,13 +54,13 @@ impl History {
 }
 
 /// Waits at the node's link until one of `interest`, `ERR` or `HUP` holds: false after the deadline. `None` where there is
-/// no such link, it is not worth it, or another thread waits there: then nothing is known.
+/// no such link, it is not worth it, or another thread waits there: then nothing is known. `EINTR` where a signal ends it.
 pub(super) fn wait(
     node: &Node,
     readiness: &Readiness,
     interest: Events,
     deadline: Option<Instant>,
-) -> Option<bool> {
+) -> Option<Result<bool>> {
     let [port] = &node.ports[..] else { return None };
     // The link does that with its descriptors; within the process there are none.
     if port.is_trusted() || !interest.contains(Events::IN) {
@@ -68,8 +68,18 @@ pub(super) fn wait(
     }
     let begin = Instant::now();
     let awake = node.attend_history.spin.worth().and_then(|time| Some((Spinner::new()?, begin + time)));
-    let mut wait =
-        Wait { node, port, readiness, interest, deadline, begin, awake, registered: None, outcome: None };
+    let mut wait = Wait {
+        node,
+        port,
+        readiness,
+        interest,
+        deadline,
+        begin,
+        awake,
+        registered: None,
+        interrupted: false,
+        outcome: None,
+    };
     port.attend(&mut wait);
     wait.outcome
 }
@@ -85,7 +95,9 @@ struct Wait<'a> {
     awake: Option<(Spinner, Instant)>,
     /// What the socket has to wake it by.
     registered: Option<Waker>,
-    outcome: Option<bool>,
+    /// A signal has ended it.
+    interrupted: bool,
+    outcome: Option<Result<bool>>,
 }
 
 impl Waiter for Wait<'_> {
@@ -97,15 +109,19 @@ impl Waiter for Wait<'_> {
                 None => history.spin.slept(self.begin.elapsed(), SHORT_SLEEP),
             }
             self.registered = None;
-            self.outcome = Some(true);
+            self.outcome = Some(Ok(true));
             return None;
         }
         if self.registered.is_none() {
             self.registered = Some(waker.clone());
         }
+        if self.interrupted {
+            self.outcome = Some(Err(Errno::EINTR));
+            return None;
+        }
         let now = Instant::now();
         if self.deadline.is_some_and(|deadline| deadline <= now) {
-            self.outcome = Some(false);
+            self.outcome = Some(Ok(false));
             return None;
         }
         if history.is_stream(self.port.frames_received(), self.node.start.elapsed()) {
@@ -121,6 +137,11 @@ impl Waiter for Wait<'_> {
             }
             None => Patience { awake: false, until: self.deadline },
         })
+    }
+
+    /// As it would be for one who sleeps elsewhere: [`Readiness::wait_interruptibly`].
+    fn interrupted(&mut self) {
+        self.interrupted = self.deadline.is_some() || !interruption::handlers_restart();
     }
 }
 

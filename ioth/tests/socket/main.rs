@@ -42,6 +42,7 @@ mod ports;
 mod raw;
 #[cfg(feature = "smoltcp")]
 mod scopes;
+mod signals;
 mod stream;
 mod sys;
 #[cfg(feature = "smoltcp")]
@@ -172,6 +173,7 @@ on_every_pair! {
         a_shared_port_is_left_to_the_others
     }
     timeouts { send_ends negative_does_not_wait the_longest_waits }
+    signals { interrupt_what_waits restart_what_waits interrupt_what_has_a_time_out }
     transfer { both_ways blocking_write_takes_all many_connections }
     udplite { there_and_back ports coverage corked refused connected }
 }
