@@ -28,6 +28,7 @@ mod desk;
 mod lane;
 #[cfg(all(test, loom))]
 mod models;
+mod plugs;
 mod port;
 mod runq;
 mod spin;
@@ -42,7 +43,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use ioth_core::reactor::{Alarm, Reactor, Timer};
 use ioth_core::{Errno, Events, MacAddr, Readiness, Result};
 use ioth_vde::{Filter, Frame, Link, LinkError};
-use parking_lot::Mutex;
+use parking_lot::{Mutex, RwLock};
 
 use crate::engine::{self, Engine, SocketId};
 use desk::{Brought, Desk};
@@ -66,7 +67,8 @@ pub(crate) const CLOSED: Events =
 #[derive(Debug)]
 pub(crate) struct Node {
     desk: Desk<Core, (u32, Frame)>,
-    ports: Vec<Arc<Port>>,
+    /// Changed with the node's lock held, see [`plugs`].
+    ports: RwLock<Arc<[Arc<Port>]>>,
     spin_history: spin::History,
     attend_history: attend::History,
     /// Sockets that a user holds.
@@ -151,7 +153,7 @@ impl Node {
         };
         let node = Arc::new_cyclic(|me| Node {
             desk: Desk::new(core),
-            ports,
+            ports: RwLock::new(ports.into()),
             spin_history: spin::History::default(),
             attend_history: attend::History::default(),
             users: AtomicUsize::new(0),
@@ -163,7 +165,7 @@ impl Node {
             start: Instant::now(),
             me: me.clone(),
         });
-        for port in &node.ports {
+        for port in node.ports().iter() {
             port.attach(&node).map_err(NodeError::Link)?;
         }
         Ok(node)
@@ -270,7 +272,7 @@ impl Node {
         // The deadline is for those who keep asking something of a node that goes.
         self.sent.wait(Events::OUT, Instant::now().checked_add(engine::RESOLUTION_TIME));
         self.finish_sending();
-        for port in &self.ports {
+        for port in self.ports().iter() {
             port.detach();
         }
         Ok(())
@@ -367,14 +369,16 @@ impl Node {
     }
 
     fn harvest(&self, core: &mut Core) -> Aftermath {
-        for port in &self.ports {
+        let ports = self.ports.read();
+        for port in ports.iter() {
             port.relieve(&mut core.engine);
         }
         let mut after = Aftermath { deadline: core.engine.poll(), ..Aftermath::default() };
-        for port in &self.ports {
+        for port in ports.iter() {
             after.egress |= port.collect(&mut core.engine);
         }
-        core.take_filters(&self.ports, &mut after);
+        core.take_filters(&ports, &mut after);
+        drop(ports);
         let Core { engine, sockets, changed, deleted, .. } = core;
         let unsent = engine.awaits_neighbours() || (*deleted && engine.has_undelivered());
         let sent = if unsent { Events::empty() } else { Events::OUT };
@@ -413,7 +417,7 @@ impl Node {
     /// Sends what waits. True when there may be more to do.
     fn flush(&self, budget: &mut usize) -> bool {
         let mut more = false;
-        for port in &self.ports {
+        for port in self.ports().iter() {
             more |= port.drain(budget) != Drained::Done;
         }
         more
@@ -422,7 +426,7 @@ impl Node {
     /// Sends what waits, and lets the reactor's thread send what that has gathered, or has begun with.
     fn finish_sending(&self) {
         self.flush(&mut { SEND_BUDGET });
-        if Reactor::is_current_thread() || self.ports.iter().all(|port| port.is_trusted()) {
+        if Reactor::is_current_thread() || self.ports.read().iter().all(|port| port.is_trusted()) {
             return;
         }
         let Ok(reactor) = Reactor::try_global() else { return };
@@ -437,7 +441,7 @@ impl Node {
     /// In the reactor's thread, many sockets of a node may have something to send, one after the other: to a link where
     /// that costs a system call it goes together. False when it is not to wait.
     fn flush_later(&self) -> bool {
-        if self.ports.iter().any(|port| !port.gathers()) {
+        if self.ports.read().iter().any(|port| !port.gathers()) {
             return false;
         }
         if self.gathering.load(Ordering::Relaxed) {
@@ -504,7 +508,7 @@ impl Node {
     /// A link is gone for good.
     fn link_down(&self, ifindex: u32) {
         let mut locked = self.lock();
-        // The interface is there: it was made with the port.
+        // One that was removed meanwhile has nothing to be told.
         let _ = locked.core.engine.tables_mut().set_carrier(ifindex, false);
         self.conclude(locked);
     }
@@ -570,7 +574,7 @@ impl Alarm for Node {
 
 impl Drop for Node {
     fn drop(&mut self) {
-        for port in &self.ports {
+        for port in self.ports().iter() {
             port.detach();
         }
     }

@@ -14,9 +14,11 @@ use ioth_core::{
     Errno, Events, Mmsg, MsgFlags, Readiness, RecvMsg, Result, SendMsg, Shutdown, SockAddr, Socket,
     SocketType, recv_each, send_each,
 };
+use ioth_vde::Schemes;
 
 use crate::driver::{CLOSED, Node};
 use crate::engine::{Engine, SocketId};
+use crate::netlink;
 
 /// A socket of a [`Smoltcp`](crate::Smoltcp) stack.
 #[derive(Debug)]
@@ -24,6 +26,8 @@ pub(crate) struct NodeSocket {
     /// Looked at before anything else: in a forked child the node is another process's.
     handle: Owned<Arc<Handle>>,
     stream: bool,
+    /// Of a netlink socket: what opens the links of new interfaces.
+    schemes: Option<Schemes>,
     nonblocking: AtomicBool,
     /// SO_RCVTIMEO and SO_SNDTIMEO in microseconds; 0 waits for ever, [`NO_TIME`] not at all.
     receive_timeout: AtomicU64,
@@ -83,12 +87,19 @@ impl NodeSocket {
                 lingers: AtomicBool::new(false),
             })),
             stream: kind == SocketType::STREAM,
+            schemes: None,
             nonblocking: AtomicBool::new(false),
             receive_timeout: AtomicU64::new(0),
             send_timeout: AtomicU64::new(0),
             receive_low: AtomicUsize::new(1),
             released: AtomicBool::new(false),
         }
+    }
+
+    /// A netlink socket, whose new interfaces have links of these schemes.
+    pub(crate) fn with_schemes(mut self, schemes: Schemes) -> Self {
+        self.schemes = Some(schemes);
+        self
     }
 
     /// # Errors
@@ -185,6 +196,25 @@ impl NodeSocket {
                 received => received,
             }
         })
+    }
+
+    /// What is sent to netlink, which never waits: a message at a time where there are several, as each may make an interface.
+    fn send_requests(&self, schemes: &Schemes, message: &SendMsg<'_>, flags: MsgFlags) -> Result<usize> {
+        let Handle { node, id, readiness, .. } = self.handle()?;
+        if message.len() > netlink::MAX_REQUEST {
+            return Err(Errno::EMSGSIZE);
+        }
+        let bytes: Vec<u8> = message.data.iter().flat_map(|slice| slice.iter().copied()).collect();
+        let (mut first, mut rest) = netlink::split_first(&bytes);
+        loop {
+            let data = [IoSlice::new(first)];
+            let part = SendMsg { data: &data, ..*message };
+            node.request(*id, readiness, schemes, first, |engine| engine.send(*id, &part, flags))?;
+            if rest.is_empty() {
+                return Ok(bytes.len());
+            }
+            (first, rest) = netlink::split_first(rest);
+        }
     }
 
     /// recv(2) with MSG_WAITALL: until the buffers are full, the stream ends, or an error comes.
@@ -298,6 +328,9 @@ impl Socket for NodeSocket {
     }
 
     fn send(&self, message: &SendMsg<'_>, flags: MsgFlags) -> Result<usize> {
+        if let Some(schemes) = &self.schemes {
+            return self.send_requests(schemes, message, flags);
+        }
         if !self.may_wait(flags) {
             return self.call(|engine, id| engine.send(id, message, flags));
         }
@@ -340,8 +373,8 @@ impl Socket for NodeSocket {
     fn send_many(&self, messages: &mut [Mmsg<SendMsg<'_>>], flags: MsgFlags) -> Result<usize> {
         let mut sent = 0;
         loop {
-            // A waiting send of a stream goes on in the middle of a message.
-            let (more, error) = match self.stream {
+            // A waiting send of a stream goes on in the middle of a message, one to netlink may open links.
+            let (more, error) = match self.stream || self.schemes.is_some() {
                 true => send_each(&mut messages[sent..], |message| self.send(message, flags)),
                 // As many as the links take, under one lock.
                 false => self.call(|engine, id| {

@@ -19,6 +19,8 @@ pub const NAME: &str = "smoltcp";
 pub struct Smoltcp {
     /// A forked child has a copy that nobody hears of, and leaves it alone.
     node: Owned<Arc<Node>>,
+    /// What opens the links of interfaces that netlink makes.
+    schemes: Schemes,
 }
 
 impl Smoltcp {
@@ -48,7 +50,7 @@ impl Smoltcp {
                 StackError::Os { what: format!("interface \"{name}\""), errno }
             }
         })?;
-        Ok(Smoltcp { node: Owned::new(node) })
+        Ok(Smoltcp { node: Owned::new(node), schemes: schemes.clone() })
     }
 }
 
@@ -65,7 +67,12 @@ impl Stack for Smoltcp {
     fn socket(&self, domain: Domain, kind: SocketType, protocol: i32) -> Result<Arc<dyn Socket>> {
         self.node.check()?;
         let (id, readiness) = self.node.open(|engine| engine.socket(domain, kind, protocol))?;
-        Ok(Arc::new(NodeSocket::new(Arc::clone(&self.node), id, readiness, kind)))
+        let socket = NodeSocket::new(Arc::clone(&self.node), id, readiness, kind);
+        Ok(Arc::new(if domain == Domain::NETLINK {
+            socket.with_schemes(self.schemes.clone())
+        } else {
+            socket
+        }))
     }
 
     fn delete(&self) -> Result<()> {

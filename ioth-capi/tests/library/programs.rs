@@ -36,6 +36,13 @@ fn what_programs_for_libioth_take_for_granted() {
 }
 
 #[test]
+fn interfaces_are_made_and_removed() {
+    let dir = scratch("links");
+    let told = run(&compile(&source("links.c"), &dir, Link::Shared), ["switch://links"]);
+    assert!(told.ends_with(" checks\n"), "{told}");
+}
+
+#[test]
 fn every_misuse_is_an_errno() {
     let dir = scratch("misuse");
     // It gives one pointer twice on purpose.

@@ -61,7 +61,8 @@ pub(super) fn wait(
     interest: Events,
     deadline: Option<Instant>,
 ) -> Option<Result<bool>> {
-    let [port] = &node.ports[..] else { return None };
+    let ports = node.ports();
+    let [port] = &ports[..] else { return None };
     // The link does that with its descriptors; within the process there are none.
     if port.is_trusted() || !interest.contains(Events::IN) {
         return None;

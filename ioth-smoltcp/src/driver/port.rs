@@ -26,6 +26,10 @@ impl Port {
         Port { ifindex, link, lane: Lane::new(), filtered: Mutex::new(0) }
     }
 
+    pub(crate) fn ifindex(&self) -> u32 {
+        self.ifindex
+    }
+
     pub(crate) fn attach(self: &Arc<Self>, node: &Arc<Node>) -> Result<(), LinkError> {
         self.link.attach(Arc::new(Plug { node: Arc::downgrade(node), port: Arc::downgrade(self) }))
     }

@@ -181,7 +181,7 @@ fn a_blocked_link_holds_senders_back_until_it_takes_more() {
     let sender = go(move || send(&*blocked, b"y", MsgFlags::empty()));
     gate.give_room(usize::MAX / 2);
     assert_eq!(sender("a sender, though the link takes frames again"), Ok(1));
-    assert!(node.ports[0].is_idle());
+    assert!(node.ports()[0].is_idle());
     assert!(gate.taken.load(Ordering::SeqCst) > before);
 }
 
@@ -244,7 +244,7 @@ fn a_link_that_goes_while_it_is_blocked_lets_its_senders_go() {
     gate.gone.store(true, Ordering::SeqCst);
     gate.receiver().down(LinkError::Gone("gate".to_owned()));
     let _ = sender("a sender on a link that is gone");
-    assert!(node.ports[0].is_idle());
+    assert!(node.ports()[0].is_idle());
 }
 
 #[test]
@@ -270,7 +270,7 @@ fn a_slow_drainer_holds_other_senders_back() {
     outside.wait();
     assert_eq!(drainer("the drainer"), Ok(1));
     assert_eq!(sender("a sender that waited for the drainer"), Ok(1));
-    until("nothing waits", || node.ports[0].is_idle());
+    until("nothing waits", || node.ports()[0].is_idle());
 }
 
 #[test]
@@ -295,7 +295,7 @@ fn a_call_returns_though_others_keep_on_sending() {
     let hook = gate.hook.lock().take();
     drop(hook);
     assert_eq!(returned, Ok(1));
-    until("nothing waits", || node.ports[0].is_idle());
+    until("nothing waits", || node.ports()[0].is_idle());
 }
 
 #[test]
@@ -484,8 +484,8 @@ fn an_older_filter_does_not_replace_a_newer_one() {
     let node = node(1, vec![gate.clone()]);
     let filter = |promiscuous| Filter { promiscuous, ..Filter::default() };
     gate.filters.lock().clear();
-    node.ports[0].set_filter(1000, &filter(true));
-    node.ports[0].set_filter(999, &filter(false));
+    node.ports()[0].set_filter(1000, &filter(true));
+    node.ports()[0].set_filter(999, &filter(false));
     assert_eq!(*gate.filters.lock(), [filter(true)]);
 }
 

@@ -67,6 +67,7 @@ use slab::Slab;
 pub use census::Census;
 pub(crate) use neigh::RESOLUTION_TIME;
 pub use net::Drops;
+pub(crate) use netlink_socket::Plug;
 pub use smoltcp::time::Instant;
 
 use datagram::Errors;

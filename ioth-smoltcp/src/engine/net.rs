@@ -19,6 +19,7 @@ use super::groups::Reports;
 use super::iface::LOOPBACK;
 use super::limit::TokenBucket;
 use super::neigh::{Action, Key, Neighbours, Resolution};
+use super::netlink_socket::Plugs;
 use super::offload;
 use super::packet::Taps;
 use super::random::Random;
@@ -118,8 +119,9 @@ pub(crate) struct Net {
     pub(crate) looped: VecDeque<Looped>,
     /// Packets that found no neighbour, and on which interface: their sockets have to hear of it.
     pub(crate) failed: Vec<(u32, Frame)>,
-    /// By interface index; none for the loopback interface.
-    pub(crate) ports: Vec<Option<Port>>,
+    /// By interface index; none for the loopback interface and for those that are gone, whose numbers are not given again.
+    pub(crate) ports: Vec<Option<Box<Port>>>,
+    pub(crate) plugs: Plugs,
     /// What packet sockets want to see.
     pub(crate) taps: Taps,
     actions: Vec<Action>,
@@ -142,6 +144,7 @@ impl Net {
             looped: VecDeque::new(),
             failed: Vec::new(),
             ports: Vec::new(),
+            plugs: Plugs::default(),
             taps: Taps::default(),
             actions: Vec::new(),
         }
@@ -149,20 +152,25 @@ impl Net {
 
     /// Gives an interface of the tables its link.
     pub(crate) fn add_port(&mut self, ifindex: u32, properties: Properties) {
+        Net::plug(&mut self.ports, ifindex, properties);
+    }
+
+    /// The same with the ports alone.
+    pub(crate) fn plug(ports: &mut Vec<Option<Box<Port>>>, ifindex: u32, properties: Properties) {
         let at = ifindex as usize;
-        if self.ports.len() <= at {
-            self.ports.resize_with(at + 1, || None);
+        if ports.len() <= at {
+            ports.resize_with(at + 1, || None);
         }
         let (egress, counters) = (Batch::new(), Counters::default());
-        self.ports[at] = Some(Port { properties, egress, blocked: false, counters });
+        ports[at] = Some(Box::new(Port { properties, egress, blocked: false, counters }));
     }
 
     pub(crate) fn port(&self, ifindex: u32) -> Option<&Port> {
-        self.ports.get(ifindex as usize)?.as_ref()
+        self.ports.get(ifindex as usize)?.as_deref()
     }
 
     pub(crate) fn port_mut(&mut self, ifindex: u32) -> Option<&mut Port> {
-        self.ports.get_mut(ifindex as usize)?.as_mut()
+        self.ports.get_mut(ifindex as usize)?.as_deref_mut()
     }
 
     /// Whether a sender has to wait for this interface.

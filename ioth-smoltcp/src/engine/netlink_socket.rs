@@ -4,19 +4,34 @@
 
 use std::collections::VecDeque;
 
-use ioth_core::{Errno, Events, MsgFlags, RecvMsg, Result, SendMsg, SockAddr};
+use ioth_core::{Errno, Events, MacAddr, MsgFlags, RecvMsg, Result, SendMsg, SockAddr};
+use ioth_vde::Properties;
 
 use super::neigh::{self, Neighbours};
-use super::net::Net;
+use super::net::{Net, Port};
+use super::random::Random;
 use super::sockets::Kind;
 use super::tables::Tables;
 use super::{Engine, SocketId, scatter};
-use crate::netlink::{self, Event, Host, LinkStats, Neighbour, Session};
+use crate::netlink::{self, Event, Host, LinkStats, Neighbour, NewLink, Session};
 
 /// Answers that wait to be read, in bytes; beyond, `ENOBUFS` tells that some were lost (netlink(7)).
 const MAX_QUEUED: usize = 1 << 20;
-/// A request at most, in bytes: Linux's default send buffer.
-const MAX_REQUEST: usize = 212_992;
+
+/// Interfaces that come and go by netlink, and the links behind them.
+#[derive(Debug, Default)]
+pub(crate) struct Plugs {
+    offered: Option<Result<Properties>>,
+    changes: Vec<Plug>,
+}
+
+/// An interface that came or went by netlink.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Plug {
+    /// With the link that was offered.
+    Made(u32),
+    Removed(u32),
+}
 
 /// A netlink socket.
 #[derive(Debug)]
@@ -89,15 +104,29 @@ impl Netlink {
     }
 }
 
-/// What the server shows of the node beside its tables.
+/// What the server shows and changes of the node beside its tables.
 struct NodeHost<'a> {
     neighbours: &'a mut Neighbours,
-    stats: &'a dyn Fn(u32) -> LinkStats,
+    ports: &'a mut Vec<Option<Box<Port>>>,
+    plugs: &'a mut Plugs,
+    random: &'a mut Random,
 }
 
 impl Host for NodeHost<'_> {
     fn link_stats(&self, ifindex: u32) -> LinkStats {
-        (self.stats)(ifindex)
+        let port = self.ports.get(ifindex as usize).and_then(Option::as_deref);
+        let counters = port.map(|port| port.counters).unwrap_or_default();
+        LinkStats {
+            rx_packets: counters.rx_frames,
+            tx_packets: counters.tx_frames,
+            rx_bytes: counters.rx_bytes,
+            tx_bytes: counters.tx_bytes,
+            rx_errors: counters.rx_bad_length,
+            tx_errors: counters.tx_bad_length,
+            rx_dropped: counters.rx_overrun,
+            tx_dropped: counters.tx_down,
+            multicast: 0,
+        }
     }
 
     fn neighbours(&self) -> Vec<Neighbour> {
@@ -118,30 +147,59 @@ impl Host for NodeHost<'_> {
         // Linux forgets the neighbours of an interface that goes down or gets another address.
         self.neighbours.flush(ifindex);
     }
+
+    fn create_link(&mut self, tables: &mut Tables, link: &NewLink<'_>) -> Result<u32> {
+        if link.kind != netlink::VDE {
+            return Err(Errno::EOPNOTSUPP);
+        }
+        // Whoever calls the engine has opened the link, or knows why it cannot be.
+        let properties = self.plugs.offered.take().ok_or(Errno::EINVAL)??;
+        let mac = link.mac.unwrap_or_else(|| {
+            let random = self.random.next_u64().to_ne_bytes();
+            MacAddr::local(*random.first_chunk().expect("eight bytes"))
+        });
+        let (mtu, name) = (link.mtu.unwrap_or(properties.mtu), link.name.unwrap_or("vde%d"));
+        let ifindex = tables.add_iface(name, mac, mtu, properties.mtu)?;
+        Net::plug(self.ports, ifindex, properties);
+        self.plugs.changes.push(Plug::Made(ifindex));
+        Ok(ifindex)
+    }
+
+    fn delete_link(&mut self, tables: &mut Tables, ifindex: u32) -> Result<()> {
+        tables.del_iface(ifindex)?;
+        self.neighbours.flush(ifindex);
+        if let Some(port) = self.ports.get_mut(ifindex as usize) {
+            *port = None;
+        }
+        self.plugs.changes.push(Plug::Removed(ifindex));
+        Ok(())
+    }
 }
 
 /// Lends the tables and the rest of layer 3 to the server at the same time.
 fn with_host<R>(net: &mut Net, f: impl FnOnce(&mut Tables, &mut NodeHost<'_>) -> R) -> R {
-    let Net { tables, neighbours, ports, .. } = net;
-    let stats = |ifindex: u32| {
-        let counters = ports.get(ifindex as usize).and_then(Option::as_ref).map(|port| port.counters);
-        let counters = counters.unwrap_or_default();
-        LinkStats {
-            rx_packets: counters.rx_frames,
-            tx_packets: counters.tx_frames,
-            rx_bytes: counters.rx_bytes,
-            tx_bytes: counters.tx_bytes,
-            rx_errors: counters.rx_bad_length,
-            tx_errors: counters.tx_bad_length,
-            rx_dropped: counters.rx_overrun,
-            tx_dropped: counters.tx_down,
-            multicast: 0,
-        }
-    };
-    f(tables, &mut NodeHost { neighbours, stats: &stats })
+    let Net { tables, neighbours, ports, plugs, random, .. } = net;
+    f(tables, &mut NodeHost { neighbours, ports, plugs, random })
 }
 
 impl Engine {
+    /// The VNL of the interface that a request asks for, if the first message in `request` makes one of kind `vde`: the
+    /// caller is to open it, and to [offer](Self::offer_link) it before the message is sent.
+    pub(crate) fn wanted_link<'a>(&self, request: &'a [u8]) -> Option<&'a str> {
+        netlink::wanted_link(&self.net.tables, request)
+    }
+
+    /// What a link that was opened for the next message can carry, or why it could not be opened. `None` takes back
+    /// what nobody wanted.
+    pub(crate) fn offer_link(&mut self, offered: Option<Result<Properties>>) {
+        self.net.plugs.offered = offered;
+    }
+
+    /// Interfaces that were made with an offered link, and those that were removed, since the last call.
+    pub(crate) fn take_plugs(&mut self) -> Vec<Plug> {
+        std::mem::take(&mut self.net.plugs.changes)
+    }
+
     pub(super) fn netlink_bind(&mut self, id: SocketId, addr: &SockAddr) -> Result<()> {
         let SockAddr::Netlink { port, groups } = *addr else { return Err(Errno::EINVAL) };
         let mine = self.netlink_mut(id)?.port;
@@ -198,7 +256,7 @@ impl Engine {
         if to != 0 {
             return Err(Errno::ECONNREFUSED);
         }
-        if message.len() > MAX_REQUEST {
+        if message.len() > netlink::MAX_REQUEST {
             return Err(Errno::EMSGSIZE);
         }
         let port = self.netlink_port(id)?;

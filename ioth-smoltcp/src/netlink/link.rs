@@ -6,7 +6,7 @@ use crate::engine::iface::{Iface, LOOPBACK};
 use crate::engine::tables::Tables;
 
 use super::wire::{Attrs, Header, Request, Writer, u32_at};
-use super::{Fault, Host, LinkStats, NewLink};
+use super::{Fault, Host, LinkStats, NewLink, VDE};
 
 /// Length of `struct ifinfomsg`.
 pub(super) const INFO: usize = 16;
@@ -52,17 +52,11 @@ pub(super) fn new(
     if !header.has(libc::NLM_F_CREATE) {
         return Err(Errno::ENODEV.into());
     }
-    let link_info = attrs.get(libc::IFLA_LINKINFO).map(Attrs);
-    let kind = link_info.map(|info| info.text(IFLA_INFO_KIND, MAX_NAME)).transpose()?.flatten();
-    let kind = kind.ok_or(Fault::new(Errno::EOPNOTSUPP, "Unknown device type"))?;
-    let data = link_info.and_then(|info| info.get(IFLA_INFO_DATA)).map(Attrs);
-    let link = NewLink {
-        kind,
-        locator: data.map(|data| data.text(1, MAX_LOCATOR)).transpose()?.flatten(),
-        name: attrs.text(libc::IFLA_IFNAME, MAX_NAME)?.filter(|name| !name.is_empty()),
-        mac: mac(attrs)?,
-        mtu: attrs.u32(libc::IFLA_MTU)?.map(|mtu| mtu as usize),
-    };
+    // Linux gives the index that is asked for. Here it is a place in tables, which a big one would make big.
+    if i32::from_ne_bytes([info[4], info[5], info[6], info[7]]) > 0 {
+        return Err(Fault::new(Errno::EOPNOTSUPP, "the user-space stack numbers its interfaces itself"));
+    }
+    let link = described(attrs)?;
     let ifindex = host.create_link(tables, &link)?;
     set_flags(tables, host, ifindex, &info)?;
     // A caller that asks for the new index, or for an echo, is answered with the interface.
@@ -71,6 +65,14 @@ pub(super) fn new(
         put(reply, host, iface, libc::RTM_NEWLINK, request.reply());
     }
     Ok(())
+}
+
+/// The VNL that a request wants to be opened: it makes an interface of kind [`VDE`], and there is none of that name.
+pub(super) fn wanted<'a>(tables: &Tables, request: &Request<'a>) -> Option<&'a str> {
+    let (info, attrs) = request.split::<INFO>().ok()?;
+    let absent = find(tables, &info, attrs).ok()?.flatten().is_none();
+    let link = described(attrs).ok().filter(|link| link.kind == VDE)?;
+    (absent && request.header.has(libc::NLM_F_CREATE)).then_some(link.locator).flatten()
 }
 
 pub(super) fn set(tables: &mut Tables, host: &mut dyn Host, request: &Request<'_>) -> Result<(), Fault> {
@@ -144,6 +146,21 @@ fn find<'t>(
         return Err(Fault::new(Errno::EINVAL, "ifindex can't be negative"));
     }
     Ok(name.filter(|name| !name.is_empty()).map(|name| tables.iface_by_name(name)))
+}
+
+/// The interface that a request wants to be made.
+fn described(attrs: Attrs<'_>) -> Result<NewLink<'_>, Fault> {
+    let link_info = attrs.get(libc::IFLA_LINKINFO).map(Attrs);
+    let kind = link_info.map(|info| info.text(IFLA_INFO_KIND, MAX_NAME)).transpose()?.flatten();
+    let kind = kind.ok_or(Fault::new(Errno::EOPNOTSUPP, "Unknown device type"))?;
+    let data = link_info.and_then(|info| info.get(IFLA_INFO_DATA)).map(Attrs);
+    Ok(NewLink {
+        kind,
+        locator: data.map(|data| data.text(1, MAX_LOCATOR)).transpose()?.flatten(),
+        name: attrs.text(libc::IFLA_IFNAME, MAX_NAME)?.filter(|name| !name.is_empty()),
+        mac: mac(attrs)?,
+        mtu: attrs.u32(libc::IFLA_MTU)?.map(|mtu| mtu as usize),
+    })
 }
 
 /// Carries out what a request asks of an interface, in Linux's order.

@@ -42,6 +42,12 @@ use crate::engine::tables::{Change, Tables};
 use dump::Dump;
 use wire::{HEADER, Header, Request, Writer};
 
+/// A request at most, in bytes: Linux's default send buffer.
+pub(crate) const MAX_REQUEST: usize = 212_992;
+
+/// The kind of interface that is at a virtual network (`IFLA_INFO_KIND`).
+pub(crate) const VDE: &str = "vde";
+
 /// What netlink shows or asks for that is not in [`Tables`]; the engine's part.
 pub trait Host {
     /// Traffic of an interface since it was made.
@@ -366,6 +372,22 @@ fn event(tables: &Tables, host: &dyn Host, from: Header, change: Change) -> Opti
         }
     };
     Some(Event { group, message })
+}
+
+/// The VNL that has to be opened for the first message in a buffer, which makes an interface of kind [`VDE`].
+pub(crate) fn wanted_link<'a>(tables: &Tables, buffer: &'a [u8]) -> Option<&'a str> {
+    let (header, message, _) = wire::split(buffer)?;
+    let asks = header.has(libc::NLM_F_REQUEST) && header.kind == libc::RTM_NEWLINK;
+    let request = Request { header, body: message.get(HEADER..)?, port: 0, strict: false };
+    asks.then(|| link::wanted(tables, &request)).flatten()
+}
+
+/// The first message in a buffer, and what follows it; what is no message is the last one.
+pub(crate) fn split_first(buffer: &[u8]) -> (&[u8], &[u8]) {
+    match wire::split(buffer) {
+        Some((_, _, rest)) => buffer.split_at(buffer.len() - rest.len()),
+        None => (buffer, &[]),
+    }
 }
 
 /// How a request that did not fail ends.

@@ -222,7 +222,7 @@ fn every_thread_returns_and_nothing_is_left() {
     let world = Arc::into_inner(world).expect("every thread has let go of the world");
     drop(world.shared);
     for node in &world.nodes {
-        until("inbox and lane are empty", || node.desk.is_empty() && node.ports[0].is_idle());
+        until("inbox and lane are empty", || node.desk.is_empty() && node.ports()[0].is_idle());
         until("no socket is left", || node.users.load(Ordering::SeqCst) == 0);
     }
     let nodes: Vec<_> = world.nodes.iter().map(Arc::downgrade).collect();
