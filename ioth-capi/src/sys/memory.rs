@@ -4,11 +4,15 @@
 //! but it can do most of it:
 //! - Small things (addresses, lengths, option values, message headers, strings) are probed by a system call that
 //!   touches the memory in the kernel and reports `EFAULT` instead of ending the process.
-//! - Of the buffers of data only what costs nothing is checked: NULL, the first page, and ranges that reach
-//!   beyond the program's half of the address space.
+//! - Of a buffer of data the first and the last page are probed so, and the range is compared with the program's half
+//!   of the address space. Each thread remembers a few pages that were there: a buffer that is used again and again
+//!   costs no system call. So two things end the process still: a hole in the middle of a buffer, and a page that was
+//!   there for an earlier call of the thread and is not any more.
 
+use std::cell::Cell;
 use std::ffi::{CStr, c_char, c_void};
 use std::slice;
+use std::sync::atomic::AtomicU32;
 
 use ioth::Errno;
 
@@ -56,6 +60,76 @@ unsafe fn is_writable(word: usize) -> bool {
     unsafe { libc::syscall(libc::SYS_rt_sigprocmask, libc::SIG_BLOCK, 0, word, 8) };
     Errno::last() != Errno::EFAULT
 }
+
+/// What is to be done with a page.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Access {
+    Read,
+    Write,
+}
+
+/// Pages of data buffers that a thread remembers.
+const REMEMBERED: usize = 16;
+
+thread_local! {
+    /// Pages that were there, each with its [`Access`] in the lowest bit; 0 is nobody's page.
+    static SEEN: [Cell<usize>; REMEMBERED] = const { [const { Cell::new(0) }; REMEMBERED] };
+}
+
+impl Access {
+    /// Whether a word of a page can be used so. It is not changed.
+    fn reaches(self, word: usize) -> bool {
+        let page = word & !(PAGE - 1);
+        let key = page | usize::from(self == Access::Write);
+        // Next to each other for a buffer of several pages, and apart for both kinds.
+        let place = (page / PAGE + usize::from(self == Access::Write) * (REMEMBERED / 2)) % REMEMBERED;
+        SEEN.with(|seen| {
+            if seen[place].get() == key {
+                return true;
+            }
+            let there = match self {
+                Access::Read => is_readable(word & !7),
+                Access::Write => is_changeable(word & !3),
+            };
+            if there {
+                seen[place].set(key);
+            }
+            there
+        })
+    }
+
+    /// How many of `len` bytes at `at` can be used, as the first and the last page tell: all, or those before the
+    /// first page that is not there.
+    fn usable(self, at: usize, len: usize) -> usize {
+        if len == 0 || !self.reaches(at) {
+            return 0;
+        }
+        let last = (at + len - 1) & !(PAGE - 1);
+        if last <= at || self.reaches(last) {
+            return len;
+        }
+        let mut page = (at & !(PAGE - 1)) + PAGE;
+        while page < last && self.reaches(page) {
+            page += PAGE;
+        }
+        page - at
+    }
+}
+
+/// The system call that writes a word what it is already: "or" it with nothing, in one step. Who waits for this word as a
+/// futex is woken for nothing at most, for which every such waiter is prepared.
+fn is_changeable(word: usize) -> bool {
+    static OURS: AtomicU32 = AtomicU32::new(0);
+    let operation = libc::FUTEX_WAKE_OP | libc::FUTEX_PRIVATE_FLAG;
+    Errno::set_raw(0);
+    // libc has no function for futexes.
+    // SAFETY: the kernel checks the pointer and leaves the value; the other word is ours, and nobody waits for it.
+    unsafe { libc::syscall(libc::SYS_futex, OURS.as_ptr(), operation, 0, 0, word, OR_NOTHING) };
+    Errno::last() != Errno::EFAULT
+}
+
+/// `FUTEX_OP(FUTEX_OP_OR, 0, FUTEX_OP_CMP_LT, 0)`, see futex(2).
+const OR_NOTHING: libc::c_int = 2 << 28 | 2 << 24;
 
 /// How many of `len` bytes at `at` can be read: all, or those before the first page that is not there.
 fn readable(at: usize, len: usize) -> usize {
@@ -204,35 +278,40 @@ pub(super) unsafe fn put<T: Copy>(to: *mut T, value: T) -> Result<()> {
 /// Data to be sent.
 ///
 /// # Errors
-/// `EFAULT` for NULL and for what cannot be memory of the program.
+/// `EFAULT` where it cannot be read, as far as its first and last page tell.
 ///
 /// # Safety
-/// What is plausible is there, and is not changed while the slice lives.
+/// What these pages do not tell is there, and nothing is changed while the slice lives.
 pub(super) unsafe fn input<'a>(data: *const c_void, len: usize) -> Result<&'a [u8]> {
     if !is_plausible(data.addr(), len) {
         return Err(Errno::EFAULT.into());
     }
     match len.min(MAX_COUNT) {
         0 => Ok(&[]),
+        len if Access::Read.usable(data.addr(), len) < len => Err(Errno::EFAULT.into()),
         // SAFETY: not NULL, shorter than isize::MAX, and there by the caller's promise.
         len => Ok(unsafe { slice::from_raw_parts(data.cast(), len) }),
     }
 }
 
-/// Room for data to be received; more than the kernel takes at once is not used.
+/// Room for data to be received; more than the kernel takes at once is not used. Of room that is less than its length says
+/// there is what there is: the kernel does not mind either while nothing is to be written there.
 ///
 /// # Errors
-/// `EFAULT` for NULL and for what cannot be memory of the program.
+/// `EFAULT` where nothing can be written, as far as its first and last page tell.
 ///
 /// # Safety
-/// What is plausible is there, and nobody else uses it while the slice lives.
+/// What these pages do not tell is there, and nobody else uses it while the slice lives.
 pub(super) unsafe fn output<'a>(data: *mut c_void, len: usize) -> Result<&'a mut [u8]> {
     let len = len.min(MAX_COUNT);
     if !is_plausible(data.addr(), len) {
         return Err(Errno::EFAULT.into());
     }
-    match len {
-        0 => Ok(&mut []),
+    if len == 0 {
+        return Ok(&mut []);
+    }
+    match Access::Write.usable(data.addr(), len) {
+        0 => Err(Errno::EFAULT.into()),
         // SAFETY: not NULL, shorter than isize::MAX, and there by the caller's promise.
         len => Ok(unsafe { slice::from_raw_parts_mut(data.cast(), len) }),
     }

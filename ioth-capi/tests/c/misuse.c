@@ -21,6 +21,13 @@ static char buffer[64];
 
 /* Pointers that are nobody's memory, and a page that may only be read. */
 static void *unmapped, *constant;
+/* A page with nothing behind it. */
+static char *brim;
+
+static size_t page_size(void)
+{
+	return sysconf(_SC_PAGESIZE);
+}
 
 #define WILD_COUNT 6
 static void *wild[WILD_COUNT];
@@ -35,10 +42,12 @@ static void *wild[WILD_COUNT];
 
 static void prepare(void)
 {
-	size_t page = sysconf(_SC_PAGESIZE);
+	size_t page = page_size();
 	unmapped = mmap(NULL, page, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 	constant = mmap(NULL, page, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-	CHECK(unmapped != MAP_FAILED && constant != MAP_FAILED);
+	brim = mmap(NULL, 4 * page, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	CHECK(unmapped != MAP_FAILED && constant != MAP_FAILED && brim != MAP_FAILED);
+	OK(mprotect(brim, page, PROT_READ | PROT_WRITE));
 	wild[0] = (void *)1;
 	wild[1] = (void *)0xfff;
 	wild[2] = unmapped;
@@ -249,8 +258,7 @@ static void data(void)
 	for (int at = 0; at < 1025; at++)
 		many[at] = (struct iovec){buffer, 0};
 
-	/* Of buffers it is known that nobody has them when they are in the first page or not the program's half. */
-	WITH_WILD(if (W != unmapped) {
+	WITH_WILD({
 		FAILS(EFAULT, ioth_send(fd, W, 1, 0));
 		FAILS(EFAULT, ioth_write(fd, W, 1));
 		FAILS(EFAULT, ioth_sendto(fd, W, 1, 0, (void *)&addr, len));
@@ -258,7 +266,30 @@ static void data(void)
 		two[1].iov_base = W;
 		FAILS(EFAULT, ioth_writev(fd, two, 2));
 		FAILS(EFAULT, ioth_readv(fd, two, 2) == -1 && errno == EAGAIN ? (errno = EFAULT, -1) : -1);
+		struct iovec wrong = {W, 4};
+		message = (struct msghdr){.msg_iov = &wrong, .msg_iovlen = 1};
+		FAILS(EFAULT, ioth_sendmsg(fd, &message, 0));
+		/* With something to be received. The kernel has lost it then, others have it still. */
+		CHECK(ioth_send(fd, "ciao", 4, 0) == 4);
+		FAILS(EFAULT, ioth_recv(fd, W, 4, 0));
+		while (ioth_recv(fd, buffer, sizeof(buffer), MSG_DONTWAIT) >= 0)
+			;
+		CHECK(ioth_send(fd, "ciao", 4, 0) == 4);
+		FAILS(EFAULT, ioth_recvmsg(fd, &message, 0));
+		while (ioth_recv(fd, buffer, sizeof(buffer), MSG_DONTWAIT) >= 0)
+			;
 	});
+	/* What may only be read can be sent, and not received into. */
+	CHECK(ioth_send(fd, constant, 4, 0) == 4);
+	FAILS(EFAULT, ioth_recv(fd, constant, 4, 0));
+	while (ioth_recv(fd, buffer, sizeof(buffer), MSG_DONTWAIT) >= 0)
+		;
+	/* Room whose length says more than there is will do for what fits. */
+	CHECK(ioth_send(fd, "ciao", 4, 0) == 4);
+	memset(brim + page_size() - 8, 'x', 8);
+	CHECK(ioth_recv(fd, brim + page_size() - 8, 4 * page_size(), 0) == 4);
+	CHECK(memcmp(brim + page_size() - 8, "ciaoxxxx", 8) == 0);
+	FAILS(EFAULT, ioth_send(fd, brim + page_size() - 8, 16, 0));
 	WITH_WILD({
 		FAILS(EFAULT, ioth_writev(fd, W, 1));
 		FAILS(EFAULT, ioth_readv(fd, W, 1));
