@@ -424,7 +424,13 @@ impl Session {
         if matches!(inner.role, Role::Stream(_)) {
             return Ok(true);
         }
-        self.socket.shutdown(how)?;
+        let told = self.socket.shutdown(how);
+        // Without a peer it is shut all the same, as Linux's inet_shutdown() has it.
+        if let Err(error) = told
+            && !(error == Errno::ENOTCONN && matches!(inner.role, Role::Messages(_)))
+        {
+            return Err(error);
+        }
         // Whoever waits for a connection or a message has the end of it.
         if let (Role::Listener(_) | Role::Messages(_), true, Some(end)) =
             (&inner.role, how.read(), &inner.end)
@@ -434,7 +440,7 @@ impl Session {
                 inner.role = Role::Idle;
             }
         }
-        Ok(false)
+        told.map(|()| false)
     }
 
     /// sendmsg(2) of a message by a request.

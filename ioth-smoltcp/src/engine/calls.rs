@@ -1,6 +1,6 @@
 //! Berkeley's calls, none of which waits: dispatch by kind of socket, and what addresses mean.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use ioth_core::{Domain, Errno, Events, MsgFlags, RecvMsg, Result, SendMsg, Shutdown, SockAddr, SocketType};
 
@@ -10,11 +10,19 @@ use super::netlink_socket::Netlink;
 use super::packet::Packets;
 use super::ping::Ping;
 use super::ports::Space;
-use super::raw::Raw;
+use super::raw::{Raw, is_shared};
 use super::sockets::{Kind, Options, Sock};
 use super::tcp::Stream;
 use super::udp::Datagrams;
 use super::{Engine, MAX_SOCKETS, SocketId};
+
+/// What an address was given for: the errors for one that the socket cannot use differ.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Use {
+    Bind,
+    Connect,
+    Send,
+}
 
 impl Engine {
     /// Opens a socket, as socket(2).
@@ -88,8 +96,13 @@ impl Engine {
             SockAddr::Unspecified if domain == Domain::INET => SocketAddr::from(([0, 0, 0, 0], 0)),
             _ => return Err(if domain == Domain::INET { Errno::EAFNOSUPPORT } else { Errno::EINVAL }),
         };
-        let addr = self.family(id, addr, Errno::EAFNOSUPPORT)?;
+        let addr = self.family(id, addr, Use::Bind)?;
         let ip = addr.ip();
+        let stream = matches!(self.sockets[id.0].kind, Kind::Stream(_));
+        // Linux's __inet6_bind(); a group of IPv4 is an address like others there.
+        if stream && ip.is_ipv6() && ip.is_multicast() {
+            return Err(Errno::EINVAL);
+        }
         if is_scoped(ip) {
             if self.has_name(id) {
                 return Err(Errno::EINVAL);
@@ -98,12 +111,10 @@ impl Engine {
             self.net.tables.iface(device).ok_or(Errno::ENODEV)?;
             self.set_device(id, Some(device));
         }
-        let group = ip.is_multicast() || matches!(ip, IpAddr::V4(v4) if v4.is_broadcast());
-        let datagrams = matches!(self.sockets[id.0].kind, Kind::Datagrams(_));
         if !(ip.is_unspecified()
             || self.sockets[id.0].options.free_bind
             || self.owns(ip, self.sockets[id.0].options.device)
-            || (datagrams && (group || self.is_subnet_broadcast(ip))))
+            || self.is_for_many(ip))
         {
             return Err(Errno::EADDRNOTAVAIL);
         }
@@ -126,11 +137,11 @@ impl Engine {
             (Kind::Datagrams(_), SockAddr::Unspecified) => self.udp_disconnect(id),
             (Kind::Stream(_), SockAddr::Unspecified) => self.tcp_disconnect(id),
             (Kind::Stream(_), _) => {
-                let remote = self.destination(id, addr)?;
+                let remote = self.destination(id, addr, Use::Connect)?;
                 self.tcp_connect(id, remote)
             }
             (Kind::Datagrams(_), _) => {
-                let remote = self.destination(id, addr)?;
+                let remote = self.destination(id, addr, Use::Connect)?;
                 self.udp_connect(id, remote)
             }
         }
@@ -159,7 +170,7 @@ impl Engine {
     pub fn send(&mut self, id: SocketId, message: &SendMsg<'_>, flags: MsgFlags) -> Result<usize> {
         match self.sock(id)?.kind {
             // tcp(7), send(2): a destination is ignored or EISCONN; Linux ignores it.
-            Kind::Stream(_) => self.tcp_send(id, message.data, flags.contains(MsgFlags::MORE)),
+            Kind::Stream(_) => self.tcp_send(id, message, flags),
             Kind::Datagrams(_) => self.udp_send(id, message, flags),
             Kind::Netlink(_) => self.netlink_send(id, message),
             Kind::Packets(_) => self.packet_send(id, message),
@@ -299,30 +310,42 @@ impl Engine {
         Ok(())
     }
 
-    /// A destination in the form in which it travels: IPv4 for an IPv4-mapped address.
-    pub(super) fn destination(&self, id: SocketId, addr: &SockAddr) -> Result<SocketAddr> {
-        match addr {
-            SockAddr::Ip(addr) => self.family(id, *addr, Errno::ENETUNREACH),
-            _ => Err(Errno::EAFNOSUPPORT),
-        }
+    /// A destination in the form in which it travels: IPv4 for an IPv4-mapped address, and for the unspecified one where the
+    /// socket's own address is of IPv4, which then means this host.
+    pub(super) fn destination(&self, id: SocketId, addr: &SockAddr, purpose: Use) -> Result<SocketAddr> {
+        let SockAddr::Ip(addr) = addr else { return Err(Errno::EAFNOSUPPORT) };
+        let addr = self.family(id, *addr, purpose)?;
+        let own = match &self.sock(id)?.kind {
+            Kind::Stream(stream) => stream.own_ip(),
+            Kind::Datagrams(datagrams) => datagrams.bound.map(|bound| bound.ip()),
+            _ => None,
+        };
+        let here = addr.is_ipv6() && addr.ip().is_unspecified() && own.is_some_and(|ip| ip.is_ipv4());
+        Ok(if here { SocketAddr::new(Ipv4Addr::LOCALHOST.into(), addr.port()) } else { addr })
     }
 
-    /// Checks an address against the socket's family and unmaps it. `v6_only` is the error for a mapped one.
-    pub(super) fn family(&self, id: SocketId, addr: SocketAddr, v6_only: Errno) -> Result<SocketAddr> {
+    /// Checks an address against the socket's family and unmaps it.
+    fn family(&self, id: SocketId, addr: SocketAddr, purpose: Use) -> Result<SocketAddr> {
         let sock = self.sock(id)?;
+        let v6_only = sock.options.v6_only;
         match (sock.domain, addr) {
             (Domain::INET, SocketAddr::V4(_)) => Ok(addr),
             (Domain::INET6, SocketAddr::V6(v6)) if v6.ip().to_ipv4_mapped().is_some() => {
-                if sock.options.v6_only { Err(v6_only) } else { Ok(ioth_core::addr::unmap(addr)) }
+                match (v6_only, purpose) {
+                    (false, _) => Ok(ioth_core::addr::unmap(addr)),
+                    (true, Use::Bind) => Err(Errno::EINVAL),
+                    (true, Use::Connect | Use::Send) => Err(Errno::ENETUNREACH),
+                }
             }
             (Domain::INET6, SocketAddr::V6(_)) => Ok(addr),
             // Linux: datagram sockets that may be dual take a sockaddr_in in connect and sendto.
-            (Domain::INET6, SocketAddr::V4(_))
-                if v6_only == Errno::ENETUNREACH
-                    && !sock.options.v6_only
-                    && matches!(sock.kind, Kind::Datagrams(_)) =>
-            {
-                Ok(addr)
+            (Domain::INET6, SocketAddr::V4(_)) if matches!(sock.kind, Kind::Datagrams(_)) => {
+                match (v6_only, purpose) {
+                    (_, Use::Bind) => Err(Errno::EINVAL),
+                    (false, _) => Ok(addr),
+                    (true, Use::Connect) => Err(Errno::EAFNOSUPPORT),
+                    (true, Use::Send) => Err(Errno::ENETUNREACH),
+                }
             }
             (Domain::INET6, SocketAddr::V4(_)) => Err(Errno::EINVAL),
             _ => Err(Errno::EAFNOSUPPORT),
@@ -395,6 +418,11 @@ impl Engine {
             Some(Kind::Datagrams(datagrams)) => datagrams.has_port(),
             _ => false,
         }
+    }
+
+    /// A group or broadcast address: a socket that is bound to it sends from an address of the interface.
+    pub(super) fn is_for_many(&self, ip: IpAddr) -> bool {
+        is_shared(ip) || self.is_subnet_broadcast(ip)
     }
 
     pub(super) fn is_subnet_broadcast(&self, ip: IpAddr) -> bool {

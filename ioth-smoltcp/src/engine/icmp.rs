@@ -25,13 +25,19 @@ const MAX_ICMPV6_ERROR: usize = 1280;
 
 const ECHO_REPLY: u8 = 0;
 const UNREACHABLE: u8 = 3;
+/// The highest code of it that is known.
+const LAST_UNREACHABLE: u8 = 15;
 const ECHO_REQUEST: u8 = 8;
 const TIME_EXCEEDED: u8 = 11;
+/// Its code for pieces that did not all come.
+const REASSEMBLY_TIME: u8 = 1;
 const PARAMETER_PROBLEM: u8 = 12;
 const V6_UNREACHABLE: u8 = 1;
 const V6_PACKET_TOO_BIG: u8 = 2;
 const V6_TIME_EXCEEDED: u8 = 3;
 const V6_PARAMETER_PROBLEM: u8 = 4;
+/// RFC 4443 §2.1: types below are errors.
+const V6_FIRST_INFORMATIONAL: u8 = 128;
 
 /// Why a packet could not be delivered here.
 #[derive(Clone, Copy, Debug)]
@@ -87,6 +93,9 @@ impl Engine {
             // RFC 1122 §3.2.2.6: an echo to a broadcast or multicast address may be discarded; Linux does.
             ECHO_REQUEST if unicast => self.echo(header, &packet, ECHO_REPLY),
             ECHO_REPLY => self.ping_input(ifindex, header, &packet),
+            // Linux's icmp_unreach(): codes that are not known, and "reassembly time exceeded", are nobody's.
+            UNREACHABLE if code > LAST_UNREACHABLE => {}
+            TIME_EXCEEDED if code == REASSEMBLY_TIME => {}
             UNREACHABLE | TIME_EXCEEDED | PARAMETER_PROBLEM => {
                 let (errno, fatal) = errno_v4(kind, code);
                 let quoted = &packet[at + ICMP_HEADER..];
@@ -138,7 +147,9 @@ impl Engine {
                 }
             }
             _ if matches!(kind, MLD_QUERY | MLDV1_REPORT) => self.net.input_mld(ifindex, header, &packet),
-            _ if (V6_UNREACHABLE..=V6_PARAMETER_PROBLEM).contains(&kind) => {
+            // RFC 4443 §2.4 (a): "If an ICMPv6 error message of unknown type is received at its destination, it MUST be passed to
+            // the upper-layer process that originated the packet".
+            _ if kind < V6_FIRST_INFORMATIONAL => {
                 let (errno, fatal) = errno_v6(kind, code);
                 let quoted = &packet[at + ICMP_HEADER..];
                 let notice = Notice {
@@ -386,14 +397,14 @@ fn ends_of(quoted: &[u8]) -> Option<(IpProtocol, SocketAddr, SocketAddr, Option<
 /// Linux's icmp_err_convert: the errno, and whether a datagram socket hears of it.
 fn errno_v4(kind: u8, code: u8) -> (Errno, bool) {
     match (kind, code) {
-        (UNREACHABLE, 0 | 6 | 11) => (Errno::ENETUNREACH, false),
+        (UNREACHABLE, 0 | 11) => (Errno::ENETUNREACH, false),
         (UNREACHABLE, 2) => (Errno::ENOPROTOOPT, true),
         (UNREACHABLE, 3) => (Errno::ECONNREFUSED, true),
         (UNREACHABLE, 4) => (Errno::EMSGSIZE, false),
         (UNREACHABLE, 5) => (Errno::EOPNOTSUPP, false),
         (UNREACHABLE, 7) => (Errno::EHOSTDOWN, true),
         (UNREACHABLE, 8) => (Errno::ENONET, true),
-        (UNREACHABLE, 9) => (Errno::ENETUNREACH, true),
+        (UNREACHABLE, 6 | 9) => (Errno::ENETUNREACH, true),
         (UNREACHABLE, 10 | 13..=15) => (Errno::EHOSTUNREACH, true),
         (PARAMETER_PROBLEM, _) => (Errno::EPROTO, true),
         _ => (Errno::EHOSTUNREACH, false),
@@ -405,11 +416,13 @@ fn errno_v6(kind: u8, code: u8) -> (Errno, bool) {
     match (kind, code) {
         (V6_UNREACHABLE, 0) => (Errno::ENETUNREACH, false),
         (V6_UNREACHABLE, 1 | 5 | 6) => (Errno::EACCES, true),
+        (V6_UNREACHABLE, 2 | 3) => (Errno::EHOSTUNREACH, false),
         (V6_UNREACHABLE, 4) => (Errno::ECONNREFUSED, true),
+        (V6_UNREACHABLE, _) => (Errno::EPROTO, true),
         (V6_PACKET_TOO_BIG, _) => (Errno::EMSGSIZE, false),
         (V6_TIME_EXCEEDED, _) => (Errno::EHOSTUNREACH, false),
         (V6_PARAMETER_PROBLEM, _) => (Errno::EPROTO, true),
-        _ => (Errno::EHOSTUNREACH, false),
+        _ => (Errno::EPROTO, false),
     }
 }
 

@@ -31,23 +31,26 @@ impl Engine {
     /// those of the request.
     pub(super) fn configure(&mut self, id: SocketId, request: u64, argument: &mut [u8]) -> Result<i32> {
         let tables = &mut self.net.tables;
+        // Linux's packet_ioctl() leaves what is about IPv4 to IPv4.
         match (request, self.sockets[id.0].domain) {
             (libc::SIOCGIFCONF, _) => return Ok(list(tables, argument)),
             (
                 libc::SIOCGIFADDR | libc::SIOCGIFDSTADDR | libc::SIOCGIFBRDADDR | libc::SIOCGIFNETMASK,
-                Domain::INET,
+                Domain::INET | Domain::PACKET,
             ) => address(tables, request, ifreq(argument)?)?,
             (
                 libc::SIOCSIFADDR | libc::SIOCSIFDSTADDR | libc::SIOCSIFBRDADDR | libc::SIOCSIFNETMASK,
-                Domain::INET,
+                Domain::INET | Domain::PACKET,
             ) => set_address(tables, request, ifreq(argument)?)?,
-            (libc::SIOCADDRT | libc::SIOCDELRT, Domain::INET) => ipv4_route(tables, request, argument)?,
+            (libc::SIOCADDRT | libc::SIOCDELRT, Domain::INET | Domain::PACKET) => {
+                ipv4_route(tables, request, argument)?;
+            }
             (SIOCRTMSG | SIOCSIFPFLAGS | SIOCGIFPFLAGS, Domain::INET) => return Err(Errno::EINVAL),
             (libc::SIOCSIFADDR | libc::SIOCDIFADDR, Domain::INET6) => {
                 ipv6_address(tables, request, argument)?;
             }
             (libc::SIOCADDRT | libc::SIOCDELRT, Domain::INET6) => ipv6_route(tables, request, argument)?,
-            (libc::SIOCSIFFLAGS, Domain::INET) if has_label(ifreq(argument)?) => {
+            (libc::SIOCSIFFLAGS, Domain::INET | Domain::PACKET) if has_label(ifreq(argument)?) => {
                 drop_alias(tables, ifreq(argument)?)?;
             }
             _ => return self.device(request, argument),

@@ -353,3 +353,30 @@ fn name_of(fd: &Fd) -> (std::net::Ipv4Addr, u16) {
         SocketAddr::V6(addr) => panic!("{addr}"),
     }
 }
+
+/// Of a stream's messages those of SOL_SOCKET alone are looked at, and all for their length.
+pub(crate) fn with_streams(pair: &Pair) {
+    let (client, server) = pair.connected();
+    let say = |control: &[u8]| {
+        sendmsg(client.0, &SendMsg { data: &[IoSlice::new(b"x")], addr: None, control }, NONE)
+    };
+    let message = |level, kind| {
+        let mut control = Vec::new();
+        control::push(&mut control, level, kind, &int(0));
+        control
+    };
+    assert_eq!(errno(say(&message(libc::SOL_SOCKET, 99))), libc::EINVAL);
+    for passed_over in [message(libc::IPPROTO_IP, libc::IP_TTL), message(libc::IPPROTO_TCP, 99)] {
+        assert_eq!(say(&passed_over).unwrap(), 1);
+        let mut malformed = passed_over;
+        malformed[0] = 200;
+        assert_eq!(errno(say(&malformed)), libc::EINVAL);
+        malformed[0] = 3;
+        assert_eq!(errno(say(&malformed)), libc::EINVAL);
+    }
+    assert_eq!(say(&[0; 7]).unwrap(), 1);
+    assert_eq!(read_some(&server, 3), b"xxx");
+    // A stream that cannot send is found first.
+    shutdown(client.0, libc::SHUT_WR).unwrap();
+    assert_eq!(errno(say(&message(libc::SOL_SOCKET, 99))), libc::EPIPE);
+}

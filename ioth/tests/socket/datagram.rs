@@ -244,6 +244,38 @@ pub(crate) fn shut_down(pair: &Pair) {
     assert_eq!(errno(send(a.0, &vec![0; 65_536], NONE)), libc::EMSGSIZE);
 }
 
+/// Without a peer it is told so, and shut all the same: who waits to receive has the end.
+pub(crate) fn shut_down_unconnected(pair: &Pair) {
+    for protocol in [libc::IPPROTO_UDP, libc::IPPROTO_UDPLITE] {
+        let fd = pair.open(&pair.a, pair.domain(), libc::SOCK_DGRAM, protocol).unwrap();
+        ends_a_wait(&fd);
+        let (to, addr) = pair.udp_b();
+        let fresh = pair.open(&pair.a, pair.domain(), libc::SOCK_DGRAM, protocol).unwrap();
+        assert_eq!(errno(shutdown(fresh.0, libc::SHUT_WR)), libc::ENOTCONN);
+        assert_eq!(events(&fresh), Events::OUT);
+        assert_eq!(errno(sendto(fresh.0, b"x", NONE, addr)), libc::EPIPE);
+        assert_eq!(errno(shutdown(fresh.0, libc::SHUT_RD)), libc::ENOTCONN);
+        wait_exactly(&fresh, Events::IN | Events::OUT | Events::RDHUP | Events::HUP);
+        assert_eq!(errno(recv(fresh.0, &mut [0; 4], MsgFlags::DONTWAIT)), libc::EAGAIN);
+        assert_eq!(errno(shutdown(fresh.0, libc::SHUT_RDWR)), libc::ENOTCONN);
+        drop(to);
+    }
+}
+
+/// The usual way to wake another thread: shutdown(2) of a socket without a peer, in which it waits to receive.
+pub(crate) fn ends_a_wait(fd: &Fd) {
+    std::thread::scope(|scope| {
+        let receiver = scope.spawn(|| recv(fd.0, &mut [0; 4], NONE));
+        assert_eq!(errno(shutdown(fd.0, libc::SHUT_RDWR)), libc::ENOTCONN);
+        assert_eq!(receiver.join().unwrap().unwrap(), 0);
+    });
+}
+
+pub(crate) fn shutting_down_ends_a_wait(pair: &Pair) {
+    ends_a_wait(&pair.socket(&pair.a, libc::SOCK_DGRAM));
+    ends_a_wait(&pair.udp_a().0);
+}
+
 /// Which of several errors a call finds first.
 pub(crate) fn errors_in_order(pair: &Pair) {
     let fresh = pair.socket(&pair.a, libc::SOCK_DGRAM);
@@ -295,10 +327,23 @@ pub(crate) fn families(pair: &Pair) {
     set_option(&only, libc::IPPROTO_IPV6, libc::IPV6_V6ONLY, 1).unwrap();
     assert_eq!(errno(sendto(only.0, b"x", NONE, mapped)), libc::ENETUNREACH);
     assert_eq!(errno(connect(only.0, mapped)), libc::ENETUNREACH);
+    assert_eq!(errno(bind(only.0, mapped)), libc::EINVAL);
+    let plain: SocketAddr = "127.0.0.1:9".parse().unwrap();
+    assert_eq!(errno(sendto(only.0, b"x", NONE, plain)), libc::ENETUNREACH);
+    assert_eq!(errno(connect(only.0, plain)), libc::EAFNOSUPPORT);
+    assert_eq!(errno(bind(only.0, plain)), libc::EINVAL);
     let of_v4 = make(libc::AF_INET6);
     bind(of_v4.0, "[::ffff:127.0.0.1]:0".parse::<SocketAddr>().unwrap()).unwrap();
     assert_eq!(errno(sendto(of_v4.0, b"x", NONE, v6)), libc::EAFNOSUPPORT);
+    assert_eq!(errno(connect(of_v4.0, v6)), libc::EAFNOSUPPORT);
     sendto(of_v4.0, b"x", NONE, mapped).unwrap();
+    // Nobody in particular is oneself, in the family of the socket's address.
+    let any: SocketAddr = "[::]:9".parse().unwrap();
+    let of_v4 = make(libc::AF_INET6);
+    bind(of_v4.0, "[::ffff:127.0.0.1]:0".parse::<SocketAddr>().unwrap()).unwrap();
+    sendto(of_v4.0, b"x", NONE, any).unwrap();
+    connect(of_v4.0, any).unwrap();
+    assert_eq!(peer(&of_v4), mapped);
     let of_v6 = make(libc::AF_INET6);
     bind(of_v6.0, "[::1]:0".parse::<SocketAddr>().unwrap()).unwrap();
     assert_eq!(errno(sendto(of_v6.0, b"x", NONE, mapped)), libc::ENETUNREACH);

@@ -383,3 +383,19 @@ pub(crate) fn unknown(pair: &Pair) {
     assert_eq!(errno(ioctl(fd.0, libc::SIOCGIFNAME, &mut none)), libc::ENODEV);
     assert_eq!(errno(ioctl(fd.0, libc::SIOCGIFNAME, &mut [0; 39])), libc::EINVAL);
 }
+
+/// Packet sockets leave what is about IPv4 to IPv4.
+pub(crate) fn packet_sockets(pair: &Pair) {
+    let (_, name, _) = device(pair);
+    let fd = pair.open(&pair.a, libc::AF_PACKET, libc::SOCK_DGRAM, 0).unwrap();
+    set(&fd, libc::SIOCSIFADDR, &name, [192, 168, 3, 4]).unwrap();
+    set(&fd, libc::SIOCSIFNETMASK, &name, [255, 255, 255, 240]).unwrap();
+    set(&fd, libc::SIOCSIFBRDADDR, &name, [192, 168, 3, 14]).unwrap();
+    let told = addresses_of(&fd, &name).unwrap();
+    assert_eq!(told, [[192, 168, 3, 4], [255, 255, 255, 240], [192, 168, 3, 14]]);
+    assert_eq!(ask(&fd, libc::SIOCGIFDSTADDR, &name).unwrap()[4..8], [192, 168, 3, 4]);
+    // Protocol flags, which nobody has; IPv4 knows the numbers at least.
+    for request in [0x8934, 0x8935] {
+        assert_eq!(errno(ask(&fd, request, &name)), libc::ENOTTY);
+    }
+}

@@ -126,16 +126,18 @@ on_every_pair! {
         echo half_close refused reset_by_unread_data reset_by_linger broken_pipe address_in_use port_free_after_close
         not_connected already_connected wrong_family would_block in_progress in_progress_refused
         nothing_to_send receive_timeout accept_timeout peek wait_all vectors names backlog_order unread_count
+        families address_survives_refusal bound_to_many fast_open
     }
     datagram {
         echo connected_takes_nobody_else dissolved refused too_long zero_length truncated peek vectors
         no_destination would_block receive_timeout names address_in_use dissolved_names connected_sends_elsewhere shut_down
+        shut_down_unconnected shutting_down_ends_a_wait
         errors_in_order broadcast families
     }
     errors { kept pending }
     control {
         nothing_unasked header_fields time_stamps truncated said_for_one_datagram source_and_interface bad_values bad_lengths
-        dual_stack
+        dual_stack with_streams
     }
     cork { more option too_long connected_meanwhile }
     ports { families sharing best_fit balanced }
@@ -180,7 +182,7 @@ on_every_pair! {
 
 #[cfg(feature = "smoltcp")]
 on_every_net! {
-    ioctl { devices addresses aliases address_list routes ipv6_addresses ipv6_routes descriptors_own unknown }
+    ioctl { devices addresses aliases address_list routes ipv6_addresses ipv6_routes descriptors_own unknown packet_sockets }
     net { reach }
     device { streams datagrams }
     netlink { names dump link unknown }
@@ -188,8 +190,9 @@ on_every_net! {
     raw {
         echo_by_hand own_protocol bound_and_connected names creation calls_that_are_not send_errors header_included
         options checksums routing_headers unreachable beside_udp filters control_messages
+        shut_down_unconnected said_of_a_datagram
     }
-    ping { there_and_back only_requests identifiers dissolved many too_long }
+    ping { there_and_back only_requests identifiers dissolved many too_long shut_down_unconnected }
     packet {
         whole_frames without_header who_sees_what nodes_own_traffic loopback names calls_that_are_not send_errors
         interface_down peek_and_cut filter memberships statistics auxiliary_data options dhcp

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use ioth::berkeley::*;
 use ioth::{Events, MsgFlags, SockAddr, Stack};
 
+use crate::datagram::ends_a_wait;
 use crate::fixture::*;
 use crate::raw::{checksum, echo, host, icmp, v4};
 
@@ -162,4 +163,13 @@ pub(crate) fn too_long(pair: &Pair) {
     longest.push(0);
     assert_eq!(sendto(fd.0, &longest, NONE, host(pair.b_addr)).unwrap(), most + 1);
     assert_eq!(read(fd.0, &mut buffer).unwrap(), most + 1);
+}
+
+/// As of UDP: without a peer it is told so, and shut all the same.
+pub(crate) fn shut_down_unconnected(pair: &Pair) {
+    let fd = ping(pair, &pair.a);
+    ends_a_wait(&fd);
+    wait_exactly(&fd, Events::IN | Events::OUT | Events::RDHUP | Events::HUP);
+    let request = echo(pair, false, 1, b"shut");
+    assert_eq!(errno(sendto(fd.0, &request, NONE, host(pair.b_addr))), libc::EPIPE);
 }

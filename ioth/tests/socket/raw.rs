@@ -6,6 +6,7 @@ use ioth::berkeley::*;
 use ioth::core::control;
 use ioth::{Events, MsgFlags, SockAddr, Stack};
 
+use crate::datagram::ends_a_wait;
 use crate::filter::{attach, detach, load_byte, ret, unless_equal};
 use crate::fixture::*;
 
@@ -489,4 +490,89 @@ pub(crate) fn control_messages(pair: &Pair) {
     let told: Vec<_> = control::messages(&room[..filled]).map(Result::unwrap).collect();
     assert_eq!(told.len(), 2);
     assert_eq!(told.iter().find(|message| message.kind == hops).unwrap().as_i32(), Some(9));
+}
+
+/// Without a peer it is told so, and shut all the same. Linux sends still, and receives what does not have to be waited for.
+pub(crate) fn shut_down_unconnected(pair: &Pair) {
+    let fd = raw(pair, &pair.a, OURS);
+    ends_a_wait(&fd);
+    wait_exactly(&fd, Events::IN | Events::OUT | Events::RDHUP | Events::HUP);
+    let b = raw(pair, &pair.b, OURS);
+    sendto(fd.0, b"still", NONE, host(pair.b_addr)).unwrap();
+    assert_eq!(receive(pair, &b), (b"still".to_vec(), host(pair.a_addr)));
+    sendto(b.0, b"back", NONE, host(pair.a_addr)).unwrap();
+    until(|| recv(fd.0, &mut [0; 100], MsgFlags::DONTWAIT).is_ok());
+}
+
+/// What a router says of a datagram, for a connected socket without and with IP_RECVERR: Linux's icmp_err_convert and
+/// icmpv6_err_convert.
+pub(crate) fn said_of_a_datagram(pair: &Pair) {
+    // Type, code, whether everybody hears of it, and the error.
+    let v4_codes: &[(u8, u8, bool, i32)] = &[
+        (3, 0, false, libc::ENETUNREACH),
+        (3, 6, true, libc::ENETUNREACH),
+        (3, 9, true, libc::ENETUNREACH),
+        (3, 15, true, libc::EHOSTUNREACH),
+        (3, 16, false, 0),
+        (3, 19, false, 0),
+        (11, 0, false, libc::EHOSTUNREACH),
+        (11, 1, false, 0),
+        (12, 0, true, libc::EPROTO),
+    ];
+    let v6_codes: &[(u8, u8, bool, i32)] = &[
+        (1, 0, false, libc::ENETUNREACH),
+        (1, 2, false, libc::EHOSTUNREACH),
+        (1, 3, false, libc::EHOSTUNREACH),
+        (1, 6, true, libc::EACCES),
+        (1, 7, true, libc::EPROTO),
+        (1, 99, true, libc::EPROTO),
+        (3, 1, false, libc::EHOSTUNREACH),
+        (4, 2, true, libc::EPROTO),
+        (5, 0, false, libc::EPROTO),
+        (127, 9, false, libc::EPROTO),
+    ];
+    let router = raw(pair, &pair.b, icmp(pair));
+    for (kind, code, everybody, error) in if v4(pair) { v4_codes } else { v6_codes } {
+        for asked in [false, true] {
+            let ((a, from), (b, to)) = (pair.udp_a(), pair.udp_b());
+            let (level, name) = match v4(pair) {
+                true => (libc::IPPROTO_IP, libc::IP_RECVERR),
+                false => (libc::IPPROTO_IPV6, libc::IPV6_RECVERR),
+            };
+            set_option(&a, level, name, asked.into()).unwrap();
+            connect(a.0, to).unwrap();
+            sendto(router.0, &unreached(*kind, *code, from, to), NONE, host(pair.a_addr)).unwrap();
+            // What was sent behind it comes behind it.
+            sendto(b.0, b"behind", NONE, from).unwrap();
+            let told = recv(a.0, &mut [0; 8], NONE).err().and_then(|error| error.raw_os_error()).unwrap_or(0);
+            let wanted = if asked || *everybody { *error } else { 0 };
+            assert_eq!(told, wanted, "type {kind}, code {code}, asked for: {asked}");
+        }
+    }
+}
+
+/// An ICMP error about a datagram of UDP.
+fn unreached(kind: u8, code: u8, from: SocketAddr, to: SocketAddr) -> Vec<u8> {
+    let mut quoted = match (from.ip(), to.ip()) {
+        (IpAddr::V4(from), IpAddr::V4(to)) => {
+            let mut header = vec![0x45, 0, 0, 28, 0, 1, 0, 0, 64, 17, 0, 0];
+            header.extend([from.octets(), to.octets()].concat());
+            let sum = checksum(&header).to_be_bytes();
+            header[10..12].copy_from_slice(&sum);
+            header
+        }
+        (IpAddr::V6(from), IpAddr::V6(to)) => {
+            let mut header = vec![0x60, 0, 0, 0, 0, 8, 17, 64];
+            header.extend([from.octets(), to.octets()].concat());
+            header
+        }
+        _ => panic!("{from} and {to} are of two families"),
+    };
+    quoted.extend([from.port().to_be_bytes(), to.port().to_be_bytes(), [0, 8], [0, 0]].concat());
+    let mut message = [&[kind, code, 0, 0, 0, 0, 0, 0], &quoted[..]].concat();
+    if from.is_ipv4() {
+        let sum = checksum(&message).to_be_bytes();
+        message[2..4].copy_from_slice(&sum);
+    }
+    message
 }

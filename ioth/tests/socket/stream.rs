@@ -328,3 +328,82 @@ pub(crate) fn unread_count(pair: &Pair) {
     ioctl(client.0, libc::FIONBIO as _, &mut on).unwrap();
     assert_eq!(errno(read(client.0, &mut [0])), libc::EAGAIN);
 }
+
+/// Addresses of one family on sockets that have one of the other.
+pub(crate) fn families(pair: &Pair) {
+    let make = |own: &str| {
+        let fd = Fd(msocket(Some(&pair.a), libc::AF_INET6, libc::SOCK_STREAM, 0).unwrap());
+        bind(fd.0, own.parse::<SocketAddr>().unwrap()).unwrap();
+        fd
+    };
+    let listener = make("[::]:0");
+    listen(listener.0, 4).unwrap();
+    let at = |ip: &str| SocketAddr::new(ip.parse().unwrap(), name(&listener).port());
+    assert_eq!(errno(connect(make("[::1]:0").0, at("::ffff:127.0.0.1"))), libc::ENETUNREACH);
+    let of_v4 = make("[::ffff:127.0.0.1]:0");
+    assert_eq!(errno(connect(of_v4.0, at("::1"))), libc::EAFNOSUPPORT);
+    connect(of_v4.0, at("::")).unwrap();
+    assert_eq!(peer(&of_v4), at("::ffff:127.0.0.1"));
+    let only = Fd(msocket(Some(&pair.a), libc::AF_INET6, libc::SOCK_STREAM, 0).unwrap());
+    set_option(&only, libc::IPPROTO_IPV6, libc::IPV6_V6ONLY, 1).unwrap();
+    assert_eq!(errno(bind(only.0, at("::ffff:127.0.0.1"))), libc::EINVAL);
+    assert_eq!(errno(connect(only.0, at("::ffff:127.0.0.1"))), libc::ENETUNREACH);
+}
+
+/// The address of bind(2) outlives an attempt that was refused, and is that of the next one.
+pub(crate) fn address_survives_refusal(pair: &Pair) {
+    let (_guard, refusing) = pair.refusing();
+    let fd = pair.tcp_a();
+    bind(fd.0, SocketAddr::new(pair.a_addr, 0)).unwrap();
+    let before = name(&fd);
+    for _ in 0..2 {
+        assert_eq!(errno(connect(fd.0, refusing)), libc::ECONNREFUSED);
+        assert_eq!(name(&fd).ip(), pair.a_addr);
+    }
+    assert_ne!(before.port(), 0);
+    let (_listener, addr) = pair.listener();
+    connect(fd.0, addr).unwrap();
+    assert_eq!(name(&fd).ip(), pair.a_addr);
+}
+
+/// Linux lets a stream be bound to a group or broadcast address of IPv4; it connects from an address of the interface.
+pub(crate) fn bound_to_many(pair: &Pair) {
+    let own = |group: &str| -> SocketAddr {
+        let prefix = if pair.a_addr.is_ipv4() { "" } else { "::ffff:" };
+        SocketAddr::new(format!("{prefix}{group}").parse().unwrap(), 0)
+    };
+    for group in ["255.255.255.255", "224.0.0.1"] {
+        let fd = pair.tcp_a();
+        bind(fd.0, own(group)).unwrap();
+        assert_eq!(name(&fd).ip(), own(group).ip());
+        listen(fd.0, 1).unwrap();
+        if pair.a_addr.is_ipv4() {
+            let (_listener, addr) = pair.listener();
+            let fd = pair.tcp_a();
+            bind(fd.0, own(group)).unwrap();
+            connect(fd.0, addr).unwrap();
+            assert_eq!(name(&fd).ip(), pair.a_addr);
+        }
+    }
+    if pair.a_addr.is_ipv6() {
+        for group in ["[ff02::1]:0", "[ff0e::1]:0"] {
+            let group: SocketAddr = group.parse().unwrap();
+            assert_eq!(errno(bind(pair.tcp_a().0, group)), libc::EINVAL);
+        }
+    }
+}
+
+/// MSG_FASTOPEN where there is nothing to open, and where it is not to be had: without SIGPIPE.
+pub(crate) fn fast_open(pair: &Pair) {
+    let fast = MsgFlags::from_bits_retain(libc::MSG_FASTOPEN);
+    let (client, server) = pair.connected();
+    assert_eq!(errno(send(client.0, b"x", fast)), libc::EISCONN);
+    assert_eq!(errno(sendto(client.0, b"x", fast, peer(&client))), libc::EISCONN);
+    send_all(&client, b"y");
+    assert_eq!(read_some(&server, 1), b"y");
+    let (_guard, refusing) = pair.refusing();
+    let told = errno(sendto(pair.tcp_a().0, b"x", fast, refusing));
+    // The kernel's sysctl net.ipv4.tcp_fastopen decides.
+    let possible = [libc::EOPNOTSUPP, libc::ECONNREFUSED];
+    assert!(possible[..if pair.native { 2 } else { 1 }].contains(&told), "errno {told}");
+}

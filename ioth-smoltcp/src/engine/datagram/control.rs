@@ -260,6 +260,20 @@ impl SendControl {
         Ok(parsed)
     }
 
+    /// Of a stream's control messages those of SOL_SOCKET alone mean something (`sock_cmsg_send`).
+    ///
+    /// # Errors
+    /// `EINVAL` for malformed messages, and those of that level that are not known.
+    pub(crate) fn check_stream(control: &[u8]) -> Result<()> {
+        for message in control::messages(control) {
+            let message = message?;
+            if message.level == libc::SOL_SOCKET {
+                common(&message)?;
+            }
+        }
+        Ok(())
+    }
+
     fn set_v4_source(&mut self, ifindex: u32, source: Ipv4Addr) {
         self.ifindex = Some(ifindex).filter(|ifindex| *ifindex != 0);
         self.source = Some(IpAddr::V4(source)).filter(|source| !source.is_unspecified());

@@ -105,16 +105,19 @@ impl Engine {
             None => own(),
         };
         // Linux: a socket bound to a group or broadcast sends from an address of the interface.
+        let of_ipv4 = bound.is_some_and(|ip| ip.is_ipv4());
         let bound = bound.filter(|ip| !ip.is_unspecified() && !ip.is_multicast() && !is_everybody(*ip));
-        if bound.is_some_and(|ip| ip.is_ipv4() != ipv4) {
-            return Err(if ipv4 { Errno::ENETUNREACH } else { Errno::EAFNOSUPPORT });
+        if ipv4 && bound.is_some_and(|ip| ip.is_ipv6()) {
+            return Err(Errno::ENETUNREACH);
         }
+        let bound = bound.filter(|ip| ip.is_ipv4() == ipv4);
         let sticky = options.sticky_v6.filter(|_| !ipv4);
         let scope = scope.or(sticky.and_then(|(_, ifindex)| ifindex));
         let mut oif = self.outgoing(scope, &control, ipv4)?;
         self.check_source(oif, &control)?;
         let sticky = sticky.and_then(|(source, _)| source).map(IpAddr::V6);
         let mut source = control.source.or(sticky).or(bound);
+        let mismatch = of_ipv4 && !ipv4 && source.is_none();
         // BSD'ism, as Linux calls it: nobody in particular is oneself.
         let to = match destination.ip() {
             IpAddr::V4(v4) if v4.is_unspecified() => source.unwrap_or(Ipv4Addr::LOCALHOST.into()),
@@ -136,6 +139,10 @@ impl Engine {
             return Err(Errno::EINVAL);
         }
         let path = self.net.tables.route(next, oif, source).map_err(|error| error.to_errno())?;
+        // Linux's ip6_dst_lookup_tail() compares them when it has a route.
+        if mismatch {
+            return Err(Errno::EAFNOSUPPORT);
+        }
         // Linux looks for a route to a neighbour then (ip_sendmsg_scope()).
         if ip_options.as_ref().is_some_and(|options| options.is_strict()) && path.next_hop != next {
             return Err(Errno::ENETUNREACH);

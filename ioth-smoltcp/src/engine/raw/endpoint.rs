@@ -146,13 +146,12 @@ impl Engine {
         write: bool,
     ) -> Result<()> {
         let endpoint = self.endpoint_mut(id)?;
-        if endpoint.peer.is_none() {
-            return Err(Errno::ENOTCONN);
-        }
+        let connected = endpoint.peer.is_some();
         endpoint.shut_read |= read;
         endpoint.shut_write |= write;
         self.touch(id);
-        Ok(())
+        // Linux's inet_shutdown() shuts all the same: who waits to receive hears of it.
+        if connected { Ok(()) } else { Err(Errno::ENOTCONN) }
     }
 
     /// Gives a socket what follows `start` in a packet, as much as its filter leaves.
@@ -183,7 +182,7 @@ impl Engine {
             _ => return,
         };
         let was_empty = endpoint.inbox.is_empty();
-        if endpoint.shut_read || !endpoint.inbox.push(datagram, &sock.options) {
+        if !endpoint.inbox.push(datagram, &sock.options) {
             self.net.drops.receive_buffer += 1;
         } else if was_empty {
             self.touch(id);

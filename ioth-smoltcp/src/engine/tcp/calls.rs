@@ -2,11 +2,12 @@
 
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
-use ioth_core::{Domain, Errno, MsgFlags, Result};
+use ioth_core::{Domain, Errno, MsgFlags, Result, SendMsg};
 use smoltcp::socket::tcp::State;
 
 use super::Role;
 use super::conn::{Conn, Stage};
+use crate::engine::datagram::SendControl;
 use crate::engine::ports::{Binding, Space};
 use crate::engine::sockets::Kind;
 use crate::engine::{Engine, SocketId, scatter};
@@ -21,20 +22,35 @@ impl Engine {
         let port = self.bind_port(Space::Tcp, id, addr)?;
         let stream = self.stream_mut(id)?;
         stream.bound = Some(SocketAddr::new(addr.ip(), port));
+        stream.own_ip = Some(addr.ip());
         stream.name = stream.bound;
         stream.port_locked = addr.port() != 0;
         Ok(())
     }
 
-    /// Appends to the stream from several buffers: the number of bytes that found room. `more` follows soon (MSG_MORE).
+    /// Appends to the stream from several buffers: the number of bytes that found room. More follows soon with MSG_MORE.
+    ///
+    /// # Errors
+    /// `EOPNOTSUPP` for MSG_FASTOPEN, as on a Linux whose sysctl tcp_fastopen has none for clients; `EISCONN` and `EALREADY` where there
+    /// is no connection to open; a pending error, `EPIPE`, `EINVAL` for control messages, `EAGAIN`.
     pub(in crate::engine) fn tcp_send(
         &mut self,
         id: SocketId,
-        data: &[std::io::IoSlice<'_>],
-        more: bool,
+        message: &SendMsg<'_>,
+        flags: MsgFlags,
     ) -> Result<usize> {
+        let (data, more) = (message.data, flags.contains(MsgFlags::MORE));
         let now = self.net.now;
         let sock = &mut self.sockets[id.0];
+        if flags.bits() & libc::MSG_FASTOPEN != 0
+            && let Kind::Stream(stream) = &sock.kind
+        {
+            return Err(match &stream.role {
+                Role::Idle => Errno::EOPNOTSUPP,
+                Role::Connection(conn) if conn.stage == Stage::Opening => Errno::EALREADY,
+                Role::Connection(_) | Role::Listener(_) => Errno::EISCONN,
+            });
+        }
         if let Some(error) = sock.error.take() {
             self.touch(id);
             return Err(error);
@@ -48,6 +64,7 @@ impl Engine {
             Stage::Open if shut || !conn.may_send() => return Err(Errno::EPIPE),
             Stage::Open => {}
         }
+        SendControl::check_stream(message.control)?;
         let mut left = data.iter().filter(|slice| !slice.is_empty()).count();
         let mut sent = 0;
         for slice in data.iter().filter(|slice| !slice.is_empty()) {

@@ -6,6 +6,7 @@ use ioth_core::{Errno, Result};
 
 use super::Role;
 use super::conn::{Conn, Setup, Stage, Tuple};
+use crate::engine::ports::Space;
 use crate::engine::sockets::Kind;
 use crate::engine::{Engine, SocketId};
 
@@ -45,9 +46,16 @@ impl Engine {
             return Err(Errno::ECONNREFUSED);
         }
         let bound = self.stream_mut(id)?.bound;
-        let source = bound.map(|addr| addr.ip()).filter(|ip| !ip.is_unspecified());
-        if source.is_some_and(|ip| ip.is_ipv4() != remote_ip.is_ipv4()) {
-            return Err(Errno::EINVAL);
+        let own_ip = self.stream_mut(id)?.own_ip;
+        if own_ip.is_some_and(|ip| ip.is_ipv4() && remote_ip.is_ipv6()) {
+            // Linux's ip6_dst_lookup_tail() compares them when it has a route.
+            self.net.tables.route(remote_ip, scope, None).map_err(|error| error.to_errno())?;
+            return Err(Errno::EAFNOSUPPORT);
+        }
+        let for_many = own_ip.is_some_and(|ip| self.is_for_many(ip));
+        let source = own_ip.filter(|ip| !ip.is_unspecified() && !for_many);
+        if source.is_some_and(|ip| ip.is_ipv6() && remote_ip.is_ipv4()) {
+            return Err(Errno::ENETUNREACH);
         }
         let ip_options = self.sockets[id.0].ip_options.clone().filter(|_| remote_ip.is_ipv4());
         let next = ip_options.as_ref().map_or(remote_ip, |options| options.next(remote_ip));
@@ -78,6 +86,14 @@ impl Engine {
         self.tcp.connections.insert(tuple, id);
         let sock = &mut self.sockets[id.0];
         if let Kind::Stream(stream) = &mut sock.kind {
+            // Linux's inet_bhash2_update_saddr(): the address that was chosen takes a group's place.
+            if for_many {
+                stream.own_ip = Some(local_ip);
+                if let Some(bound) = &mut stream.bound {
+                    bound.set_ip(local_ip);
+                    self.ports.update(Space::Tcp, bound.port(), id, |binding| binding.addr = local_ip);
+                }
+            }
             stream.chosen = chosen;
             stream.connecting = true;
             stream.name = None;

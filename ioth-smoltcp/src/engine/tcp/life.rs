@@ -166,11 +166,10 @@ impl Engine {
         let kept = stream.bound.filter(|_| stream.port_locked);
         // Linux lets getsockname(2) tell a port that was given back, and the address where bind(2) chose it.
         let name = match stream.conn() {
-            Some(conn) => {
-                Some(SocketAddr::new(stream.bound.map_or(any, |addr| addr.ip()), conn.tuple.local_port))
-            }
+            Some(conn) => Some(SocketAddr::new(stream.own_ip.unwrap_or(any), conn.tuple.local_port)),
             None => stream.bound,
         };
+        let own_ip = stream.own_ip;
         if kept.is_some() {
             stream.bound = None;
         }
@@ -180,7 +179,7 @@ impl Engine {
         }
         let options = self.sockets[id.0].options;
         if let Ok(stream) = self.stream_mut(id) {
-            *stream = Stream { bound: kept, name, port_locked: kept.is_some(), ..Stream::default() };
+            *stream = Stream { bound: kept, own_ip, name, port_locked: kept.is_some(), ..Stream::default() };
             stream.apply(&options);
         }
         self.sockets[id.0].was_connected = false;

@@ -18,7 +18,7 @@ mod recovery;
 mod timewait;
 mod unheld;
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use foldhash::fast::FixedState;
 use hashbrown::HashMap;
@@ -70,6 +70,8 @@ pub(crate) struct Stream {
     role: Role,
     /// The address that bind(2) or listen(2) gave it.
     bound: Option<SocketAddr>,
+    /// The address of bind(2), which stays when the port is given back.
+    own_ip: Option<IpAddr>,
     /// The local port that connect(2) chose.
     chosen: Option<u16>,
     /// What getsockname(2) still tells of a connection that is over.
@@ -99,6 +101,11 @@ enum Role {
 }
 
 impl Stream {
+    /// The address that bind(2) gave it, whether or not it has its port still.
+    pub(crate) fn own_ip(&self) -> Option<IpAddr> {
+        self.own_ip
+    }
+
     fn conn(&self) -> Option<&Conn> {
         match &self.role {
             Role::Connection(conn) => Some(conn),

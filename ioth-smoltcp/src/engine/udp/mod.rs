@@ -185,13 +185,12 @@ impl Engine {
 
     pub(super) fn udp_shutdown(&mut self, id: SocketId, read: bool, write: bool) -> Result<()> {
         let datagrams = self.datagrams_mut(id)?;
-        if datagrams.peer.is_none() {
-            return Err(Errno::ENOTCONN);
-        }
+        let connected = datagrams.peer.is_some();
         datagrams.shut_read |= read;
         datagrams.shut_write |= write;
         self.touch(id);
-        Ok(())
+        // Linux's inet_shutdown() shuts all the same: who waits to receive hears of it.
+        if connected { Ok(()) } else { Err(Errno::ENOTCONN) }
     }
 
     pub(super) fn udp_release(&mut self, id: SocketId) {

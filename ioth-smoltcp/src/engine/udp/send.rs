@@ -7,6 +7,7 @@ use ioth_vde::{Checksum, Frame};
 use smoltcp::wire::{IpProtocol, UdpPacket};
 
 use super::Datagrams;
+use crate::engine::calls::Use;
 use crate::engine::datagram::Way;
 use crate::engine::ports::Space;
 use crate::engine::wire::{self, UDP_HEADER, ip_header_len};
@@ -101,7 +102,7 @@ impl Engine {
         let Datagrams { peer, bound, .. } = *self.datagrams_mut(id)?;
         let destination = match message.addr {
             Some(addr) => {
-                let destination = self.destination(id, addr)?;
+                let destination = self.destination(id, addr, Use::Send)?;
                 // IPv6's udpv6_sendmsg() looks at the length later.
                 if destination.is_ipv4() && message.len() > MAX_LENGTH {
                     return Err(Errno::EMSGSIZE);
