@@ -1,5 +1,7 @@
 //! What signals do to calls that wait: signal(7), "Interruption of system calls and library functions by signal handlers".
 
+mod sys;
+
 use std::io;
 use std::sync::mpsc;
 use std::thread;
@@ -8,7 +10,6 @@ use ioth::berkeley::*;
 use nix::sys::signal::Signal;
 
 use crate::fixture::*;
-use crate::sys;
 
 /// Has its handler with and without SA_RESTART.
 const ENDS: Signal = Signal::SIGUSR1;
