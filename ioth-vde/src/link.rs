@@ -196,6 +196,19 @@ pub enum LinkError {
 }
 
 impl LinkError {
+    /// The same of a VNL that stood in a file.
+    pub(crate) fn in_file(self, path: &std::path::Path) -> Self {
+        let file = path.display();
+        match self {
+            LinkError::Syntax(what) => LinkError::Syntax(format!("{what}, as the file {file} says")),
+            LinkError::Os { what, errno } => {
+                LinkError::Os { what: format!("{what} (as the file {file} says)"), errno }
+            }
+            // The others name no VNL, or the file already.
+            other => other,
+        }
+    }
+
     /// A second [`Link::attach`].
     pub(crate) fn attached(what: &str) -> Self {
         LinkError::Os { what: format!("{what} has its receiver already"), errno: Errno::EISCONN }

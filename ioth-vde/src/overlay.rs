@@ -23,7 +23,7 @@ use crate::udp::is_away;
 use crate::wire::{Descriptor, Halt, Trouble, Wire, send_trouble};
 use crate::{Batch, Frame, Properties, sys};
 
-pub(crate) use net::{Group, Probe, any, bind, family, group, interface, number, socket};
+pub(crate) use net::{Group, Probe, any, bind, family, group, interface, number, socket, unknown_group};
 pub(crate) use table::Table;
 
 /// Length of the header before each frame.

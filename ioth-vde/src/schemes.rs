@@ -83,14 +83,18 @@ impl Schemes {
             return Err(vnl::syntax(format!("nested more than {MAX_DEPTH} deep, at \"{vnl}\"")));
         }
         let home = std::env::var_os("HOME").map(PathBuf::from);
-        let locator = Locator::resolve(vnl, home.as_deref())?;
+        let (locator, file) = Locator::resolve_from(vnl, home.as_deref())?;
         let opener = self.openers.get(&locator.scheme).ok_or_else(|| LinkError::Scheme {
             scheme: locator.scheme.clone(),
             vnl: vnl.to_owned(),
             known: self.names().collect::<Vec<_>>().join(", "),
         })?;
         let vnl = locator.to_string();
-        opener(&Spec { scheme: &locator.scheme, rest: &locator.rest, vnl: &vnl, schemes: self, depth })
+        let spec = Spec { scheme: &locator.scheme, rest: &locator.rest, vnl: &vnl, schemes: self, depth };
+        opener(&spec).map_err(|error| match &file {
+            Some(file) => error.in_file(file),
+            None => error,
+        })
     }
 }
 
@@ -202,6 +206,21 @@ mod tests {
             error.to_string(),
             format!("vnl: unknown scheme \"vd\" in \"vd:///tmp/sw\" (known: {known})")
         );
+    }
+
+    #[test]
+    fn a_file_of_a_vnl_is_named() {
+        let file = std::env::temp_dir().join(format!("ioth-schemes-{}", std::process::id()));
+        for line in ["vde:///no/such/switch", "switch://x[color=red]", "vxvde://239.0.0.1/v6"] {
+            std::fs::write(&file, line).unwrap();
+            let said = open(file.to_str().unwrap()).unwrap_err().to_string();
+            assert!(said.contains(file.to_str().unwrap()), "{said}");
+            let alone = open(line).unwrap_err().to_string();
+            assert!(!alone.contains("the file"), "{alone}");
+        }
+        std::fs::remove_file(&file).unwrap();
+        let said = open("vxvde://239.0.0.1/v6").unwrap_err().to_string();
+        assert!(said.contains("IPv6 address (/v6) of the group \"239.0.0.1\""), "{said}");
     }
 
     #[test]

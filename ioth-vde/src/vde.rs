@@ -60,14 +60,26 @@ pub(crate) fn open(spec: &Spec<'_>) -> Result<Arc<dyn Link>, LinkError> {
 
 /// Gets a port of the switch there; of the first that has one, where none is named.
 fn plug(dir: &str, options: &Options) -> Result<Connection, LinkError> {
-    match dir {
-        "" => DEFAULT_DIRS
-            .iter()
-            .map(|dir| connect::plug(Path::new(dir), options))
-            .reduce(|first, second| first.or(second))
-            .unwrap_or(Err(LinkError::Detached)),
-        dir => connect::plug(Path::new(dir), options),
+    if !dir.is_empty() {
+        return connect::plug(Path::new(dir), options);
     }
+    first_of(&DEFAULT_DIRS, options)
+}
+
+/// Gets a port of the first switch that has one; what is wrong with each is told if none has.
+fn first_of(dirs: &[&str], options: &Options) -> Result<Connection, LinkError> {
+    let mut failures = Vec::new();
+    for dir in dirs {
+        match connect::plug(Path::new(dir), options) {
+            Ok(connection) => return Ok(connection),
+            Err(failure) => failures.push(failure),
+        }
+    }
+    // A switch that is there and refuses tells more than a place where there is none.
+    let errno = failures.iter().map(LinkError::errno).find(|errno| *errno != Errno::ENOENT);
+    let each: Vec<_> = failures.iter().map(LinkError::to_string).collect();
+    let what = format!("vde://: no port at any of the default places ({})", each.join("; "));
+    Err(LinkError::Os { what, errno: errno.unwrap_or(Errno::ENOENT) })
 }
 
 fn options(params: &Params) -> Result<Options, LinkError> {

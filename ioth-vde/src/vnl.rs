@@ -64,18 +64,27 @@ impl Locator {
     /// # Errors
     /// As `parse`; [`LinkError::Os`] when the file cannot be read.
     pub fn resolve(vnl: &str, home: Option<&Path>) -> Result<Self, LinkError> {
+        Locator::resolve_from(vnl, home).map(|(locator, _)| locator)
+    }
+
+    /// As [`resolve`](Self::resolve), and the file that it was read from.
+    pub(crate) fn resolve_from(vnl: &str, home: Option<&Path>) -> Result<(Self, Option<PathBuf>), LinkError> {
+        let parse = |vnl: &str| Ok((Locator::parse(vnl)?, None));
         if vnl.contains("://") || vnl.len() > MAX_LEN || vnl.contains('\0') {
-            return Locator::parse(vnl);
+            return parse(vnl);
         }
         let path = match vnl {
             "" => default_file(home),
             path => Some(PathBuf::from(path)),
         };
-        let Some(path) = path else { return Locator::parse(vnl) };
+        let Some(path) = path else { return parse(vnl) };
         match first_line(&path)? {
-            Some(line) => Locator::parse(&line),
+            Some(line) => match Locator::parse(&line) {
+                Ok(locator) => Ok((locator, Some(path))),
+                Err(error) => Err(error.in_file(&path)),
+            },
             None => match path.to_str() {
-                Some(path) => Locator::parse(path),
+                Some(path) => parse(path),
                 None => Err(syntax(format!("the path {path:?} is not UTF-8"))),
             },
         }

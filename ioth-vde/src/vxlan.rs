@@ -54,7 +54,7 @@ pub(crate) fn open(spec: &Spec<'_>) -> Result<Arc<dyn Link>, LinkError> {
     let vni = params.number("vni", 0..=VNI_MAX)?.unwrap_or(1) as u32;
     let buffer = params.number("rcvbuf", 1..=1 << 30)?;
     let to = overlay::group(&name, port, overlay::family(&params)?, GROUP4, GROUP6)
-        .map_err(|errno| failed("looking for the group's address", errno))?;
+        .map_err(|errno| failed(&overlay::unknown_group(&name, &params), errno))?;
     let properties = datagram::properties(&params, if to.is_ipv4() { MTU4 } else { MTU6 })?;
     let group = Group { to, interface: overlay::interface(&params, spec.vnl)?, ttl };
     let (table, local) = (table(&params, HASH_SIZE, EXPIRE)?, local(&params, to)?);

@@ -60,7 +60,7 @@ pub(crate) fn open(spec: &Spec<'_>) -> Result<Arc<dyn Link>, LinkError> {
     let vni = overlay::number(&params, "vni")?.or(grp).unwrap_or(VNI);
     debug_assert!(u64::from(vni) <= VNI_MAX);
     let mut to = overlay::group(&name, port, overlay::family(&params)?, GROUP4, GROUP6)
-        .map_err(|errno| failed("looking for the group's address", errno))?;
+        .map_err(|errno| failed(&overlay::unknown_group(&name, &params), errno))?;
     if let Some(grp) = grp {
         to.set_ip(with_number(to.ip(), grp));
     }

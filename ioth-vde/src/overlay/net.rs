@@ -55,6 +55,16 @@ pub(crate) fn group(
     }
 }
 
+/// What was being done when a group has no address: of the family that was asked for, perhaps.
+pub(crate) fn unknown_group(name: &str, params: &Params) -> String {
+    let kind = match family(params) {
+        Ok(Family::V4) => "IPv4 address (/v4)",
+        Ok(Family::V6) => "IPv6 address (/v6)",
+        _ => "address",
+    };
+    format!("looking for an {kind} of the group \"{name}\"")
+}
+
 /// The index of an interface that is named; 0 when none is.
 pub(crate) fn interface(params: &Params, vnl: &str) -> Result<u32, LinkError> {
     match params.get("if") {

@@ -45,6 +45,18 @@ fn options_of_vnls() {
 }
 
 #[test]
+fn what_is_wrong_with_each_default_place_is_told() {
+    let file = std::env::temp_dir().join(format!("ioth-vde-no-directory-{}", std::process::id()));
+    std::fs::write(&file, "").unwrap();
+    let path = file.to_str().unwrap();
+    let error = first_of(&[path, "/no/such/switch"], &Options::default()).map(|_| ()).unwrap_err();
+    std::fs::remove_file(&file).unwrap();
+    let said = error.to_string();
+    assert!(said.contains(path) && said.contains("/no/such/switch"), "{said}");
+    assert_eq!(error.errno(), Errno::ENOTDIR, "{said}");
+}
+
+#[test]
 fn replies() {
     let mut reply = [0; ADDRESS_LEN];
     assert!(parse_reply(&reply).unwrap_err().contains("family 0"));
