@@ -84,13 +84,23 @@ fn writing() {
 
 #[test]
 fn buffers() {
-    let mut byte = 1;
+    let pages = Pages::new();
+    let byte = 1;
     // SAFETY: a byte of the test's; the others are refused.
     unsafe {
         assert_eq!(input((&raw const byte).cast(), 1), Ok(&[1][..]));
         assert_eq!(input(null(), 0), Ok(&[][..]));
         assert_eq!(input((&raw const byte).cast(), usize::MAX), Err(FAULT));
-        assert_eq!(output((&raw mut byte).cast(), usize::MAX).unwrap().len(), MAX_COUNT);
+        // Room that ends before its length says, and what can only be read, or not at all.
+        assert_eq!(output(pages.at(10).cast(), MAX_COUNT).unwrap().len(), PAGE - 10);
+        assert_eq!(output(pages.at(10).cast(), PAGE).unwrap().len(), PAGE - 10);
+        assert_eq!(output(pages.at(PAGE).cast(), 1), Err(FAULT));
+        assert_eq!(output(pages.at(2 * PAGE).cast(), 1), Err(FAULT));
+        assert_eq!(input(pages.at(PAGE).cast(), PAGE).unwrap().len(), PAGE);
+        assert_eq!(input(pages.at(PAGE).cast(), PAGE + 1), Err(FAULT));
+        assert_eq!(input(pages.at(2 * PAGE).cast(), 1), Err(FAULT));
+        // Asking has changed nothing.
+        assert_eq!(pages.at(8).cast::<u64>().read(), 0);
         for at in wild() {
             assert_eq!(input(without_provenance(at), 8), Err(FAULT), "{at:#x}");
             assert_eq!(output(without_provenance_mut(at), 8), Err(FAULT), "{at:#x}");
