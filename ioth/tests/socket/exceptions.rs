@@ -65,6 +65,14 @@ const EXCEPTIONS: &[(&str, &[&str])] = &[
         &["datagram::shut_down", "tcp_states::shut_for_reading_still_takes_data"],
     ),
     (
+        "shut down without a peer, it is shut for reading only as far as the pair goes",
+        &["datagram::shut_down_unconnected", "raw::shut_down_unconnected", "ping::shut_down_unconnected"],
+    ),
+    (
+        "a stream's flags and control messages are those of AF_UNIX",
+        &["stream::fast_open", "control::with_streams"],
+    ),
+    (
         "connect(2) with AF_UNSPEC does not undo a connection or a listener",
         &[
             "tcp_states::disconnected",
