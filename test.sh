@@ -160,6 +160,10 @@ export CARGO_PROFILE_DEV_DEBUG=line-tables-only CARGO_PROFILE_RELEASE_DEBUG=0
 # A fresh clone gains nothing from what makes the second build faster.
 [ "${CI:-}" != true ] || export CARGO_INCREMENTAL=0
 target=${CARGO_TARGET_DIR:-$PWD/target}
+# Programs are run as nodes by a library that is built in there.
+case $target in
+*[[:blank:]:]*) fail "LD_PRELOAD takes no path with a blank or a colon: move the project from $PWD, or set CARGO_TARGET_DIR" ;;
+esac
 
 step "Rust $RUST" need_rust
 step "Debian packages" need_packages

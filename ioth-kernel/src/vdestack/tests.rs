@@ -3,7 +3,9 @@
 use std::io::{IoSlice, IoSliceMut};
 use std::net::SocketAddr;
 use std::os::fd::AsFd;
+use std::time::{Duration, Instant};
 
+use ioth_core::netlink::{Address, Changes};
 use ioth_core::{MsgFlags, RecvMsg, SendMsg};
 
 use super::*;
@@ -13,11 +15,17 @@ fn stack(plugs: &[(&str, &str)]) -> Arc<Vdestack> {
     let vnls = plugs.iter().map(|(vnl, _)| (*vnl).to_owned()).collect();
     let made = Vdestack::new(&StackSpec { vnls, ..StackSpec::default() }, &Schemes::builtin());
     let stack = Arc::new(made.unwrap_or_else(|error| panic!("{error}")));
-    let route = Route::new(&*stack).unwrap();
+    let (route, changes) = (Route::new(&*stack).unwrap(), Changes::new(&*stack).unwrap());
     for (number, (_, cidr)) in plugs.iter().enumerate() {
         let index = route.link_index(&format!("vde{number}")).unwrap();
         route.set_link_up(index, true).unwrap();
         route.add_address(index, cidr.parse().unwrap()).unwrap();
+    }
+    // The kernel checks IPv6 addresses for duplicates in a thread of its own, also where it is told not to look for any.
+    let deadline = Instant::now() + Duration::from_secs(20);
+    let is_checked = |address: &Address| address.flags & libc::IFA_F_TENTATIVE == 0;
+    while !route.addresses().unwrap().iter().all(is_checked) {
+        assert!(changes.wait(deadline).unwrap(), "an address stays tentative");
     }
     stack
 }
