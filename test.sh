@@ -148,6 +148,21 @@ run_models() {
     done
 }
 
+# In a workspace of their own, which libFuzzer's main function asks for. Its path is only for the linker, and nothing is linked:
+# without one, libFuzzer would be compiled.
+check_fuzz_targets() {
+    cargo fmt --check --manifest-path fuzz/Cargo.toml || return
+    CUSTOM_LIBFUZZER_PATH=/nowhere/libfuzzer.a cargo check --manifest-path fuzz/Cargo.toml --locked --bins
+}
+
+# Other programs each time; a run that found something is repeated with its seed, and its input is saved.
+soak() {
+    local seed=${IOTH_SOAK_SEED:-$(date +%s)}
+    echo "the same programs again: IOTH_SOAK_SEED=$seed ./test.sh"
+    timeout 300 cargo run --locked -p ioth-tests --bin soak -- --minutes 0.4 --seed "$seed" --jobs 2 \
+        --corpus fuzz/corpus/ingress --artifacts "$target/soak"
+}
+
 # Figures are shown, not judged: other machines have others.
 show_figures() {
     cargo build --locked --release -p ioth-bench -p ioth-cli || return
@@ -171,6 +186,7 @@ step "namespaces" need_namespaces
 step "TAP devices" need_tun
 step "format" cargo fmt --all --check
 step "clippy" cargo clippy --workspace --all-targets --locked -- -D warnings
+step "targets of the fuzzers" check_fuzz_targets
 # Not before cargo has made its target directory, which it marks for programs that make backups.
 step "socat's tests" fetch_socat_tests
 step "documentation" env RUSTDOCFLAGS=-Dwarnings cargo doc --workspace --no-deps --locked
@@ -179,6 +195,7 @@ step "tests: build" cargo test --workspace --locked --no-run
 step "library for C" cargo build --locked --package ioth-capi --lib
 step "the command ioth" cargo build --locked --package ioth-cli --package ioth-preload
 step "tests, the crates' borders and the replay of the fuzzers' corpora among them" run_tests
+step "random programs over two nodes, in virtual time" soak
 step "tests in the documentation" run_doctests
 step "examples" cargo build --workspace --examples --bins --locked
 if [ -f benches/Cargo.toml ]; then
