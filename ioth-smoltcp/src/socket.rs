@@ -451,8 +451,8 @@ impl Socket for NodeSocket {
 impl NodeSocket {
     fn timeout(&self, level: i32, name: i32) -> Option<&AtomicU64> {
         match (level, name) {
-            (libc::SOL_SOCKET, libc::SO_RCVTIMEO) => Some(&self.receive_timeout),
-            (libc::SOL_SOCKET, libc::SO_SNDTIMEO) => Some(&self.send_timeout),
+            (libc::SOL_SOCKET, libc::SO_RCVTIMEO | SO_RCVTIMEO_NEW) => Some(&self.receive_timeout),
+            (libc::SOL_SOCKET, libc::SO_SNDTIMEO | SO_SNDTIMEO_NEW) => Some(&self.send_timeout),
             _ => None,
         }
     }
@@ -489,6 +489,10 @@ impl<'a> Wait<'a> {
         }
     }
 }
+
+/// Since Linux 5.1, the same with 64-bit seconds on every machine.
+const SO_RCVTIMEO_NEW: i32 = 66;
+const SO_SNDTIMEO_NEW: i32 = 67;
 
 /// A time-out of no time at all, which is what Linux makes of a negative one.
 const NO_TIME: u64 = u64::MAX;

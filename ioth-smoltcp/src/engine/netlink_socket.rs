@@ -336,8 +336,8 @@ impl Engine {
     }
 
     pub(super) fn netlink_set_option(&mut self, id: SocketId, name: i32, value: &[u8]) -> Result<()> {
-        let number = value.get(..4).ok_or(Errno::EINVAL)?;
-        let number = i32::from_ne_bytes(number.try_into().map_err(|_| Errno::EINVAL)?);
+        // netlink_setsockopt(): what is too short stands for 0.
+        let number = value.first_chunk::<4>().map_or(0, |number| i32::from_ne_bytes(*number));
         let netlink = self.netlink_mut(id)?;
         let group = || (1..=32).contains(&number).then(|| 1u32 << (number - 1)).ok_or(Errno::EINVAL);
         match name {

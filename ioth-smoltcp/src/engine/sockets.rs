@@ -10,6 +10,7 @@ use super::datagram::{Discover, Errors, Group, Report, TimeStamp};
 use super::ip_options::IpOptions;
 use super::multicast::Membership;
 use super::netlink_socket::Netlink;
+use super::options::Quiet;
 use super::packet::Packets;
 use super::ping::Ping;
 use super::raw::Raw;
@@ -148,6 +149,8 @@ pub(crate) struct Options {
     pub(crate) send_buffer: Option<usize>,
     /// SO_RCVLOWAT: bytes that make a stream readable.
     pub(crate) receive_low: usize,
+    /// What is told back, and nothing else.
+    pub(crate) quiet: Quiet,
 }
 
 /// Linux's net.core.rmem_default and wmem_default.
@@ -188,6 +191,7 @@ impl Default for Options {
             receive_buffer: None,
             send_buffer: None,
             receive_low: 1,
+            quiet: Quiet::default(),
         }
     }
 }

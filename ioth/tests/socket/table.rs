@@ -50,7 +50,7 @@ fn sections() -> Vec<Section> {
         Section { title: "Options of IPPROTO_TCP", rows: options::tcp() },
         Section { title: "Options of IPPROTO_IP", rows: options::ip() },
         Section { title: "Options of IPPROTO_IPV6", rows: options::ipv6() },
-        Section { title: "Options of IPPROTO_UDPLITE", rows: options::lite() },
+        Section { title: "Options of IPPROTO_UDP and IPPROTO_UDPLITE", rows: options::lite() },
         Section { title: "Options that are not a number", rows: structures::rows() },
     ]
 }
@@ -122,8 +122,10 @@ fn posix_table() {
             let mut all = format!("{count} rows, {} of which differ from the kernel.\n", differing.len());
             write_table(&mut all, "Rows that differ", &differing);
             all.push_str(
-                "\n### Options that are not there\nsmoltcp answers ENOPROTOOPT, as an old kernel would. In brackets: \
-                 the kinds of sockets without it, where others have it.\n\n",
+                "\n### Options that are not there\nsmoltcp answers ENOPROTOOPT, as an old kernel would (some, as Linux does on some sockets, \
+                 EOPNOTSUPP). In brackets: the kinds of sockets without it, where others have it, and whether it is \
+                 without it for getsockopt(2) or setsockopt(2). The numbers 0 to 127 of each level were tried, by both calls, on \
+                 each kind of socket. Nothing is there that Linux does not have.\n\n",
             );
             all.push_str(&absent::list(&stacks));
             all.push_str(&text);

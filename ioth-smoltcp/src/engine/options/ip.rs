@@ -12,6 +12,8 @@ use crate::engine::multicast::On;
 use crate::engine::sockets::{DEFAULT_HOPS, Kind};
 use crate::engine::{Engine, SocketId};
 
+/// linux/in.h; libc lacks it.
+const IP_PROTOCOL: i32 = 52;
 /// Lengths of `struct in_addr`, `ip_mreq` and `ip_mreqn`, in bytes.
 const IN_ADDR: usize = 4;
 const MREQ: usize = 8;
@@ -23,12 +25,7 @@ impl Engine {
         match name {
             libc::IP_MULTICAST_TTL | libc::IP_MULTICAST_IF if stream => return Err(Errno::EINVAL),
             libc::IP_MULTICAST_IF => return self.set_multicast_if(id, value),
-            libc::IP_ADD_MEMBERSHIP
-            | libc::IP_DROP_MEMBERSHIP
-            | libc::MCAST_JOIN_GROUP
-            | libc::MCAST_LEAVE_GROUP
-                if stream =>
-            {
+            libc::IP_ADD_MEMBERSHIP | libc::IP_DROP_MEMBERSHIP if stream => {
                 return Err(Errno::EPROTO);
             }
             libc::IP_ADD_MEMBERSHIP | libc::IP_DROP_MEMBERSHIP => {
@@ -44,6 +41,7 @@ impl Engine {
                     return Err(Errno::EINVAL);
                 };
                 return match name {
+                    _ if stream => Err(Errno::EPROTO),
                     libc::MCAST_JOIN_GROUP => self.join_group(id, group, On::index(ifindex)),
                     _ => self.leave_group(id, group, On::index(ifindex)),
                 };
@@ -53,6 +51,15 @@ impl Engine {
         }
         // These options take a byte as well as an int.
         let number = match value {
+            // do_ip_setsockopt() asks for a byte at least in these cases alone, and takes nothing for 0.
+            [] => match name {
+                libc::IP_TTL
+                | libc::IP_FREEBIND
+                | libc::IP_MULTICAST_TTL
+                | libc::IP_MULTICAST_LOOP
+                | libc::IP_MULTICAST_ALL => return Err(Errno::EINVAL),
+                _ => 0,
+            },
             [byte] | [byte, _] | [byte, _, _] => i32::from(*byte),
             _ => int(value)?,
         };
@@ -75,6 +82,7 @@ impl Engine {
             (libc::IP_RECVTOS, _) => options.report.tos = number != 0,
             (libc::IP_RECVOPTS, _) => options.report.options = number != 0,
             (libc::IP_RETOPTS, _) => options.report.reply_options = number != 0,
+            (libc::IP_PASSSEC, _) => options.quiet.pass_security = number != 0,
             (libc::IP_FREEBIND, _) => options.free_bind = number != 0,
             (libc::IP_RECVERR, _) => {
                 options.hear_errors = number != 0;
@@ -111,6 +119,8 @@ impl Engine {
                 let told = self.sock(id)?.ip_options.as_ref().map(|options| options.told());
                 return Ok(put(value, &told.unwrap_or_default()));
             }
+            libc::IP_PASSSEC => i32::from(options.quiet.pass_security),
+            IP_PROTOCOL => return self.socket_option(id, libc::SO_PROTOCOL, value),
             libc::IP_FREEBIND => i32::from(options.free_bind),
             libc::IP_RECVERR => i32::from(options.hear_errors),
             libc::IP_MTU_DISCOVER => options.discover.as_raw(),

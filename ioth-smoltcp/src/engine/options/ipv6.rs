@@ -15,7 +15,6 @@ impl Engine {
     pub(super) fn set_ipv6_option(&mut self, id: SocketId, name: i32, value: &[u8]) -> Result<()> {
         let stream = matches!(self.sock(id)?.kind, Kind::Stream(_));
         match name {
-            libc::MCAST_JOIN_GROUP | libc::MCAST_LEAVE_GROUP if stream => return Err(Errno::EPROTO),
             libc::IPV6_ADD_MEMBERSHIP | libc::IPV6_DROP_MEMBERSHIP => {
                 let (group, ifindex) = addr_and_index(value)?;
                 return match name {
@@ -29,6 +28,7 @@ impl Engine {
                     return Err(Errno::EADDRNOTAVAIL);
                 };
                 return match name {
+                    _ if stream => Err(Errno::EPROTO),
                     libc::MCAST_JOIN_GROUP => self.join_group(id, group, On::index(ifindex)),
                     _ => self.leave_group(id, group, On::index(ifindex)),
                 };
@@ -52,6 +52,11 @@ impl Engine {
         let number = match name {
             // Linux forgot to ask for an int here, and takes what is too short for 0.
             libc::IPV6_DONTFRAG if value.len() < size_of::<i32>() => 0,
+            // What is not known is so whatever its length.
+            _ if value.len() < size_of::<i32>() => {
+                let known = self.ipv6_option(id, name, &mut [0; 4]) != Err(Errno::ENOPROTOOPT);
+                return Err(if known { Errno::EINVAL } else { Errno::ENOPROTOOPT });
+            }
             _ => int(value)?,
         };
         let bound = self.local_addr(id)?.as_ip().is_some_and(|addr| addr.port() != 0);

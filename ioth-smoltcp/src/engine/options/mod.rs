@@ -4,6 +4,7 @@
 
 mod ip;
 mod ipv6;
+mod quiet;
 mod socket;
 mod tcp;
 mod udp;
@@ -12,6 +13,7 @@ use std::net::IpAddr;
 
 use ioth_core::{Domain, Errno, Result, SockAddr};
 
+pub(crate) use self::quiet::Quiet;
 use super::ports::Space;
 use super::sockets::{Kind, Options};
 use super::{Engine, SocketId};

@@ -7,6 +7,8 @@ use crate::engine::datagram::{SO_TIMESTAMP_NEW, SO_TIMESTAMPNS_NEW, TimeStamp};
 use crate::engine::sockets::{DEFAULT_BUFFER, Kind};
 use crate::engine::{Engine, SocketId, tcp};
 
+/// asm-generic/socket.h
+const SO_PEERPIDFD: i32 = 77;
 /// Bounds of SO_RCVBUF and SO_SNDBUF, in bytes as Linux reports them: SOCK_MIN_RCVBUF, SOCK_MIN_SNDBUF, twice rmem_max.
 const MIN_RECEIVE_BUFFER: usize = 2304;
 const MIN_SEND_BUFFER: usize = 4608;
@@ -32,7 +34,9 @@ impl Engine {
             libc::SO_LOCK_FILTER => return self.lock_filter(id, on),
             _ => {}
         }
-        let options = &mut self.sockets[id.0].options;
+        let sock = &mut self.sockets[id.0];
+        let stream = matches!(sock.kind, Kind::Stream(_));
+        let options = &mut sock.options;
         match name {
             libc::SO_REUSEADDR => options.reuse_addr = on,
             libc::SO_REUSEPORT => options.reuse_port = on,
@@ -42,13 +46,23 @@ impl Engine {
             // socket(7): "outside the range 0 to 6 requires the CAP_NET_ADMIN capability", which all of a node's users have.
             libc::SO_PRIORITY => options.priority = number,
             // socket(7): "The kernel doubles this value".
-            libc::SO_RCVBUF => options.receive_buffer = Some(doubled(number, MIN_RECEIVE_BUFFER)),
-            libc::SO_SNDBUF => options.send_buffer = Some(doubled(number, MIN_SEND_BUFFER)),
+            // No right is needed to set them, and none goes beyond the bound.
+            libc::SO_RCVBUF | libc::SO_RCVBUFFORCE => {
+                options.receive_buffer = Some(doubled(number, MIN_RECEIVE_BUFFER));
+            }
+            libc::SO_SNDBUF | libc::SO_SNDBUFFORCE => {
+                options.send_buffer = Some(doubled(number, MIN_SEND_BUFFER));
+            }
             libc::SO_TIMESTAMP | SO_TIMESTAMP_NEW => options.time_stamp = TimeStamp::micros(name, on),
             libc::SO_TIMESTAMPNS | SO_TIMESTAMPNS_NEW => options.time_stamp = TimeStamp::nanos(name, on),
             libc::SO_RCVLOWAT => options.receive_low = low_water(number, options.receive_buffer),
+            // Linux does not ask whether there is such an interface, either.
+            libc::SO_BINDTOIFINDEX => {
+                let ifindex = u32::try_from(number).map_err(|_| Errno::EINVAL)?;
+                options.device = (ifindex != 0).then_some(ifindex);
+            }
             // SO_TYPE, SO_ERROR, SO_DOMAIN, SO_PROTOCOL and SO_ACCEPTCONN are read only.
-            _ => return Err(Errno::ENOPROTOOPT),
+            _ => return options.quiet.set(name, number, stream),
         }
         self.net.stamping |= options.time_stamp != TimeStamp::None;
         Ok(())
@@ -119,17 +133,24 @@ impl Engine {
             }
             libc::SO_ERROR => self.take_error(id).map_or(0, |errno| errno as i32),
             libc::SO_BINDTODEVICE => {
-                let name = options
-                    .device
-                    .and_then(|ifindex| self.net.tables.iface(ifindex))
-                    .map(|iface| iface.name());
-                let Some(name) = name else { return Ok(0) };
+                let Some(ifindex) = options.device else { return Ok(0) };
                 if value.len() < libc::IFNAMSIZ {
                     return Err(Errno::EINVAL);
                 }
+                let name = self.net.tables.iface(ifindex).ok_or(Errno::ENODEV)?.name();
                 return Ok(put(value, &[name.as_bytes(), &[0]].concat()));
             }
-            _ => return Err(Errno::ENOPROTOOPT),
+            libc::SO_BINDTOIFINDEX => options.device.unwrap_or(0) as i32,
+            libc::SO_COOKIE if value.len() < size_of::<u64>() => return Err(Errno::EINVAL),
+            libc::SO_COOKIE => return Ok(put(value, &sock.stamp.to_ne_bytes())),
+            libc::SO_PEERNAME => {
+                let peer = self.peer_addr(id).map_err(|_| Errno::ENOTCONN)?.to_raw();
+                // Linux's sk_getsockopt(): more than there is cannot be asked for.
+                return if peer.len() < value.len() { Err(Errno::EINVAL) } else { Ok(put(value, &peer)) };
+            }
+            // Of sockets of the host's processes.
+            libc::SO_PEERGROUPS | SO_PEERPIDFD => return Err(Errno::ENODATA),
+            _ => options.quiet.get(name, stream.is_some())?,
         };
         Ok(put_int(value, number))
     }

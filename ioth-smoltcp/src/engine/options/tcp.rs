@@ -2,6 +2,7 @@
 
 use ioth_core::{Errno, Result};
 
+use super::quiet::TCP_IS_MPTCP;
 use super::{int, put, put_int, within};
 use crate::engine::sockets::Kind;
 use crate::engine::tcp::Congestion;
@@ -10,6 +11,7 @@ use crate::engine::{Engine, SocketId};
 /// Bounds of TCP_KEEPIDLE and TCP_KEEPINTVL in seconds (MAX_TCP_KEEPIDLE), and of TCP_KEEPCNT and TCP_SYNCNT.
 const KEEP_SECONDS: std::ops::RangeInclusive<i32> = 1..=32_767;
 const COUNT: std::ops::RangeInclusive<i32> = 1..=127;
+const SWITCH: std::ops::RangeInclusive<i32> = 0..=1;
 /// Bounds of TCP_MAXSEG: TCP_MIN_MSS and MAX_TCP_WINDOW.
 const SEGMENT: std::ops::RangeInclusive<i32> = 88..=32_767;
 /// The length of a congestion control's name, with its end: TCP_CA_NAME_MAX.
@@ -54,6 +56,9 @@ impl Engine {
             libc::TCP_LINGER2 => options.set_linger2(number),
             libc::TCP_WINDOW_CLAMP if options.set_window_clamp(number, stream.is_closed()) => {}
             libc::TCP_WINDOW_CLAMP => return Err(Errno::EINVAL),
+            libc::TCP_THIN_LINEAR_TIMEOUTS => sock.options.quiet.thin = within(number, SWITCH)? == 1,
+            // Linux knows only its number any more.
+            libc::TCP_THIN_DUPACK => drop(within(number, SWITCH)?),
             // TCP_INFO is read only.
             _ => return Err(Errno::ENOPROTOOPT),
         }
@@ -85,6 +90,8 @@ impl Engine {
             libc::TCP_DEFER_ACCEPT => options.defer_accept_seconds() as i32,
             libc::TCP_LINGER2 => options.linger2(),
             libc::TCP_WINDOW_CLAMP => options.window_clamp() as i32,
+            libc::TCP_THIN_LINEAR_TIMEOUTS => i32::from(sock.options.quiet.thin),
+            libc::TCP_THIN_DUPACK | TCP_IS_MPTCP => 0,
             _ => return Err(Errno::ENOPROTOOPT),
         };
         Ok(put_int(value, number))

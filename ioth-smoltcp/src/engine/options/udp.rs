@@ -18,6 +18,7 @@ impl Engine {
         let number = int(value)?;
         match name {
             libc::UDP_CORK => self.sockets[id.0].options.udp_cork = number != 0,
+            libc::UDP_GRO => self.sockets[id.0].options.quiet.coalesce = number != 0,
             UDPLITE_SEND_CSCOV => self.lite_coverage(id)?.send = Some(covered(number)),
             UDPLITE_RECV_CSCOV => self.lite_coverage(id)?.receive = Some(covered(number)),
             _ => return Err(Errno::ENOPROTOOPT),
@@ -34,6 +35,7 @@ impl Engine {
         let Kind::Datagrams(datagrams) = &sock.kind else { return Err(Errno::ENOPROTOOPT) };
         let number = match name {
             libc::UDP_CORK => i32::from(sock.options.udp_cork),
+            libc::UDP_GRO => i32::from(sock.options.quiet.coalesce),
             // "The following two cannot be changed on UDP sockets, the return is always 0", says udp_lib_getsockopt().
             UDPLITE_SEND_CSCOV => i32::from(datagrams.coverage.send.unwrap_or(0)),
             UDPLITE_RECV_CSCOV => i32::from(datagrams.coverage.receive.unwrap_or(0)),

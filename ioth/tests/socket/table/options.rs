@@ -46,6 +46,16 @@ pub(super) fn socket() -> Vec<Row> {
         SO_TIMESTAMPNS BOTH, SWITCH;
         SO_RCVLOWAT &[Stream], &[1, 5, 0];
         SO_SNDLOWAT &[Stream], &[1];
+        SO_DEBUG BOTH, &[0];
+        SO_BSDCOMPAT BOTH, SWITCH;
+        SO_NO_CHECK BOTH, SWITCH;
+        SO_MARK BOTH, &[1, -1, 0];
+        SO_WIFI_STATUS BOTH, SWITCH;
+        SO_NOFCS BOTH, SWITCH;
+        SO_INCOMING_NAPI_ID BOTH, &[1];
+        SO_BUSY_POLL BOTH, &[0, -1];
+        SO_BINDTOIFINDEX BOTH, &[1, 99, -1, 0];
+        SO_PEERGROUPS BOTH, &[1];
     }
 }
 
@@ -63,6 +73,8 @@ pub(super) fn tcp() -> Vec<Row> {
         TCP_DEFER_ACCEPT &[Stream], &[1, 2, 4, 10, 100, 1000, 0, -1];
         TCP_LINGER2 &[Stream], &[1, 120, 121, 0, -1, -5];
         TCP_WINDOW_CLAMP &[Stream], &[1, 1152, 5000, 0, -1];
+        TCP_THIN_LINEAR_TIMEOUTS &[Stream], SWITCH;
+        TCP_THIN_DUPACK &[Stream], SWITCH;
     }
 }
 
@@ -84,6 +96,7 @@ pub(super) fn ip() -> Vec<Row> {
         IP_MULTICAST_ALL BOTH, SWITCH;
         IP_MULTICAST_IF BOTH, &[0, 1];
         IP_HDRINCL ALL, SWITCH;
+        IP_PASSSEC BOTH, SWITCH;
     }
 }
 
@@ -109,12 +122,17 @@ pub(super) fn ipv6() -> Vec<Row> {
     }
 }
 
-/// UDPLITE_SEND_CSCOV and UDPLITE_RECV_CSCOV, which the levels of UDP and UDP-Lite have both.
+/// What the levels of UDP and UDP-Lite have both.
 pub(super) fn lite() -> Vec<Row> {
     const VALUES: &[i32] = &[0, 7, 8, 65_536, -1];
-    [(10, "UDPLITE_SEND_CSCOV"), (11, "UDPLITE_RECV_CSCOV")]
-        .map(|(name, label)| int_row(libc::IPPROTO_UDPLITE, name, label, &[Datagram, Lite], VALUES, ""))
-        .into()
+    [
+        (libc::UDP_CORK, "UDP_CORK", SWITCH),
+        (libc::UDP_GRO, "UDP_GRO", SWITCH),
+        (10, "UDPLITE_SEND_CSCOV", VALUES),
+        (11, "UDPLITE_RECV_CSCOV", VALUES),
+    ]
+    .map(|(name, label, values)| int_row(libc::IPPROTO_UDPLITE, name, label, &[Datagram, Lite], values, ""))
+    .into()
 }
 
 fn int_row(

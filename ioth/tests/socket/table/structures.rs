@@ -14,7 +14,13 @@ const ICMP_FILTER: i32 = 1;
 
 pub(super) fn rows() -> Vec<Row> {
     let mut rows = Vec::new();
-    for (name, label) in [(libc::SO_RCVTIMEO, "SO_RCVTIMEO"), (libc::SO_SNDTIMEO, "SO_SNDTIMEO")] {
+    let time_outs = [
+        (libc::SO_RCVTIMEO, "SO_RCVTIMEO"),
+        (libc::SO_SNDTIMEO, "SO_SNDTIMEO"),
+        (66, "SO_RCVTIMEO_NEW"),
+        (67, "SO_SNDTIMEO_NEW"),
+    ];
+    for (name, label) in time_outs {
         rows.push(row(label, move |pair| on_kinds(pair, BOTH, |fd| time_out(fd, name)), ""));
     }
     for (name, label) in [(libc::SO_RCVBUF, "SO_RCVBUF"), (libc::SO_SNDBUF, "SO_SNDBUF")] {
@@ -22,6 +28,8 @@ pub(super) fn rows() -> Vec<Row> {
     }
     rows.push(row("SO_LINGER", |pair| on_kinds(pair, BOTH, linger), ""));
     rows.push(row("SO_BINDTODEVICE", bind_to_device, ""));
+    rows.push(row("SO_COOKIE", |pair| on_kinds(pair, BOTH, cookie), ""));
+    rows.push(row("SO_PEERNAME", peer_name, ""));
     rows.push(row("TCP_INFO", tcp_info, ""));
     rows.push(row("TCP_CONGESTION", congestion, ""));
     rows.push(row("ICMP_FILTER, ICMP6_FILTER", icmp_filter, ""));
@@ -135,6 +143,40 @@ fn bind_to_device(pair: &Pair) -> String {
             ("get", get(16)),
         ])
     })
+}
+
+fn cookie(fd: &Fd) -> String {
+    let get = |room: usize| {
+        let mut value = vec![0; room];
+        getsockopt(fd.0, libc::SOL_SOCKET, libc::SO_COOKIE, &mut value).map(|length| value[..length].to_vec())
+    };
+    let [first, again] = [(); 2].map(|()| get(16).unwrap());
+    list([
+        ("get", format!("{} bytes", first.len())),
+        ("again", if first == again { "the same".into() } else { "others".into() }),
+        ("get of 7 bytes", said(get(7))),
+        ("set", said(setsockopt(fd.0, libc::SOL_SOCKET, libc::SO_COOKIE, &[1; 8]))),
+    ])
+}
+
+fn peer_name(pair: &Pair) -> String {
+    let get = |fd: &Fd, room: usize| {
+        let mut value = vec![0; room];
+        getsockopt(fd.0, libc::SOL_SOCKET, libc::SO_PEERNAME, &mut value)
+            .map(|length| value[..length].to_vec())
+    };
+    let (client, server) = pair.connected();
+    let name = getpeername(client.0).unwrap().to_raw().to_vec();
+    let told = if get(&client, name.len()).unwrap() == name { "getpeername's" } else { "another" };
+    list([
+        ("fresh", said(get(&pair.tcp_a(), 128))),
+        ("connected", told.to_owned()),
+        ("get of 2 bytes", said_number(get(&server, 2).map(|name| name.len()))),
+        ("get of 128 bytes", said(get(&server, 128))),
+        ("listening", said(get(&pair.listener().0, 16))),
+        ("datagram", said(get(&open(pair, On::Datagram), 16))),
+        ("set", said(setsockopt(client.0, libc::SOL_SOCKET, libc::SO_PEERNAME, &[0; 16]))),
+    ])
 }
 
 fn tcp_info(pair: &Pair) -> String {
