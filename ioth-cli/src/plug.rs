@@ -75,7 +75,7 @@ pub(crate) fn stop_at_signals(ends: Sender<End>) -> Result<()> {
 /// A network's plug, which takes all that comes by, of any length unless the VNL says one.
 pub(crate) fn open_all(vnl: &str, inbox: Arc<Inbox>) -> Result<Arc<dyn Link>> {
     let failed = |error: ioth::vde::LinkError| Failure::new(error.to_string());
-    let link = Schemes::builtin().widest().open(vnl).map_err(failed)?;
+    let link = Schemes::process().widest().open(vnl).map_err(failed)?;
     link.set_filter(&Filter { promiscuous: true, ..Filter::default() });
     link.attach(inbox).map_err(failed)?;
     Ok(link)

@@ -54,9 +54,9 @@ impl Smoltcp {
     }
 }
 
-/// Makes stacks for a [`Registry`](ioth_core::Registry), with the built-in link types.
+/// Makes stacks for a [`Registry`](ioth_core::Registry), with the link types of the process ([`ioth_vde::register`]).
 pub fn factory() -> Factory {
-    Arc::new(|spec| Ok(Arc::new(Smoltcp::new(spec, &Schemes::builtin())?)))
+    Arc::new(|spec| Ok(Arc::new(Smoltcp::new(spec, &Schemes::process())?)))
 }
 
 impl Stack for Smoltcp {

@@ -40,6 +40,8 @@
 //! # Ok::<_, ioth_vde::LinkError>(())
 //! ```
 //!
+//! A program adds schemes of its own by [`register`].
+//!
 //! What it does not do: nothing here knows IP, but for the checksums and the segmentation that a sender left to its link.
 #![deny(unsafe_code)]
 
@@ -83,7 +85,7 @@ pub use link::{Counters, Filter, Link, LinkError, Patience, Properties, Receiver
 pub use offload::finish as finish_offload;
 #[doc(hidden)]
 pub use overlay::read as read_overlay;
-pub use schemes::{Schemes, open};
+pub use schemes::{RegisterError, Schemes, open, register};
 
 /// The number in an error of the operating system.
 fn errno(error: &std::io::Error) -> ioth_core::Errno {

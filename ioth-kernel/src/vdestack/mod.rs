@@ -127,9 +127,9 @@ impl Vdestack {
     }
 }
 
-/// Makes stacks for a [`Registry`](ioth_core::Registry), with the built-in link types.
+/// Makes stacks for a [`Registry`](ioth_core::Registry), with the link types of the process ([`ioth_vde::register`]).
 pub fn factory() -> Factory {
-    Arc::new(|spec| Ok(Arc::new(Vdestack::new(spec, &Schemes::builtin())?)))
+    Arc::new(|spec| Ok(Arc::new(Vdestack::new(spec, &Schemes::process())?)))
 }
 
 impl Stack for Vdestack {

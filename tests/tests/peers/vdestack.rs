@@ -136,3 +136,14 @@ fn the_switch_ends() {
         wait_until("end of the carrier", || !running());
     });
 }
+
+/// A scheme that a program has registered is one of this kind of stack as well.
+#[test]
+fn on_a_network_of_the_programs_own() {
+    ioth::vde::register(
+        "floor",
+        std::sync::Arc::new(|spec| spec.inner(&format!("switch://floor-{}", spec.rest))),
+    )
+    .unwrap();
+    with_kernel(|_| all_talk("floor://2"));
+}
