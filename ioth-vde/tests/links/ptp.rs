@@ -96,6 +96,68 @@ fn seqpacket() -> OwnedFd {
     socket(AddressFamily::Unix, SockType::SeqPacket, SockFlag::SOCK_CLOEXEC, None).unwrap()
 }
 
+/// Why a first end has to be told: Debian's plug looks, finds a socket of another kind, and goes without a trace.
+#[test]
+fn upstreams_older_plug_gives_up_at_the_newer_form() {
+    let dir = Dir::new();
+    let path = dir.path("cable");
+    let first = Plug::new(&format!("ptp://{path}"));
+    let theirs = Plug::new(&format!("cmd://vde_plug ptp://{path}"));
+    let cause = theirs.seen.down().to_string();
+    assert!(cause.contains("exit status: 1"), "{cause}");
+    assert_eq!(files(&dir), ["cable"]);
+    // Ours is as it was, for who speaks its form.
+    let second = Plug::new(&format!("ptp://{path}"));
+    first.exchange(&second, 1514);
+}
+
+/// Byte for byte what Debian's plug does, as strace(1) shows it.
+#[test]
+fn the_older_form_byte_for_byte() {
+    let dir = Dir::new();
+    let (path, second) = (dir.path("cable"), format!("{}+", dir.path("cable")));
+    let dgram = || {
+        let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
+        socket(AddressFamily::Unix, SockType::Datagram, flags, None).unwrap()
+    };
+    let name = |path: &str| UnixAddr::new(path).unwrap();
+    let read = |fd: &OwnedFd| {
+        let mut buffer = [0; 2000];
+        let mut len = None;
+        wait_until("a datagram", || {
+            len = recv(fd.as_raw_fd(), &mut buffer, MsgFlags::empty()).ok();
+            len.is_some()
+        });
+        buffer[..len.unwrap()].to_vec()
+    };
+    // As the first end it connects when it has something to send, and somebody is there.
+    let theirs = dgram();
+    bind(theirs.as_raw_fd(), &name(&path)).unwrap();
+    let ours = Plug::new(&format!("ptp://{path}"));
+    assert_eq!(files(&dir), ["cable", "cable+"]);
+    ours.send([frame(2, 1, 60, 1)]);
+    assert_eq!(read(&theirs), frame(2, 1, 60, 1), "the frame alone");
+    connect(theirs.as_raw_fd(), &name(&second)).unwrap();
+    send(theirs.as_raw_fd(), &frame(1, 2, 60, 2), MsgFlags::empty()).unwrap();
+    assert_eq!(ours.seen.frames(1), [frame(1, 2, 60, 2)]);
+    drop(ours);
+    assert_eq!(read(&theirs), [0; 0], "goodbye");
+    assert_eq!(files(&dir), ["cable"]);
+    drop(theirs);
+    std::fs::remove_file(&path).unwrap();
+    // As the second one it connects by a socket without a name, and by one that gets a name next.
+    let ours = Plug::new(&format!("ptp://{path}[old]"));
+    let theirs = dgram();
+    connect(dgram().as_raw_fd(), &name(&path)).unwrap();
+    connect(theirs.as_raw_fd(), &name(&path)).unwrap();
+    bind(theirs.as_raw_fd(), &name(&second)).unwrap();
+    send(theirs.as_raw_fd(), &frame(1, 2, 60, 3), MsgFlags::empty()).unwrap();
+    assert_eq!(ours.seen.frames(1), [frame(1, 2, 60, 3)]);
+    ours.send([frame(2, 1, 60, 4)]);
+    assert_eq!(read(&theirs), frame(2, 1, 60, 4));
+    assert_eq!(ours.link.counters().losses().iter().map(|(_, count)| count).sum::<u64>(), 0);
+}
+
 fn listener(path: &str) -> OwnedFd {
     let fd = seqpacket();
     bind(fd.as_raw_fd(), &UnixAddr::new(path).unwrap()).unwrap();

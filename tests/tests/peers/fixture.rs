@@ -98,7 +98,12 @@ impl Switch {
     }
 
     pub(crate) fn vnl(&self) -> String {
-        format!("vde://{}", self.dir.join("sw").display())
+        format!("vde://{}", self.path().display())
+    }
+
+    /// Its directory.
+    pub(crate) fn path(&self) -> PathBuf {
+        self.dir.join("sw")
     }
 
     /// Ends the switch as a crash would.
@@ -240,7 +245,7 @@ pub(crate) fn command(program: &str, words: &str, supply: &str) -> String {
 pub(crate) struct Process(Child);
 
 impl Process {
-    fn start(command: &mut Command, supply: &str) -> Self {
+    pub(crate) fn start(command: &mut Command, supply: &str) -> Self {
         let program = command.get_program().to_owned();
         let child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn();
         Process(child.unwrap_or_else(|error| panic!("{program:?}: {error}; needed: {supply}")))

@@ -24,20 +24,10 @@ pub(crate) fn node(kernel: &Kernel, vnl: &str) -> Stack {
 }
 
 /// The kernel pings the node, and streams go both ways, over either family.
-fn they_talk(kernel: &Kernel, node: &Stack) {
+pub(crate) fn they_talk(kernel: &Kernel, node: &Stack) {
     for (ours, theirs) in FAMILIES {
         // The first may be lost while the two find each other.
-        wait_until("an answer to a ping", || {
-            let ping = format!("-n -q -c 1 -W 1 {ours}");
-            let run = kernel.run(|| {
-                Command::new("ping")
-                    .args(ping.split(' '))
-                    .stdout(Stdio::null())
-                    .stderr(Stdio::null())
-                    .status()
-            });
-            run.expect("ping (apt-get install iputils-ping)").success()
-        });
+        they_find_each_other(kernel, ours);
         // Of a length that is not even, and of several pieces.
         for size in [56, 1473, 4001] {
             kernel.run(|| {
@@ -49,32 +39,53 @@ fn they_talk(kernel: &Kernel, node: &Stack) {
             });
         }
         datagrams_go_both_ways(kernel, node, theirs);
-        let listener = TcpListener::bind_on(node, (ours, 0)).unwrap();
-        let addr = listener.local_addr().unwrap();
-        let sender = kernel.spawn(move || {
-            let stream = std_net::TcpStream::connect_timeout(&addr, PATIENCE).unwrap();
-            stream.set_write_timeout(Some(PATIENCE)).unwrap();
-            send(&stream, LONG).unwrap();
-        });
-        let (stream, _) = listener.accept().unwrap();
-        stream.set_read_timeout(Some(PATIENCE)).unwrap();
-        check(&stream, LONG).unwrap();
-        sender.join().unwrap_or_else(rethrow);
-
-        let listener = kernel.run(|| std_net::TcpListener::bind((theirs, 0)).unwrap());
-        let addr = listener.local_addr().unwrap();
-        let receiver = kernel.spawn(move || {
-            let (mut stream, _) = listener.accept().unwrap();
-            stream.set_read_timeout(Some(PATIENCE)).unwrap();
-            check(&stream, LONG).unwrap();
-            assert_eq!(stream.read(&mut [0]).unwrap(), 0);
-        });
-        let stream = TcpStream::connect_on(node, addr).unwrap();
-        stream.set_write_timeout(Some(PATIENCE)).unwrap();
-        send(&stream, LONG).unwrap();
-        drop(stream);
-        receiver.join().unwrap_or_else(rethrow);
+        streams_go_both_ways(kernel, node, (ours, theirs), LONG);
     }
+}
+
+/// Until the kernel's ping has an answer.
+pub(crate) fn they_find_each_other(kernel: &Kernel, ours: IpAddr) {
+    wait_until("an answer to a ping", || {
+        let ping = format!("-n -q -c 1 -W 1 {ours}");
+        let run = kernel.run(|| {
+            Command::new("ping").args(ping.split(' ')).stdout(Stdio::null()).stderr(Stdio::null()).status()
+        });
+        run.expect("ping (apt-get install iputils-ping)").success()
+    });
+}
+
+/// A stream of `len` bytes each way.
+pub(crate) fn streams_go_both_ways(
+    kernel: &Kernel,
+    node: &Stack,
+    (ours, theirs): (IpAddr, IpAddr),
+    len: usize,
+) {
+    let listener = TcpListener::bind_on(node, (ours, 0)).unwrap();
+    let addr = listener.local_addr().unwrap();
+    let sender = kernel.spawn(move || {
+        let stream = std_net::TcpStream::connect_timeout(&addr, PATIENCE).unwrap();
+        stream.set_write_timeout(Some(PATIENCE)).unwrap();
+        send(&stream, len).unwrap();
+    });
+    let (stream, _) = listener.accept().unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    check(&stream, len).unwrap();
+    sender.join().unwrap_or_else(rethrow);
+
+    let listener = kernel.run(|| std_net::TcpListener::bind((theirs, 0)).unwrap());
+    let addr = listener.local_addr().unwrap();
+    let receiver = kernel.spawn(move || {
+        let (mut stream, _) = listener.accept().unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        check(&stream, len).unwrap();
+        assert_eq!(stream.read(&mut [0]).unwrap(), 0);
+    });
+    let stream = TcpStream::connect_on(node, addr).unwrap();
+    stream.set_write_timeout(Some(PATIENCE)).unwrap();
+    send(&stream, len).unwrap();
+    drop(stream);
+    receiver.join().unwrap_or_else(rethrow);
 }
 
 /// The kernel's program sends back what the node's sends, whole or in pieces.

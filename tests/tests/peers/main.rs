@@ -8,6 +8,7 @@
 #![forbid(unsafe_code)]
 
 mod datagrams;
+mod debian;
 mod failures;
 mod fixture;
 mod links;
@@ -20,3 +21,4 @@ mod switches;
 mod tables;
 mod vdens;
 mod vdestack;
+mod wirefilter;

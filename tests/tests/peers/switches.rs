@@ -13,20 +13,28 @@ use ioth::vde::node::{Config, Node};
 use crate::fixture::{FAMILIES, KERNEL4, Kernel, NODE4, NODE6, command, ip, on_lan, wait_until, with_kernel};
 
 /// A switch of ours with a thread of its own.
-struct Served {
-    path: PathBuf,
+pub(crate) struct Served {
+    pub(crate) path: PathBuf,
     _dir: Dir,
     stop: Option<UnixStream>,
     thread: Option<JoinHandle<()>>,
 }
 
-struct Dir(PathBuf);
+/// A directory of a test's own.
+pub(crate) struct Dir(PathBuf);
 
 impl Dir {
-    fn new(name: &str) -> Self {
+    pub(crate) fn new(name: &str) -> Self {
         let dir = std::env::temp_dir().join(format!("ioth-peers-{name}-{}", std::process::id()));
         std::fs::create_dir(&dir).unwrap();
         Dir(dir)
+    }
+}
+
+impl Dir {
+    /// A path in it, as text.
+    pub(crate) fn path(&self, name: &str) -> String {
+        self.0.join(name).display().to_string()
     }
 }
 
@@ -37,7 +45,7 @@ impl Drop for Dir {
 }
 
 impl Served {
-    fn start(name: &str) -> Self {
+    pub(crate) fn start(name: &str) -> Self {
         Served::with(name, |_| ())
     }
 
@@ -52,7 +60,7 @@ impl Served {
         Served { path, _dir: dir, stop: Some(stop), thread: Some(std::thread::spawn(serve)) }
     }
 
-    fn vnl(&self) -> String {
+    pub(crate) fn vnl(&self) -> String {
         format!("vde://{}", self.path.display())
     }
 }
