@@ -28,6 +28,7 @@ pub mod readiness;
 pub mod registry;
 pub mod signal;
 pub mod socket;
+pub mod spin;
 pub mod stack;
 
 mod sys;

@@ -1,7 +1,7 @@
 //! A socket of the kernel.
 
 use std::fmt;
-use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::task::{Poll, Waker};
 use std::time::Duration;
@@ -9,7 +9,9 @@ use std::time::Duration;
 use ioth_core::descriptor::{Descriptor, Open};
 use ioth_core::{Errno, Events, Mmsg, MsgFlags, RecvMsg, Result, SendMsg, Shutdown, SockAddr, Socket};
 
+use ioth_core::spin::History;
 use ioth_vde::Waiter;
+use parking_lot::Mutex;
 
 use crate::attend::{self, Call};
 use crate::calls;
@@ -21,6 +23,8 @@ use crate::calls;
 #[derive(Debug)]
 pub struct KernelSocket {
     fd: Descriptor,
+    /// Held by who changes whether the socket blocks.
+    mode: Mutex<()>,
     // After the descriptor, whose close may send the last that is to be carried.
     carrier: Carrying,
 }
@@ -40,6 +44,9 @@ pub(crate) trait Carrier: Send + Sync + fmt::Debug + 'static {
 
     /// [`Link::attend`](ioth_vde::Link::attend), where there is one link.
     fn attend(&self, waiter: &mut dyn Waiter) -> bool;
+
+    /// How those who waited so fared.
+    fn history(&self) -> &History;
 }
 
 /// A call that carries what it sends, and does not wait.
@@ -83,12 +90,50 @@ impl Drop for Carrying {
 
 impl KernelSocket {
     pub(crate) fn new(fd: OwnedFd, open: Open) -> Self {
-        KernelSocket { fd: Descriptor::new(fd, open), carrier: Carrying(None) }
+        KernelSocket::with_carrier(fd, open, Carrying(None))
     }
 
     /// A socket whose kernel's frames `carrier` carries.
     pub(crate) fn carried(fd: OwnedFd, open: Open, carrier: Arc<dyn Carrier>) -> Self {
-        KernelSocket { fd: Descriptor::new(fd, open), carrier: Carrying(Some(carrier)) }
+        KernelSocket::with_carrier(fd, open, Carrying(Some(carrier)))
+    }
+
+    fn with_carrier(fd: OwnedFd, open: Open, carrier: Carrying) -> Self {
+        KernelSocket { fd: Descriptor::new(fd, open), mode: Mutex::default(), carrier }
+    }
+
+    /// Begins a connection, and moves its packets while it waits for the answer. `None`: connect(2) has to be called, for the first
+    /// time or to hear what came of it.
+    fn begin_connection(&self, addr: &SockAddr) -> Option<Result<()>> {
+        let (carrier, fd) = (self.carrier.0.as_deref()?, self.fd.owned()?);
+        let option = |name| {
+            let mut value = [0; size_of::<libc::timeval>()];
+            let len = calls::option(fd.as_fd(), libc::SOL_SOCKET, name, &mut value).ok()?;
+            Some(value[..len].to_vec())
+        };
+        // With a time-out the call that is made once more would begin it anew.
+        if option(libc::SO_PROTOCOL)? != libc::IPPROTO_TCP.to_ne_bytes()
+            || option(libc::SO_SNDTIMEO)?.iter().any(|&b| b > 0)
+        {
+            return None;
+        }
+        // Nobody else has the descriptor, whose mode is another one for a moment.
+        let mode = self.mode.lock();
+        if calls::nonblocking(fd.as_fd()) != Ok(false) || calls::set_nonblocking(fd.as_fd(), true).is_err() {
+            return None;
+        }
+        let hold = Hold::new(carrier);
+        let begun = calls::connect(fd.as_fd(), addr);
+        let blocks = calls::set_nonblocking(fd.as_fd(), false);
+        drop(hold);
+        drop(mode);
+        match (begun, blocks) {
+            (_, Err(errno)) => Some(Err(errno)),
+            (Err(Errno::EINPROGRESS), _) => attend::wait_connected(&fd, carrier).err().map(Err),
+            // Another thread's.
+            (Err(Errno::EALREADY), _) => None,
+            (begun, _) => Some(begun),
+        }
     }
 
     /// A short message, where the call does not wait; `None` where it would, and for all others.
@@ -139,7 +184,10 @@ impl Socket for KernelSocket {
     }
 
     fn connect(&self, addr: &SockAddr) -> Result<()> {
-        self.sending(|fd| calls::connect(fd, addr))
+        match self.begin_connection(addr) {
+            Some(outcome) => outcome,
+            None => self.sending(|fd| calls::connect(fd, addr)),
+        }
     }
 
     fn listen(&self, backlog: i32) -> Result<()> {
@@ -150,7 +198,7 @@ impl Socket for KernelSocket {
         let open = self.fd.open()?;
         self.wait(Call::Accept)?;
         let (fd, addr) = self.with(calls::accept)?;
-        Ok((Arc::new(KernelSocket { fd: Descriptor::new(fd, open), carrier: self.carrier.clone() }), addr))
+        Ok((Arc::new(KernelSocket::with_carrier(fd, open, self.carrier.clone())), addr))
     }
 
     fn local_addr(&self) -> Result<SockAddr> {
@@ -201,10 +249,12 @@ impl Socket for KernelSocket {
     }
 
     fn ioctl(&self, request: u64, argument: &mut [u8]) -> Result<i32> {
+        let _mode = (request == libc::FIONBIO).then(|| self.mode.lock());
         self.with(|fd| calls::ioctl(fd, request, argument))
     }
 
     fn set_nonblocking(&self, nonblocking: bool) -> Result<()> {
+        let _mode = self.mode.lock();
         self.with(|fd| calls::set_nonblocking(fd, nonblocking))
     }
 

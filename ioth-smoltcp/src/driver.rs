@@ -41,6 +41,7 @@ use std::sync::{Arc, Weak, mpsc};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use ioth_core::reactor::{Alarm, Reactor, Timer};
+use ioth_core::spin::History;
 use ioth_core::{Errno, Events, MacAddr, Readiness, Result};
 use ioth_vde::{Filter, Frame, Link, LinkError};
 use parking_lot::{Mutex, RwLock};
@@ -69,7 +70,7 @@ pub(crate) struct Node {
     desk: Desk<Core, (u32, Frame)>,
     /// Changed with the node's lock held, see [`plugs`].
     ports: RwLock<Arc<[Arc<Port>]>>,
-    spin_history: spin::History,
+    spin_history: History,
     attend_history: attend::History,
     /// Sockets that a user holds.
     users: AtomicUsize,
@@ -154,7 +155,7 @@ impl Node {
         let node = Arc::new_cyclic(|me| Node {
             desk: Desk::new(core),
             ports: RwLock::new(ports.into()),
-            spin_history: spin::History::default(),
+            spin_history: History::default(),
             attend_history: attend::History::default(),
             users: AtomicUsize::new(0),
             sent: Arc::new(Readiness::new(Events::OUT)),

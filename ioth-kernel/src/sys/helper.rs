@@ -24,7 +24,7 @@ const GUARD: usize = 64 << 10;
 
 /// What is asked of the helper; each question has one answer.
 #[repr(C)]
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Question {
     /// [`SOCKET`] or [`TUN`].
     pub(crate) what: i32,

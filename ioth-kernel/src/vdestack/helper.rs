@@ -1,6 +1,7 @@
 //! The process that makes the stack's sockets, as its maker sees it.
 
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::time::{Duration, Instant};
 
 use ioth_core::registry::StackError;
 use ioth_core::{Domain, Errno, Result, SocketType};
@@ -16,6 +17,9 @@ use crate::sys::helper::{ANSWER, Process, Question, SOCKET, Start, TUN, own_pidf
 
 /// How long an answer may take, in seconds: far longer than any does, unless somebody has stopped the helper.
 const PATIENCE: libc::time_t = 10;
+/// The same question within that time is expected to be asked once more. What was made ahead and is older is not used: a socket
+/// has the settings that its namespace had when it was made.
+const SOON: Duration = Duration::from_millis(100);
 
 /// A process in a user and a network namespace of its own, which makes sockets there.
 ///
@@ -34,6 +38,10 @@ struct Channel {
     talk: OwnedFd,
     /// Gives the descriptors.
     passage: OwnedFd,
+    /// What was asked for last, and when.
+    last: Option<(Question, Instant)>,
+    /// Whether that has been asked once more, ahead of whoever wants it.
+    ahead: bool,
 }
 
 impl Helper {
@@ -65,10 +73,9 @@ impl Helper {
         };
         let process = Process::start(start).map_err(|errno| refused("user", errno))?;
         drop((their_talk, their_passage, maker));
-        let channel = Mutex::new(Some(Channel { talk, passage }));
-        let helper = Helper { channel, process: Mutex::new(Some(process)) };
-        helper.answer(&mut helper.channel.lock()).map_err(|errno| refused("network", errno))?;
-        Ok(helper)
+        let channel = Channel { talk, passage, last: None, ahead: false };
+        channel.answer().unwrap_or(Err(Errno::ENODEV)).map_err(|errno| refused("network", errno))?;
+        Ok(Helper { channel: Mutex::new(Some(channel)), process: Mutex::new(Some(process)) })
     }
 
     /// socket(2), in the namespace.
@@ -94,45 +101,85 @@ impl Helper {
         drop(self.process.lock().take());
     }
 
+    /// Asks, and when the same is wanted again and again asks ahead, so that who wants it next does not wait.
     fn ask(&self, question: Question) -> Result<OwnedFd> {
         // One question at a time, so that each has its own answer.
         let mut channel = self.channel.lock();
-        let Some(Channel { talk, .. }) = &*channel else { return Err(Errno::ENODEV) };
-        if send(talk.as_raw_fd(), &question.to_bytes(), MsgFlags::MSG_NOSIGNAL).is_err() {
+        let answer = channel.as_mut().ok_or(Errno::ENODEV)?.ask(question);
+        // Without an answer, a late one would be taken for the next question's.
+        answer.unwrap_or_else(|Silent| {
             *channel = None;
-            return Err(Errno::ENODEV);
-        }
-        self.answer(&mut channel)?;
-        let Some(Channel { passage, .. }) = &*channel else { return Err(Errno::ENODEV) };
-        match receive(passage.as_fd()) {
-            // The descriptor found no number here; the channel is well.
-            received @ (Ok(_) | Err(Errno::EMFILE)) => received,
-            Err(_) => {
-                *channel = None;
-                Err(Errno::ENODEV)
+            Err(Errno::ENODEV)
+        })
+    }
+}
+
+/// The helper answers no more.
+#[derive(Clone, Copy, Debug)]
+struct Silent;
+
+impl Channel {
+    fn ask(&mut self, question: Question) -> std::result::Result<Result<OwnedFd>, Silent> {
+        let now = Instant::now();
+        let again = self.last.is_some_and(|(last, at)| last == question && now.duration_since(at) <= SOON);
+        if std::mem::take(&mut self.ahead) {
+            let answer = self.receive()?;
+            if again {
+                self.ask_ahead(question, now)?;
+                return Ok(answer);
             }
+        }
+        self.send(question)?;
+        let answer = self.receive()?;
+        match again {
+            true => self.ask_ahead(question, now)?,
+            false => self.last = Some((question, now)),
+        }
+        Ok(answer)
+    }
+
+    fn ask_ahead(&mut self, question: Question, now: Instant) -> std::result::Result<(), Silent> {
+        self.last = Some((question, now));
+        self.ahead = question.what == SOCKET;
+        match self.ahead {
+            true => self.send(question),
+            false => Ok(()),
         }
     }
 
-    fn answer(&self, channel: &mut Option<Channel>) -> Result<()> {
-        let Some(Channel { talk, .. }) = &*channel else { return Err(Errno::ENODEV) };
+    fn send(&self, question: Question) -> std::result::Result<(), Silent> {
+        match send(self.talk.as_raw_fd(), &question.to_bytes(), MsgFlags::MSG_NOSIGNAL) {
+            Ok(_) => Ok(()),
+            Err(_) => Err(Silent),
+        }
+    }
+
+    /// An answer, and the descriptor that it is about.
+    fn receive(&self) -> std::result::Result<Result<OwnedFd>, Silent> {
+        if let Err(errno) = self.answer()? {
+            return Ok(Err(errno));
+        }
+        match receive(self.passage.as_fd()) {
+            // The descriptor found no number here; the channel is well.
+            received @ (Ok(_) | Err(Errno::EMFILE)) => Ok(received),
+            Err(_) => Err(Silent),
+        }
+    }
+
+    fn answer(&self) -> std::result::Result<Result<()>, Silent> {
         let mut bytes = [0; ANSWER];
         let received = loop {
-            match recv(talk.as_raw_fd(), &mut bytes, MsgFlags::empty()) {
+            match recv(self.talk.as_raw_fd(), &mut bytes, MsgFlags::empty()) {
                 Err(Errno::EINTR) => (),
                 received => break received,
             }
         };
         match received {
-            Ok(ANSWER) => match i32::from_ne_bytes(bytes) {
+            Ok(ANSWER) => Ok(match i32::from_ne_bytes(bytes) {
                 0 => Ok(()),
                 errno => Err(Errno::from_raw(errno)),
-            },
-            // It has ended, or a late answer would be taken for the next question's.
-            _ => {
-                *channel = None;
-                Err(Errno::ENODEV)
-            }
+            }),
+            _ => Err(Silent),
         }
     }
 }

@@ -32,6 +32,7 @@ use ioth_core::fork::Owned;
 use ioth_core::netlink::Route;
 use ioth_core::reactor::Reactor;
 use ioth_core::registry::{Factory, StackError};
+use ioth_core::spin::History;
 use ioth_core::{Domain, Errno, Result, Socket, SocketType, Stack, StackSpec};
 use ioth_vde::tap::{self, Device};
 use ioth_vde::{LinkError, Schemes, Waiter, vnl};
@@ -94,7 +95,8 @@ impl Vdestack {
             })?;
             interfaces.push(Interface::join(device, link, traffic.clone()).map_err(link_error)?);
         }
-        let network = Network { ended: AtomicBool::new(false), interfaces, traffic, helper };
+        let network =
+            Network { ended: AtomicBool::new(false), interfaces, traffic, waits: History::default(), helper };
         let network = Arc::new(Owned::new(network));
         let stack = Vdestack { sockets: Count::keeping(network.clone()), network };
         stack.begin()?;
@@ -173,6 +175,8 @@ pub(crate) struct Network {
     // Before the helper: their namespace.
     interfaces: Vec<Arc<Interface>>,
     traffic: Arc<Traffic>,
+    /// How the waits at its link went.
+    waits: History,
     helper: Helper,
 }
 
@@ -199,6 +203,10 @@ impl Carrier for Owned<Network> {
     fn attend(&self, waiter: &mut dyn Waiter) -> bool {
         let Ok([interface]) = self.check().map(|()| &self.interfaces[..]) else { return false };
         !Reactor::is_current_thread() && interface.attend(waiter)
+    }
+
+    fn history(&self) -> &History {
+        &self.waits
     }
 }
 

@@ -9,6 +9,7 @@ use ioth_core::netlink::{Address, Changes};
 use ioth_core::{MsgFlags, RecvMsg, SendMsg};
 
 use super::*;
+use crate::calls;
 
 /// A stack with interfaces of these addresses, each on the network beside it.
 fn stack(plugs: &[(&str, &str)]) -> Arc<Vdestack> {
@@ -120,6 +121,43 @@ fn families() {
     assert_eq!(flags, libc::FD_CLOEXEC);
 }
 
+/// Sockets of a kind that is asked for again and again are made ahead; each is what was asked for, and made for it alone.
+#[test]
+fn sockets_that_are_made_ahead() {
+    let stack = stack(&[]);
+    let kind = |socket: &dyn Socket| {
+        let mut value = [[0; 4]; 3];
+        for (name, value) in [libc::SO_DOMAIN, libc::SO_TYPE, libc::SO_PROTOCOL].into_iter().zip(&mut value) {
+            assert_eq!(socket.option(libc::SOL_SOCKET, name, value), Ok(4));
+        }
+        value.map(i32::from_ne_bytes)
+    };
+    let streams = [(Domain::INET, SocketType::STREAM, libc::IPPROTO_TCP); 5];
+    let datagrams = [(Domain::INET6, SocketType::DGRAM, libc::IPPROTO_UDP); 3];
+    let mut sockets = Vec::new();
+    for (domain, type_, protocol) in streams.into_iter().chain(datagrams).chain(streams).chain(datagrams) {
+        let socket = stack.socket(domain, type_, protocol).unwrap();
+        assert_eq!(kind(&*socket), [domain.0, type_.0, protocol]);
+        sockets.push(socket);
+        // What is refused is refused each time.
+        for _ in 0..sockets.len() % 4 {
+            let wrong = stack.socket(Domain::INET, SocketType::STREAM, libc::IPPROTO_UDP);
+            assert_eq!(wrong.err(), Some(Errno::EPROTONOSUPPORT));
+        }
+    }
+    let mut cookies: Vec<u64> = sockets
+        .iter()
+        .map(|socket| {
+            let mut cookie = [0; 8];
+            socket.option(libc::SOL_SOCKET, libc::SO_COOKIE, &mut cookie).unwrap();
+            u64::from_ne_bytes(cookie)
+        })
+        .collect();
+    cookies.sort();
+    cookies.dedup();
+    assert_eq!(cookies.len(), sockets.len());
+}
+
 /// Two stacks on a link of descriptors, at which a thread that waits for a socket waits as well.
 fn cable(name: &str) -> (Arc<Vdestack>, Arc<Vdestack>) {
     let path = std::env::temp_dir().join(format!("ioth-{name}-{}", std::process::id()));
@@ -195,6 +233,43 @@ fn a_wait_at_the_link_ends_as_the_call_would() {
     let stream = there.socket(Domain::INET, SocketType::STREAM, 0).unwrap();
     assert_eq!(stream.accept().err(), Some(Errno::EINVAL));
     assert_eq!(receive(&*stream, MsgFlags::empty()), Err(Errno::ENOTCONN));
+}
+
+/// A connection is begun without waiting, and waited for at the link: what comes of it is the kernel's word all the same.
+#[test]
+fn connections_end_as_the_call_would() {
+    let (here, there) = cable("connects");
+    let client = || here.socket(Domain::INET, SocketType::STREAM, 0).unwrap();
+    let listener = listen(&there);
+    let addr = listener.local_addr().unwrap();
+    let nobody = "10.1.0.2:9".parse::<SocketAddr>().unwrap().into();
+
+    let stream = client();
+    assert_eq!(stream.connect(&nobody), Err(Errno::ECONNREFUSED));
+    // It may try again, and blocks still.
+    assert_eq!(stream.connect(&addr), Ok(()));
+    let fd = stream.release_fd().unwrap();
+    assert_eq!(calls::nonblocking(fd.as_fd()), Ok(false));
+    assert_eq!(stream.connect(&addr), Err(Errno::EISCONN));
+
+    let stream = client();
+    assert_eq!(stream.connect(&"10.9.0.1:9".parse::<SocketAddr>().unwrap().into()), Err(Errno::ENETUNREACH));
+    stream.set_nonblocking(true).unwrap();
+    assert_eq!(stream.connect(&addr), Err(Errno::EINPROGRESS));
+    let stream = client();
+    // Nobody has that address, which takes seconds to find out.
+    let timeout: Vec<u8> = [0i64, 30_000].iter().flat_map(|part| part.to_ne_bytes()).collect();
+    option(&*stream, libc::SOL_SOCKET, libc::SO_SNDTIMEO, &timeout);
+    let silent = "10.1.0.77:9".parse::<SocketAddr>().unwrap().into();
+    assert_eq!(stream.connect(&silent), Err(Errno::EINPROGRESS));
+    assert_eq!(client().connect(&silent), Err(Errno::EHOSTUNREACH));
+
+    // Several threads, of which one is at the link.
+    let threads = [(); 4].map(|()| {
+        let stream = client();
+        std::thread::spawn(move || stream.connect(&addr))
+    });
+    assert_eq!(threads.map(|thread| thread.join().unwrap()), [Ok(()); 4]);
 }
 
 /// Neither a frame of the link nor a call of the waiting thread's brings it.

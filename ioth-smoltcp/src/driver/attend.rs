@@ -8,19 +8,19 @@
 //! That is for answers. Frames that come closer together than a wake-up takes are a stream: it is read by the reactor's
 //! thread on one core while this one works at what it has got on another.
 //!
-//! Where answers come soon the thread looks for them before it sleeps, as [`spin`] has it, and yields its core between two
+//! Where answers come soon the thread looks for them before it sleeps, as [`ioth_core::spin`] has it, and yields its core between two
 //! looks: whoever is to answer may need it.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::Waker;
 use std::time::{Duration, Instant};
 
+use ioth_core::spin::{self, Spinner};
 use ioth_core::{Errno, Events, Readiness, Result, interruption};
 use ioth_vde::{Patience, Waiter};
 
 use super::Node;
 use super::port::Port;
-use super::spin::{self, Spinner};
 
 /// What a wake-up takes, where it is dear.
 const WAKE_UP: Duration = Duration::from_micros(25);

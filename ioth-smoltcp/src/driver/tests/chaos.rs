@@ -2,6 +2,7 @@
 
 use std::sync::mpsc;
 
+use ioth_core::spin::Spinner;
 use ioth_vde::fault::{self, FaultLink};
 
 use super::*;
@@ -230,5 +231,5 @@ fn every_thread_returns_and_nothing_is_left() {
     for weak in nodes.iter().chain(&*world.short.lock()) {
         until("the node is gone", || weak.strong_count() == 0);
     }
-    until("nobody spins", || spin::spinning() == 0);
+    until("nobody spins", || Spinner::count() == 0);
 }
