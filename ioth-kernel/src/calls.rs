@@ -238,6 +238,11 @@ fn argument_len(request: u64) -> Option<usize> {
     // The owner, asked for and set by two names each, and SIOCATMARK.
     const FIOSETOWN: u64 = 0x8901;
     const SIOCATMARK: u64 = 0x8905;
+    // Of the last datagram, as struct timeval and struct timespec; and with 64-bit seconds on every machine.
+    const SIOCGSTAMP: u64 = 0x8906;
+    const SIOCGSTAMPNS: u64 = 0x8907;
+    const SIOCGSTAMP_NEW: u64 = 0x8010_8906;
+    const SIOCGSTAMPNS_NEW: u64 = 0x8010_8907;
     const SIOCADDRT: u64 = 0x890B;
     const SIOCDELRT: u64 = 0x890C;
     const SIOCGIFNAME: u64 = 0x8910;
@@ -262,6 +267,7 @@ fn argument_len(request: u64) -> Option<usize> {
         SIOCOUTQ | SIOCOUTQNSD | FIONREAD | FIONBIO | FIOASYNC | FIOSETOWN..=SIOCATMARK => {
             Some(size_of::<i32>())
         }
+        SIOCGSTAMP | SIOCGSTAMPNS | SIOCGSTAMP_NEW | SIOCGSTAMPNS_NEW => Some(2 * size_of::<i64>()),
         SIOCADDRT | SIOCDELRT => Some(IN6_RTMSG),
         SIOCSIFADDR | SIOCSIFDSTADDR | SIOCDIFADDR => Some(IN6_IFREQ),
         SIOCGIFNAME

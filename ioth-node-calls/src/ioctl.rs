@@ -18,6 +18,8 @@ const FIONREAD: c_ulong = libc::FIONREAD as c_ulong;
 const SIOCOUTQ: c_ulong = libc::TIOCOUTQ as c_ulong;
 /// asm-generic/sockios.h; the requests before it are the descriptor's own (its owner).
 const SIOCATMARK: c_ulong = 0x8905;
+/// When the last datagram came, by four names: those who read a pair are not known to the node.
+const STAMPS: [c_ulong; 4] = [0x8906, 0x8907, 0x8010_8906, 0x8010_8907];
 /// linux/sockios.h
 const SIOCOUTQNSD: c_ulong = 0x894b;
 /// linux/sockios.h: what socket requests begin and end with.
@@ -44,7 +46,8 @@ const ARGUMENT_MAX: usize = size_of::<rtentry>() + libc::IFNAMSIZ;
 pub fn ioctl(client: &Client, fd: c_int, request: c_ulong, argument: User<u8>) -> Result<c_int> {
     // The C library's declaration has an unsigned long, the kernel's an unsigned int: others come sign-extended.
     let request = request & c_ulong::from(u32::MAX);
-    let is_socket = request == FIONREAD || request == SIOCOUTQ || SOCKIOS.contains(&request);
+    let is_socket =
+        request == FIONREAD || request == SIOCOUTQ || SOCKIOS.contains(&request) || STAMPS.contains(&request);
     let native = || {
         let args = [number(fd), request as usize, argument.pointer() as usize, 0, 0, 0];
         Ok(call(libc::SYS_ioctl, args)? as c_int)
@@ -57,6 +60,7 @@ pub fn ioctl(client: &Client, fd: c_int, request: c_ulong, argument: User<u8>) -
         SIOCATMARK if name.is_stream() => native(),
         FIONREAD => argument.cast::<c_int>().write(unread(client, fd, &name)?).map(|()| 0),
         SIOCOUTQ => argument.cast::<c_int>().write(waiting(client, fd, 1)?).map(|()| 0),
+        stamp if STAMPS.contains(&stamp) => Err(Errno(libc::ENOTTY)),
         libc::SIOCGIFCONF => addresses(client, fd, argument),
         libc::SIOCADDRT | libc::SIOCDELRT if c_int::from(name.domain) == libc::AF_INET => {
             ipv4_route(client, fd, request, argument)
@@ -82,6 +86,7 @@ pub fn request(
         SIOCATMARK if name.is_stream() => Some(raw::count(fd, request)?),
         FIONREAD => Some(unread(client, fd, name)?),
         SIOCOUTQ => Some(waiting(client, fd, 1)?),
+        stamp if STAMPS.contains(&stamp) => return Err(Errno(libc::ENOTTY)),
         _ => None,
     };
     if let Some(count) = count {

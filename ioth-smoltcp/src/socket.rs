@@ -399,6 +399,12 @@ impl Socket for NodeSocket {
             self.set_nonblocking(on)?;
             return Ok(0);
         }
+        if Engine::tells_time(request) {
+            self.call(|engine, _| {
+                engine.want_wall_clock();
+                Ok(())
+            })?;
+        }
         self.call(|engine, id| engine.ioctl(id, request, argument))
     }
 

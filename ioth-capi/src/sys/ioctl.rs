@@ -101,6 +101,10 @@ fn argument_len(fd: RawFd, request: c_ulong) -> Result<usize> {
     // asm-generic/sockios.h: the owner's requests and SIOCATMARK.
     const FIOSETOWN: c_ulong = 0x8901;
     const SIOCATMARK: c_ulong = 0x8905;
+    const SIOCGSTAMP: c_ulong = 0x8906;
+    const SIOCGSTAMPNS: c_ulong = 0x8907;
+    const SIOCGSTAMP_NEW: c_ulong = 0x8010_8906;
+    const SIOCGSTAMPNS_NEW: c_ulong = 0x8010_8907;
     // linux/sockios.h: the requests about interfaces are over struct ifreq, from SIOCGIFNAME to SIOCSIFMAP.
     const SIOCGIFNAME: c_ulong = 0x8910;
     const SIOCSIFMAP: c_ulong = 0x8971;
@@ -109,6 +113,7 @@ fn argument_len(fd: RawFd, request: c_ulong) -> Result<usize> {
     const IN6_RTMSG: usize = 80;
     Ok(match request {
         SIOCOUTQ | SIOCOUTQNSD | FIONREAD | FIONBIO | FIOASYNC | FIOSETOWN..=SIOCATMARK => size_of::<c_int>(),
+        SIOCGSTAMP | SIOCGSTAMPNS | SIOCGSTAMP_NEW | SIOCGSTAMPNS_NEW => 2 * size_of::<i64>(),
         libc::SIOCADDRT | libc::SIOCDELRT => match domain(fd)? {
             libc::AF_INET6 => IN6_RTMSG,
             _ => 0,

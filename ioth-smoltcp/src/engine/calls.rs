@@ -197,7 +197,7 @@ impl Engine {
             return self.error_recv(id, message);
         }
         match kind {
-            Kind::Stream(_) => self.tcp_recv(id, message.data, flags),
+            Kind::Stream(_) => self.tcp_recv(id, message, flags),
             Kind::Datagrams(_) => self.udp_recv(id, message, flags),
             Kind::Netlink(_) => self.netlink_recv(id, message, flags),
             Kind::Packets(_) => self.packet_recv(id, message, flags),

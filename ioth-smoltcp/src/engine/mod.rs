@@ -72,6 +72,7 @@ pub use smoltcp::time::Instant;
 
 use datagram::Errors;
 use net::{ETHERNET_HEADER, ETHERTYPE_ARP, ETHERTYPE_IPV4, ETHERTYPE_IPV6, Looped, Net};
+use options::TIME_REQUESTS;
 use ports::Ports;
 use random::Random;
 use sockets::{Kind, Options, Sock};
@@ -153,8 +154,23 @@ impl Engine {
     /// datagrams. Needed only while [`wants_wall_clock`](Self::wants_wall_clock); where it is never told, stamps count
     /// from the engine's beginning.
     pub fn set_wall_clock(&mut self, since_1970: std::time::Duration) {
-        let since_start = std::time::Duration::from_micros(self.net.now.total_micros().max(0) as u64);
-        self.net.epoch = since_1970.saturating_sub(since_start);
+        /// The clocks are read one after the other: what lies between them is no other time, up to this much.
+        const SLACK: std::time::Duration = std::time::Duration::from_micros(100);
+        let epoch = since_1970.saturating_sub(net::since_start(self.net.now));
+        // The nearer they were read to each other the earlier it is.
+        if !(self.net.epoch..self.net.epoch + SLACK).contains(&epoch) {
+            self.net.epoch = epoch;
+        }
+    }
+
+    /// Whether an ioctl(2) tells a time, for which [`want_wall_clock`](Self::want_wall_clock) has to come before it.
+    pub fn tells_time(request: u64) -> bool {
+        TIME_REQUESTS.contains(&request)
+    }
+
+    /// From now on [`set_wall_clock`](Self::set_wall_clock) is needed.
+    pub fn want_wall_clock(&mut self) {
+        self.net.stamping = true;
     }
 
     /// Whether a socket's user has asked for time stamps.

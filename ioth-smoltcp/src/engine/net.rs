@@ -206,12 +206,16 @@ impl Net {
         !many && self.tables.is_local(addr.into(), None).is_none()
     }
 
+    /// The time since 1970 at a moment of the engine's.
+    pub(crate) fn wall_clock(&self, at: Instant) -> std::time::Duration {
+        self.epoch + since_start(at)
+    }
+
     /// RFC 791, timestamps: "milliseconds since midnight UT", or "any time" with the highest bit set.
     pub(crate) fn time_of_day(&self) -> [u8; 4] {
         const DAY: u128 = 86_400_000;
         const NON_STANDARD: u32 = 1 << 31;
-        let since = self.epoch + std::time::Duration::from_micros(self.now.total_micros().max(0) as u64);
-        let time = (since.as_millis() % DAY) as u32;
+        let time = (self.wall_clock(self.now).as_millis() % DAY) as u32;
         let known = !self.epoch.is_zero();
         (if known { time } else { time | NON_STANDARD }).to_be_bytes()
     }
@@ -536,6 +540,11 @@ impl Net {
             self.output_ethernet(ifindex, mac, packet);
         }
     }
+}
+
+/// How long the engine ran until a moment.
+pub(crate) fn since_start(at: Instant) -> std::time::Duration {
+    std::time::Duration::from_micros(at.total_micros().max(0) as u64)
 }
 
 fn ethernet(mac: MacAddr) -> EthernetAddress {

@@ -48,7 +48,7 @@ pub(crate) struct Packets {
     /// PACKET_STATISTICS: frames that were queued and that found no room.
     queued_frames: u32,
     dropped_frames: u32,
-    inbox: Inbox,
+    pub(crate) inbox: Inbox,
 }
 
 /// A frame on its way past the packet sockets.

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use ioth_core::{Domain, Errno, Events};
 
 use super::bpf::Attached;
-use super::datagram::{Discover, Errors, Group, Report, TimeStamp};
+use super::datagram::{Discover, Errors, Group, Inbox, Report, TimeStamp};
 use super::ip_options::IpOptions;
 use super::multicast::Membership;
 use super::netlink_socket::Netlink;
@@ -56,6 +56,19 @@ pub(crate) enum Kind {
     Packets(Packets),
     Raw(Raw),
     Ping(Ping),
+}
+
+impl Kind {
+    /// The datagrams that wait, where it is datagrams.
+    pub(crate) fn inbox(&self) -> Option<&Inbox> {
+        match self {
+            Kind::Stream(_) | Kind::Netlink(_) => None,
+            Kind::Datagrams(datagrams) => Some(&datagrams.inbox),
+            Kind::Packets(packets) => Some(&packets.inbox),
+            Kind::Raw(raw) => Some(&raw.endpoint.inbox),
+            Kind::Ping(ping) => Some(&ping.endpoint.inbox),
+        }
+    }
 }
 
 impl Sock {

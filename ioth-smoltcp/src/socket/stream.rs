@@ -77,7 +77,7 @@ impl NodeSocket {
         let outcome = loop {
             let want = (capacity - received).min(buffer.len());
             let mut part = [IoSliceMut::new(&mut buffer[..want])];
-            let mut part = RecvMsg::new(&mut part);
+            let mut part = RecvMsg { control: &mut *message.control, ..RecvMsg::new(&mut part) };
             let n = self.repeat(Some(&wait), || {
                 self.call(|engine, id| {
                     if received > 0 && unread(engine, id) == 0 {
@@ -93,6 +93,10 @@ impl NodeSocket {
                 Err(error) if received == 0 => break Err(error),
                 Err(_) => break Ok(received),
             };
+            if n > 0 {
+                // Of several segments the last one's are told.
+                (message.control_len, message.flags) = (part.control_len, part.flags);
+            }
             if !flags.contains(MsgFlags::TRUNC) {
                 put_at(message.data, received, &buffer[..n]);
             }

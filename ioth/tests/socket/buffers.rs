@@ -24,10 +24,6 @@ fn amount(fd: &Fd, request: libc::c_ulong) -> usize {
     i32::from_ne_bytes(value) as usize
 }
 
-fn unread(fd: &Fd) -> usize {
-    amount(fd, libc::FIONREAD as _)
-}
-
 fn unacknowledged(fd: &Fd) -> usize {
     amount(fd, libc::TIOCOUTQ as _)
 }

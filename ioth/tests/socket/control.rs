@@ -1,4 +1,4 @@
-//! Control messages of datagram sockets: what arrives with a datagram, and what is said for one datagram.
+//! Control messages: what arrives with a datagram or a stream's data, and what is said for one datagram.
 
 use std::io::{IoSlice, IoSliceMut};
 use std::net::{IpAddr, SocketAddr};
@@ -171,11 +171,8 @@ pub(crate) fn time_stamps(pair: &Pair) {
         sendto(a.0, b"x", NONE, b_addr).unwrap();
         let (got, _, _) = receive(&b, 200);
         let after = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
-        let [(level, kind, data)] = &got[..] else { panic!("{got:?}") };
-        assert_eq!((*level, *kind, data.len()), (libc::SOL_SOCKET, name, 16));
-        let word = |at: usize| u64::from_ne_bytes(data[at..at + 8].try_into().unwrap());
-        let unit = if [libc::SO_TIMESTAMP, TIMESTAMP_NEW].contains(&name) { 1000 } else { 1 };
-        let stamp = Duration::from_secs(word(0)) + Duration::from_nanos(word(8) * unit);
+        assert_eq!((got[0].1, got[0].2.len()), (name, 16));
+        let stamp = stamp_of(&got);
         // The stamp is cut to its unit.
         assert!(
             stamp + Duration::from_millis(1) > before && stamp <= after,
@@ -379,4 +376,122 @@ pub(crate) fn with_streams(pair: &Pair) {
     // A stream that cannot send is found first.
     shutdown(client.0, libc::SHUT_WR).unwrap();
     assert_eq!(errno(say(&message(libc::SOL_SOCKET, 99))), libc::EPIPE);
+}
+
+/// A time stamp among control messages.
+fn stamp_of(messages: &[Message]) -> Duration {
+    let [(libc::SOL_SOCKET, kind, data)] = messages else { panic!("{messages:?}") };
+    let word = |at: usize| u64::from_ne_bytes(data[at..at + 8].try_into().unwrap());
+    let unit = if [libc::SO_TIMESTAMP, TIMESTAMP_NEW].contains(kind) { 1000 } else { 1 };
+    Duration::from_secs(word(0)) + Duration::from_nanos(word(8) * unit)
+}
+
+fn since_1970() -> Duration {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap()
+}
+
+/// Receives from a stream: the data's length, control messages, their length and the flags.
+fn receive_some(fd: &Fd, len: usize, room: usize, flags: MsgFlags) -> (usize, Vec<Message>, usize, MsgFlags) {
+    let (mut data, mut control) = (vec![0; len], vec![0; room]);
+    let mut slices = [IoSliceMut::new(&mut data)];
+    let mut message = RecvMsg { control: &mut control, ..RecvMsg::new(&mut slices) };
+    let received = recvmsg(fd.0, &mut message, flags).unwrap();
+    let (len, flags) = (message.control_len, message.flags);
+    (received, messages(&control[..len]), len, flags)
+}
+
+/// The kernel begins to stamp a while after somebody has asked for it: waits for that.
+fn stamps_begin(client: &Fd, server: &Fd) {
+    until(|| {
+        send_all(client, b"x");
+        !receive_some(server, 1, 200, NONE).1.is_empty()
+    });
+}
+
+pub(crate) fn time_stamps_of_streams(pair: &Pair) {
+    let (client, server) = pair.connected();
+    set_option(&client, libc::IPPROTO_TCP, libc::TCP_NODELAY, 1).unwrap();
+    for name in [libc::SO_TIMESTAMP, libc::SO_TIMESTAMPNS, TIMESTAMP_NEW, TIMESTAMPNS_NEW] {
+        set_option(&server, libc::SOL_SOCKET, name, 1).unwrap();
+        stamps_begin(&client, &server);
+        let times: Vec<_> = (1..=3)
+            .map(|count| {
+                let before = since_1970();
+                send_all(&client, b"four");
+                until(|| unread(&server) == 4 * count);
+                (before, since_1970())
+            })
+            .collect();
+        // Linux stamps what it has put together with the time of the last segment in it: some or all of what waits.
+        let check =
+            |(received, messages, _, flags): (usize, Vec<Message>, usize, MsgFlags), len, from: usize| {
+                assert_eq!((received, flags), (len, MsgFlags::empty()));
+                assert_eq!((messages[0].1, messages[0].2.len()), (name, 16));
+                let (stamp, before, after) = (stamp_of(&messages), times[from].0, times[2].1);
+                // It is cut to its unit.
+                assert!(
+                    stamp + Duration::from_millis(1) > before && stamp <= after,
+                    "{before:?} {stamp:?} {after:?}"
+                );
+                stamp
+            };
+        let peeked = check(receive_some(&server, 1, 200, MsgFlags::PEEK), 1, 0);
+        for len in [1, 0] {
+            let read = check(receive_some(&server, len, 200, NONE), len, 0);
+            assert!(read.abs_diff(peeked) < Duration::from_millis(1), "{peeked:?} {read:?}");
+        }
+        check(receive_some(&server, 5, 200, MsgFlags::TRUNC), 5, 1);
+        check(receive_some(&server, 6, 200, MsgFlags::WAITALL), 6, 2);
+    }
+    send_all(&client, b"more");
+    until(|| unread(&server) == 4);
+    let (received, messages, _, flags) = receive_some(&server, 2, 8, NONE);
+    assert_eq!((received, messages, flags), (2, Vec::new(), MsgFlags::CTRUNC));
+    set_option(&server, libc::SOL_SOCKET, libc::SO_TIMESTAMP, 0).unwrap();
+    assert_eq!(receive_some(&server, 9, 200, NONE).1, Vec::new());
+    set_option(&server, libc::SOL_SOCKET, libc::SO_TIMESTAMP, 1).unwrap();
+    drop(client);
+    let (received, messages, ..) = receive_some(&server, 9, 200, NONE);
+    assert_eq!((received, messages), (0, Vec::new()), "the end has no time");
+}
+
+pub(crate) fn time_stamps_are_inherited(pair: &Pair) {
+    let (listener, addr) = pair.listener();
+    set_option(&listener, libc::SOL_SOCKET, libc::SO_TIMESTAMPNS, 1).unwrap();
+    let client = pair.tcp_a();
+    connect(client.0, addr).unwrap();
+    let (server, _) = accept(listener.0).unwrap();
+    let server = Fd(server);
+    assert_eq!(option(&server, libc::SOL_SOCKET, libc::SO_TIMESTAMPNS).unwrap(), 1);
+    stamps_begin(&client, &server);
+}
+
+pub(crate) fn time_of_the_last_datagram(pair: &Pair) {
+    const SIOCGSTAMP: u64 = 0x8906;
+    const SIOCGSTAMPNS: u64 = 0x8907;
+    let ask = |fd: &Fd, request: u64| {
+        let mut value = [0; 16];
+        ioctl(fd.0, request, &mut value)?;
+        let word = |at: usize| u64::from_ne_bytes(value[at..at + 8].try_into().unwrap());
+        let unit = if request & 1 == 0 { 1000 } else { 1 };
+        Ok(Duration::from_secs(word(0)) + Duration::from_nanos(word(8) * unit))
+    };
+    let ((a, _), (b, b_addr)) = (pair.udp_a(), pair.udp_b());
+    // With 64-bit seconds on every machine: the same here.
+    for request in [SIOCGSTAMP, SIOCGSTAMPNS, 0x8010_8906, 0x8010_8907] {
+        assert_eq!(errno(ask(&b, request)), libc::ENOENT);
+        assert_eq!(errno(ask(&pair.tcp_a(), request)), libc::ENOENT, "streams have none");
+    }
+    let before = since_1970();
+    for flags in [MsgFlags::PEEK, NONE] {
+        sendto(a.0, b"x", NONE, b_addr).unwrap();
+        assert_eq!(recv(b.0, &mut [0; 4], flags).unwrap(), 1);
+        let [micros, nanos] = [SIOCGSTAMP, SIOCGSTAMPNS].map(|request| ask(&b, request).unwrap());
+        assert!(nanos >= before && nanos <= since_1970(), "{before:?} {nanos:?}");
+        assert!(micros.abs_diff(nanos) < Duration::from_millis(1), "{micros:?} {nanos:?}");
+    }
+    let (client, server) = pair.connected();
+    send_all(&client, b"x");
+    assert_eq!(recv(server.0, &mut [0; 4], NONE).unwrap(), 1);
+    assert_eq!(errno(ask(&server, SIOCGSTAMP)), libc::ENOENT);
 }

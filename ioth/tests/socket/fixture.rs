@@ -354,3 +354,10 @@ pub(crate) fn read_some(fd: &Fd, len: usize) -> Vec<u8> {
     all.truncate(at);
     all
 }
+
+/// FIONREAD: bytes that wait to be read.
+pub(crate) fn unread(fd: &Fd) -> usize {
+    let mut value = [0; 4];
+    berkeley::ioctl(fd.0, libc::FIONREAD as _, &mut value).unwrap();
+    i32::from_ne_bytes(value) as usize
+}

@@ -137,7 +137,7 @@ on_every_pair! {
     errors { kept pending }
     control {
         nothing_unasked header_fields time_stamps truncated said_for_one_datagram source_and_interface bad_values bad_lengths
-        dual_stack with_streams
+        dual_stack with_streams time_stamps_of_streams time_stamps_are_inherited time_of_the_last_datagram
     }
     cork { more option too_long connected_meanwhile }
     ports { families sharing best_fit balanced }

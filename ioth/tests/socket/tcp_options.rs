@@ -150,12 +150,6 @@ pub(crate) fn more_to_come(pair: &Pair) {
     assert_eq!(read_some(&server, 2), b"xy");
 }
 
-fn unread(fd: &Fd) -> usize {
-    let mut value = [0; 4];
-    ioctl(fd.0, libc::FIONREAD as _, &mut value).unwrap();
-    i32::from_ne_bytes(value) as usize
-}
-
 pub(crate) fn low_water(pair: &Pair) {
     let (client, server) = pair.connected();
     assert_eq!(option(&server, SOCKET, libc::SO_RCVLOWAT).unwrap(), 1);

@@ -73,7 +73,7 @@ pub(crate) struct Report {
 }
 
 /// Writes the time stamp that was asked for. `time` is since 1970.
-pub(super) fn stamp(writer: &mut Writer<'_>, wanted: TimeStamp, time: Duration) {
+pub(crate) fn stamp(writer: &mut Writer<'_>, wanted: TimeStamp, time: Duration) {
     let (kind, fraction) = match wanted {
         TimeStamp::None => return,
         TimeStamp::Micros(kind) => (kind, time.subsec_micros()),

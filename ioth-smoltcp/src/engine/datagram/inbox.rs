@@ -9,9 +9,10 @@ use ioth_core::{Domain, MsgFlags, RecvMsg, SockAddr, control};
 use ioth_vde::Frame;
 use smoltcp::time::Instant;
 
-use super::control::{auxdata, ip_options, report, stamp};
+use super::control::{TimeStamp, auxdata, ip_options, report, stamp};
 use crate::engine::addr::is_link_local;
 use crate::engine::ip_options::Received;
+use crate::engine::net::since_start;
 use crate::engine::scatter;
 use crate::engine::sockets::{DEFAULT_BUFFER, Options};
 use crate::engine::wire::IpHeader;
@@ -77,6 +78,8 @@ impl IpArrival {
 pub(crate) struct Inbox {
     queue: VecDeque<Datagram>,
     bytes: usize,
+    /// SIOCGSTAMP: when the last datagram arrived that was received without a stamp.
+    stamp: Option<Instant>,
 }
 
 impl Inbox {
@@ -112,11 +115,7 @@ impl Inbox {
         }
         message.addr = Some(presented(datagram, domain));
         let mut writer = control::Writer::new(message.control);
-        stamp(
-            &mut writer,
-            options.time_stamp,
-            epoch + Duration::from_micros(datagram.time.total_micros().max(0) as u64),
-        );
+        stamp(&mut writer, options.time_stamp, epoch + since_start(datagram.time));
         if let Some(arrival) = datagram.link.as_ref().filter(|_| options.report.auxdata) {
             auxdata(&mut writer, arrival, len);
         }
@@ -129,10 +128,18 @@ impl Inbox {
         let (filled, cut) = writer.finish();
         message.control_len = filled;
         message.flags |= cut;
+        if options.time_stamp == TimeStamp::None {
+            self.stamp = Some(datagram.time);
+        }
         if !flags.contains(MsgFlags::PEEK) {
             self.pop();
         }
         Some(if flags.contains(MsgFlags::TRUNC) { len } else { copied })
+    }
+
+    /// SIOCGSTAMP: when the last datagram arrived that was received, unless SO_TIMESTAMP told already.
+    pub(crate) fn stamp(&self) -> Option<Instant> {
+        self.stamp
     }
 
     /// Forgets the next datagram.

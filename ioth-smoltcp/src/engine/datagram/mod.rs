@@ -15,7 +15,7 @@ mod send;
 #[cfg(test)]
 mod tests;
 
-pub(crate) use control::{Report, SO_TIMESTAMP_NEW, SO_TIMESTAMPNS_NEW, SendControl, TimeStamp};
+pub(crate) use control::{Report, SO_TIMESTAMP_NEW, SO_TIMESTAMPNS_NEW, SendControl, TimeStamp, stamp};
 pub(crate) use errors::{Errors, Notice};
 pub(crate) use inbox::{Datagram, Inbox, IpArrival, LinkArrival};
 pub(crate) use options::{Discover, Group};

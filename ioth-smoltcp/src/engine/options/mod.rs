@@ -14,12 +14,21 @@ use std::net::IpAddr;
 use ioth_core::{Domain, Errno, Result, SockAddr};
 
 pub(crate) use self::quiet::Quiet;
+use super::datagram::Inbox;
 use super::ports::Space;
 use super::sockets::{Kind, Options};
 use super::{Engine, SocketId};
 
 /// linux/sockios.h
 const SIOCOUTQNSD: u64 = 0x894b;
+/// asm-generic/sockios.h: the last two have 64-bit seconds on every machine.
+const SIOCATMARK: u64 = 0x8905;
+const SIOCGSTAMP: u64 = 0x8906;
+const SIOCGSTAMPNS: u64 = 0x8907;
+const SIOCGSTAMP_NEW: u64 = 0x8010_8906;
+const SIOCGSTAMPNS_NEW: u64 = 0x8010_8907;
+/// Those that tell when something arrived.
+pub(super) const TIME_REQUESTS: [u64; 4] = [SIOCGSTAMP, SIOCGSTAMPNS, SIOCGSTAMP_NEW, SIOCGSTAMPNS_NEW];
 
 impl Engine {
     /// setsockopt(2).
@@ -72,7 +81,8 @@ impl Engine {
         }
     }
 
-    /// ioctl(2): FIONREAD, SIOCOUTQ and SIOCOUTQNSD, and the requests of netdevice(7) and for routes.
+    /// ioctl(2): FIONREAD, SIOCOUTQ, SIOCOUTQNSD, SIOCATMARK, SIOCGSTAMP, SIOCGSTAMPNS, and the requests of netdevice(7) and
+    /// for routes.
     ///
     /// `argument` is the request's structure. Where that has a pointer, what it points to comes in its place: for
     /// SIOCGIFCONF the array of `struct ifreq`, whose used length in bytes is returned (without any room, the length that
@@ -80,7 +90,7 @@ impl Engine {
     /// `rt_dev` is not null.
     ///
     /// # Errors
-    /// `ENOTTY` for what is not known; `EINVAL` for FIONREAD on a listening socket; those of netdevice(7).
+    /// `ENOTTY` for what is not known; `ENOENT` where nothing was received that had a stamp; `EINVAL` for FIONREAD on a listening socket; those of netdevice(7).
     pub fn ioctl(&mut self, id: SocketId, request: u64, argument: &mut [u8]) -> Result<i32> {
         let number = match (request, &self.sock(id)?.kind) {
             (libc::FIONREAD, Kind::Stream(stream)) if stream.listening() => return Err(Errno::EINVAL),
@@ -93,10 +103,31 @@ impl Engine {
             (SIOCOUTQNSD, Kind::Stream(stream)) if stream.listening() => return Err(Errno::EINVAL),
             (SIOCOUTQNSD, Kind::Stream(stream)) => stream.unsent(),
             (libc::TIOCOUTQ, Kind::Datagrams(_) | Kind::Packets(_) | Kind::Raw(_)) => 0,
+            // Urgent data is data like other: nothing is marked.
+            (SIOCATMARK, Kind::Stream(_)) => 0,
+            (request, _) if TIME_REQUESTS.contains(&request) => return self.tell_time(id, request, argument),
             _ => return self.configure(id, request, argument),
         };
         let target = argument.get_mut(..4).ok_or(Errno::EFAULT)?;
         target.copy_from_slice(&(number as i32).to_ne_bytes());
+        Ok(0)
+    }
+
+    /// SIOCGSTAMP and its like: when the last datagram came that was received.
+    fn tell_time(&self, id: SocketId, request: u64, argument: &mut [u8]) -> Result<i32> {
+        let kind = &self.sock(id)?.kind;
+        if matches!(kind, Kind::Netlink(_)) {
+            return Err(Errno::ENOTTY);
+        }
+        // Linux has none for streams.
+        let stamp = kind.inbox().and_then(Inbox::stamp).ok_or(Errno::ENOENT)?;
+        let time = self.net.wall_clock(stamp);
+        let fraction = match request {
+            SIOCGSTAMPNS | SIOCGSTAMPNS_NEW => time.subsec_nanos(),
+            _ => time.subsec_micros(),
+        };
+        let value = [time.as_secs(), u64::from(fraction)].map(u64::to_ne_bytes).concat();
+        argument.get_mut(..value.len()).ok_or(Errno::EFAULT)?.copy_from_slice(&value);
         Ok(0)
     }
 

@@ -2,12 +2,13 @@
 
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
-use ioth_core::{Domain, Errno, MsgFlags, Result, SendMsg};
+use ioth_core::{Domain, Errno, MsgFlags, RecvMsg, Result, SendMsg, control};
 use smoltcp::socket::tcp::State;
+use smoltcp::time::Instant;
 
 use super::Role;
 use super::conn::{Conn, Stage};
-use crate::engine::datagram::SendControl;
+use crate::engine::datagram::{SendControl, TimeStamp, stamp};
 use crate::engine::ports::{Binding, Space};
 use crate::engine::sockets::Kind;
 use crate::engine::{Engine, SocketId, scatter};
@@ -82,14 +83,16 @@ impl Engine {
         Ok(sent)
     }
 
-    /// Takes received data into several buffers: the number of bytes, 0 at the end of the stream.
+    /// Takes received data into several buffers: the number of bytes, 0 at the end of the stream. With data comes the time stamp that
+    /// SO_TIMESTAMP or SO_TIMESTAMPNS asked for.
     pub(in crate::engine) fn tcp_recv(
         &mut self,
         id: SocketId,
-        data: &mut [std::io::IoSliceMut<'_>],
+        message: &mut RecvMsg<'_, '_>,
         flags: MsgFlags,
     ) -> Result<usize> {
         let now = self.net.now;
+        let data = &mut *message.data;
         let (peek, discard) = (flags.contains(MsgFlags::PEEK), flags.contains(MsgFlags::TRUNC));
         let sock = &mut self.sockets[id.0];
         let Kind::Stream(stream) = &mut sock.kind else { return Err(Errno::EINVAL) };
@@ -116,13 +119,17 @@ impl Engine {
             (false, false) => recv_into(conn, data),
         };
         if received > 0 {
+            let readable_at = conn.readable_at();
             if !peek {
                 conn.note_read(now, received);
                 self.mark_dirty(id);
             }
+            self.tcp_stamp(id, message, readable_at);
             return Ok(received);
         }
         if capacity == 0 && conn.received() > 0 {
+            let readable_at = conn.readable_at();
+            self.tcp_stamp(id, message, readable_at);
             return Ok(0);
         }
         let (finished, saw_end) = (conn.peer_finished(), conn.saw_end());
@@ -135,6 +142,19 @@ impl Engine {
             return Ok(0);
         }
         Err(Errno::EAGAIN)
+    }
+
+    /// Writes the time stamp of received data, where it was asked for.
+    fn tcp_stamp(&self, id: SocketId, message: &mut RecvMsg<'_, '_>, at: Instant) {
+        let wanted = self.sockets[id.0].options.time_stamp;
+        if wanted == TimeStamp::None {
+            return;
+        }
+        let mut writer = control::Writer::new(message.control);
+        stamp(&mut writer, wanted, self.net.wall_clock(at));
+        let (filled, cut) = writer.finish();
+        message.control_len = filled;
+        message.flags |= cut;
     }
 
     /// What a waiting call needs to be received before its socket is readable for it; `None`: SO_RCVLOWAT again.

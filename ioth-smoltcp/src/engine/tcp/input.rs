@@ -191,8 +191,12 @@ impl Engine {
         }
         // Data for a closed socket: nobody will ever read it (RFC 2525 §2.17). Linux resets as well once both directions
         // were shut down, and then tells its user.
-        sock.arrived |= conn.received() > before;
-        let unwanted = conn.received() > before && *shut_read && conn.has_finished();
+        let more = conn.received() > before;
+        if more {
+            conn.note_readable(now);
+            sock.arrived = true;
+        }
+        let unwanted = more && *shut_read && conn.has_finished();
         if (conn.orphan && conn.received() > 0) || unwanted {
             conn.abort();
             if unwanted {

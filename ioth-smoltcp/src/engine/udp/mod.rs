@@ -26,7 +26,7 @@ pub(crate) struct Datagrams {
     /// bind(2) named the port. One that was chosen goes when the association is dissolved.
     port_by_user: bool,
     pub(crate) peer: Option<SocketAddr>,
-    inbox: Inbox,
+    pub(crate) inbox: Inbox,
     shut_read: bool,
     shut_write: bool,
     /// The datagram that is being put together.

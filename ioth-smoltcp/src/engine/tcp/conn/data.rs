@@ -120,6 +120,17 @@ impl Conn {
         received >= low || (received > 0 && room <= self.mss() && !self.owes_window())
     }
 
+    /// There is more to read than before.
+    pub(crate) fn note_readable(&mut self, now: Instant) {
+        self.readable_at = now;
+    }
+
+    /// When the last of what there is to read became readable. Linux puts what waits together, and stamps all of it with the time of the
+    /// last segment (tcp_try_coalesce()).
+    pub(crate) fn readable_at(&self) -> Instant {
+        self.readable_at
+    }
+
     /// Bytes received and not read.
     pub(crate) fn received(&self) -> usize {
         self.cell.socket().recv_queue()

@@ -161,6 +161,8 @@ pub(crate) struct Conn {
     heard: Instant,
     data_sent: Instant,
     data_received: Instant,
+    /// When data last became readable: SO_TIMESTAMP.
+    readable_at: Instant,
 }
 
 /// What a connection begins with.
@@ -306,6 +308,7 @@ impl Conn {
             heard: net.now,
             data_sent: net.now,
             data_received: net.now,
+            readable_at: net.now,
         };
         conn.use_path(net, path);
         let window = initial_window(conn.announced_mss());
