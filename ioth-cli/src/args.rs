@@ -166,11 +166,38 @@ pub(crate) struct Switch {
 /// "dpipe ioth plug A = ssh host ioth plug B" joins networks of two hosts. Without any network it is the default one.
 #[derive(Debug, Args)]
 #[command(
-    override_usage = "ioth plug [-v] [NETWORK [NETWORK]]\n       ioth plug [-v] [NETWORK] = COMMAND [ARGS]...",
+    override_usage = "ioth plug [OPTIONS] [NETWORK [NETWORK]]\n       ioth plug [OPTIONS] [NETWORK] = COMMAND [ARGS]...",
     after_help = "Exit status: 0 after SIGTERM, SIGINT, SIGHUP or the end of standard input or output, 1 it failed or a \
                   network ended, 2 wrong usage."
 )]
 pub(crate) struct Plug {
+    /// Who is at the port, for people who look at the switch [default: "ioth plug:"]
+    #[arg(short = 'D', long = "descr", visible_alias = "description", value_name = "TEXT")]
+    pub(crate) description: Option<String>,
+    /// Group of the socket by which a switch reaches the first network's plug
+    #[arg(short, long)]
+    pub(crate) group: Option<String>,
+    /// The same of the second network's
+    #[arg(short = 'G', long, value_name = "GROUP")]
+    pub(crate) group2: Option<String>,
+    /// Permissions of the socket by which a switch reaches the first network's plug, in octal
+    #[arg(short, long, alias = "mod", value_parser = octal)]
+    pub(crate) mode: Option<u32>,
+    /// The same of the second network's
+    #[arg(short = 'M', long, alias = "mod2", value_parser = octal, value_name = "MODE")]
+    pub(crate) mode2: Option<u32>,
+    /// The switch's port that the first network's plug wants
+    #[arg(long, value_name = "N")]
+    pub(crate) port: Option<u32>,
+    /// The same of the second network's
+    #[arg(long, value_name = "N")]
+    pub(crate) port2: Option<u32>,
+    /// Go into the background once both networks are joined
+    #[arg(short, long)]
+    pub(crate) daemon: bool,
+    /// Write the process's number to this file
+    #[arg(short, long, value_name = "FILE")]
+    pub(crate) pidfile: Option<PathBuf>,
     /// Tell on standard error what happens
     #[arg(short, long)]
     pub(crate) verbose: bool,
@@ -204,19 +231,20 @@ pub(crate) struct Cap {
     pub(crate) networks: Vec<String>,
 }
 
-/// The words of a command line; those of `ioth switch` with two dashes before a long option's name, where `vde_switch` takes one
-/// (getopt_long_only(3)): `-hub` would be `-h` otherwise.
+/// The words of a command line; those of `ioth switch` and `ioth plug` with two dashes before a long option's name, where `vde_switch`
+/// and `vde_plug` take one (getopt_long_only(3)): `-hub` would be `-h` otherwise.
 pub(crate) fn of_vde_switch(words: impl IntoIterator<Item = OsString>) -> Vec<OsString> {
     let mut words: Vec<_> = words.into_iter().collect();
-    if words.get(1).is_none_or(|word| word != "switch") {
-        return words;
-    }
-    let command = Switch::augment_args(clap::Command::new("switch"));
+    let command = match words.get(1).and_then(|word| word.to_str()) {
+        Some("switch") => Switch::augment_args(clap::Command::new("switch")),
+        Some("plug") => Plug::augment_args(clap::Command::new("plug")),
+        _ => return words,
+    };
     let mut names: Vec<&str> = command.get_arguments().filter_map(|option| option.get_long()).collect();
-    names.extend(command.get_arguments().filter_map(|option| option.get_visible_aliases()).flatten());
-    // vde_switch's own name for it.
-    names.push("mod");
-    let options = words[2..].iter_mut().take_while(|word| word.as_os_str() != "--");
+    names.extend(command.get_arguments().filter_map(|option| option.get_all_aliases()).flatten());
+    // Behind a "=" they are a command's.
+    let options =
+        words[2..].iter_mut().take_while(|word| word.as_os_str() != "--" && word.as_os_str() != "=");
     for word in options {
         let Some(text) = word.to_str().and_then(|text| text.strip_prefix('-')) else { continue };
         let name = text.split('=').next().unwrap_or_default();
@@ -283,6 +311,21 @@ mod tests {
         assert_eq!(of(&["--", "-hub"]).unwrap().path.as_deref(), Some("-hub".as_ref()));
         assert_eq!(of(&["-nosuch"]).unwrap_err(), 2);
         assert_eq!(of(&["-help"]).unwrap_err(), 0);
+        let plug = |words: &[&str]| {
+            let words = of_vde_switch(["ioth", "plug"].iter().chain(words).map(OsString::from));
+            match Cli::try_parse_from(words).map(|cli| cli.command) {
+                Ok(Command::Plug(plug)) => Ok(plug),
+                Ok(other) => panic!("{other:?}"),
+                Err(error) => Err(error.exit_code()),
+            }
+        };
+        let all =
+            plug(&["-descr", "web", "-mod=660", "-G", "x", "--port2", "7", "-daemon", "a", "=", "c", "-D"]);
+        let all = all.unwrap();
+        assert_eq!((all.description.as_deref(), all.mode, all.daemon), (Some("web"), Some(0o660), true));
+        assert_eq!((all.group2.as_deref(), all.port2, all.group), (Some("x"), Some(7), None));
+        assert_eq!(all.words, ["a", "=", "c", "-D"]);
+        assert_eq!(plug(&["-l"]).unwrap_err(), 2);
         // A program's words are its own.
         let words = ["ioth", "run", "x", "-hub"].map(OsString::from);
         assert_eq!(of_vde_switch(words.clone()), words);

@@ -7,12 +7,14 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::mpsc::{Sender, channel};
 
-use ioth::vde::pcapng::Writer;
+use ioth::core::MacAddr;
+use ioth::vde::pcapng::{Address, Roll, Writer};
 use ioth::vde::vnl::split_ifname;
 use parking_lot::Mutex;
 
 use crate::args::Cap;
 use crate::failure::{Context, Failure, Result};
+use crate::manage::Names;
 use crate::plug::{open_all, stop_at_signals};
 use crate::wires::{End, Inbox, tell_losses};
 
@@ -21,6 +23,7 @@ use crate::wires::{End, Inbox, tell_losses};
 /// # Errors
 /// Why it cannot, or why it ended.
 pub(crate) fn cap(args: &Cap) -> Result<()> {
+    ioth::vde::describe("ioth cap:");
     let (ends, end) = channel();
     stop_at_signals(ends.clone())?;
     let named: Vec<_> = args
@@ -47,11 +50,12 @@ pub(crate) fn cap(args: &Cap) -> Result<()> {
     }
 
     let capture = Arc::new(Mutex::new(Capture { writer, frames: 0, most: args.count.unwrap_or(u64::MAX) }));
-    for (number, inbox) in numbers.into_iter().zip(&inboxes) {
+    for ((number, inbox), (_, vnl)) in numbers.into_iter().zip(&inboxes).zip(&named) {
         let (capture, inbox, ends) = (capture.clone(), inbox.clone(), ends.clone());
+        let stations = Stations { roll: Roll::default(), names: Names::of(vnl) };
         std::thread::Builder::new()
             .name("capture".into())
-            .spawn(move || record(&capture, &inbox, number, &ends))
+            .spawn(move || record(&capture, &inbox, number, stations, &ends))
             .context("a thread")?;
     }
     let outcome = end.recv().unwrap_or(End::Done);
@@ -79,12 +83,41 @@ struct Capture {
     most: u64,
 }
 
+/// Who is in a network.
+struct Stations {
+    roll: Roll,
+    names: Names,
+}
+
+impl Stations {
+    /// The names of addresses that this frame is the first one of.
+    fn named(&mut self, frame: &[u8]) -> Vec<(Address, String)> {
+        let news = self.roll.news(0, frame);
+        let (Some(mac), true) = (frame.get(6..12), news.iter().any(Option::is_some)) else {
+            return Vec::new();
+        };
+        let vlan = match frame.get(12..16) {
+            Some([0x81, 0, high, low]) => u16::from_be_bytes([*high, *low]) & 0xfff,
+            _ => 0,
+        };
+        let mac = <[u8; 6]>::try_from(mac).map(MacAddr);
+        let node = mac.ok().and_then(|mac| self.names.node(mac, vlan));
+        let named = |address: Address| Some((address, node.clone()?));
+        news.into_iter().flatten().filter_map(named).collect()
+    }
+}
+
 /// Records what comes to one network.
-fn record(capture: &Mutex<Capture>, inbox: &Inbox, number: u32, ends: &Sender<End>) {
+fn record(capture: &Mutex<Capture>, inbox: &Inbox, number: u32, mut stations: Stations, ends: &Sender<End>) {
     while let Some(taken) = inbox.take() {
+        // The switch is asked before the capture is locked, which is all networks'.
+        let names: Vec<_> = taken.iter().flat_map(|(_, frame)| stations.named(frame)).collect();
         let mut capture = capture.lock();
         let Capture { writer, frames, most } = &mut *capture;
         let write = || {
+            for (address, node) in names {
+                writer.name(address, &node)?;
+            }
             for (time, frame) in taken {
                 if *frames == *most {
                     break;

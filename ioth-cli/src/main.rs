@@ -19,6 +19,7 @@ mod cap;
 mod daemon;
 mod desk;
 mod failure;
+mod manage;
 mod node;
 mod plug;
 mod preload;

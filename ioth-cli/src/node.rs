@@ -24,7 +24,7 @@ pub(crate) fn node(args: &Node) -> Result<()> {
     }
     let config = start::config(args.stack.as_deref())?;
     if !args.foreground {
-        let served = start::start(config, Some(name))?;
+        let served = start::start(config, Some(name), None)?;
         if args.verbose {
             eprintln!("ioth: the node {name}: process {}, {config}", served.pid);
         }

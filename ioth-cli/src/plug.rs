@@ -6,11 +6,13 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver as Ends, Sender, channel};
 
 use ioth::vde::stream::{Decoder, Encoder};
+use ioth::vde::vnl::Locator;
 use ioth::vde::{Batch, Filter, Link, Schemes};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::Signal;
 
 use crate::args::Plug;
+use crate::daemon::{PidFile, Ready, detached};
 use crate::failure::{Context, Failure, Result};
 use crate::serve::take_signals;
 use crate::wires::{End, Inbox, tell_losses};
@@ -23,13 +25,39 @@ const READ: usize = 1 << 16;
 /// # Errors
 /// Why it cannot, or why it ended.
 pub(crate) fn plug(args: &Plug) -> Result<()> {
-    let networks = networks(&args.words)?;
+    let mut networks = networks(&args.words)?;
+    if networks.is_empty() {
+        networks.push(String::new());
+    }
+    if args.daemon && networks.len() < 2 {
+        let what =
+            "plug: --daemon goes with two networks, or with one, \"=\" and a command: standard input ends";
+        return Err(Failure::usage(what));
+    }
+    let wishes = [(&args.group, args.mode, args.port), (&args.group2, args.mode2, args.port2)];
+    for (at, (group, mode, port)) in wishes.into_iter().enumerate() {
+        let wishes = wishes_of(group.as_deref(), mode, port);
+        match networks.get_mut(at) {
+            _ if wishes.is_empty() => (),
+            Some(network) => *network = with_wishes(network, &wishes)?,
+            None => return Err(Failure::usage("plug: options for a second network, and there is none")),
+        }
+    }
+    ioth::vde::describe(args.description.as_deref().unwrap_or("ioth plug:"));
+    if args.daemon {
+        return detached(|ready| work(args, &networks, ready));
+    }
+    work(args, &networks, Ready::foreground())
+}
+
+fn work(args: &Plug, networks: &[String], ready: Ready) -> Result<()> {
     let (ends, end) = channel();
     stop_at_signals(ends.clone())?;
-    let outcome = match &networks[..] {
-        [one, two] => join(args, one, two, &ends, &end),
-        [one] => over_stdio(args, one, &ends, &end),
-        _ => over_stdio(args, "", &ends, &end),
+    let _pid = args.pidfile.as_deref().map(PidFile::write).transpose()?;
+    let outcome = match networks {
+        [one, two] => join(args, one, two, &ends, &end, ready),
+        [one, ..] => over_stdio(args, one, &ends, &end),
+        [] => over_stdio(args, "", &ends, &end),
     };
     match outcome? {
         End::Done => Ok(()),
@@ -54,6 +82,28 @@ fn networks(words: &[String]) -> Result<Vec<String>> {
     };
     let quoted: Vec<String> = command.iter().map(|word| quote(word)).collect();
     Ok(vec![first, format!("cmd://{}", quoted.join(" "))])
+}
+
+/// What options ask of a plug, in the words of a VNL.
+fn wishes_of(group: Option<&str>, mode: Option<u32>, port: Option<u32>) -> Vec<String> {
+    let escaped = |text: &str| text.bytes().map(|byte| format!("%{byte:02x}")).collect::<String>();
+    let group = group.map(|group| format!("group={}", escaped(group)));
+    let mode = mode.map(|mode| format!("mode={mode:o}"));
+    let port = port.map(|port| format!("port={port}"));
+    [group, mode, port].into_iter().flatten().collect()
+}
+
+/// The VNL of a switch's port with these words in it, before its own.
+fn with_wishes(network: &str, wishes: &[String]) -> Result<String> {
+    let home = std::env::var_os("HOME").map(std::path::PathBuf::from);
+    let locator =
+        Locator::resolve(network, home.as_deref()).map_err(|error| Failure::new(error.to_string()))?;
+    if locator.scheme != "vde" {
+        let what = format!("plug: group, mode and port are options of vde://, not of \"{network}\"");
+        return Err(Failure::usage(what));
+    }
+    let (path, own) = locator.rest.split_once('[').unwrap_or((&locator.rest, "]"));
+    Ok(format!("vde://{path}[{}/{own}", wishes.join("/")))
 }
 
 /// A word as cmd:// takes it for itself.
@@ -86,7 +136,7 @@ fn wait(end: &Ends<End>) -> End {
     end.recv().unwrap_or(End::Done)
 }
 
-fn join(args: &Plug, one: &str, two: &str, ends: &Sender<End>, end: &Ends<End>) -> Result<End> {
+fn join(args: &Plug, one: &str, two: &str, ends: &Sender<End>, end: &Ends<End>, ready: Ready) -> Result<End> {
     let inboxes = [(); 2].map(|()| Arc::new(Inbox::new(ends.clone())));
     let links = [open_all(one, inboxes[0].clone())?, open_all(two, inboxes[1].clone())?];
     for (from, to) in [(0, 1), (1, 0)] {
@@ -99,6 +149,7 @@ fn join(args: &Plug, one: &str, two: &str, ends: &Sender<End>, end: &Ends<End>) 
     if args.verbose {
         eprintln!("ioth: {one:?} and {two:?} are joined");
     }
+    ready.tell()?;
     let outcome = wait(end);
     for (name, link, inbox) in [(one, &links[0], &inboxes[0]), (two, &links[1], &inboxes[1])] {
         link.detach();
@@ -208,6 +259,20 @@ fn write_frames(inbox: &Inbox) -> End {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn options_are_words_of_the_vnl() {
+        let with = |network: &str| {
+            with_wishes(network, &wishes_of(Some("a/b"), Some(0o660), Some(3)))
+                .map_err(|failure| failure.status())
+        };
+        let words = "group=%61%2f%62/mode=660/port=3";
+        assert_eq!(with("vde:///tmp/sw"), Ok(format!("vde:///tmp/sw[{words}/]")));
+        assert_eq!(with("/no/sw[data=path]"), Ok(format!("vde:///no/sw[{words}/data=path]")));
+        assert_eq!(with("vde://"), Ok(format!("vde://[{words}/]")));
+        assert_eq!(with("null://"), Err(2));
+        assert!(wishes_of(None, None, None).is_empty());
+    }
 
     #[test]
     fn words() {

@@ -46,7 +46,7 @@ pub(crate) fn run(args: &Run) -> Result<()> {
             (place, lease)
         }
         None => {
-            let served = start::start(config, None)?;
+            let served = start::start(config, None, Some(&args.program[0]))?;
             tell(format_args!("a node of its own: process {}, {config}", served.pid));
             (served.place, served.lease.expect("an unnamed node's starter has the lease"))
         }

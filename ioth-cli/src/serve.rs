@@ -71,6 +71,11 @@ pub(crate) fn serve(begin: Begin<'_>, ready: impl FnOnce() -> Result<()>) -> Res
     ])?;
     let _ = nix::sys::prctl::set_name(c"ioth-node");
     raise_descriptors()?;
+    let who = match &begin.lease {
+        Lease::Name(name) => name.to_string(),
+        Lease::Programs(_) => std::env::var(start::PROGRAM_ENV).unwrap_or_default(),
+    };
+    ioth::vde::describe(&format!("ioth:{who}"));
     let failed = |error: ioth::Error| Failure::new(error.to_string()).with_errno(error.errno());
     let stack = Stack::new(begin.config).map_err(failed)?;
     let mut resolver = Resolver::default();

@@ -1,5 +1,6 @@
 //! Starting a node process, as the commands `run` and `node` do.
 
+use std::ffi::OsStr;
 use std::path::Path;
 
 use ioth::conf::Config;
@@ -35,12 +36,12 @@ pub(crate) fn config(asked: Option<&str>) -> Result<&str> {
     }
 }
 
-/// Starts a node process, which is this command again, and waits until it serves.
+/// Starts a node process, which is this command again, and waits until it serves. Without a name it is for `program`.
 ///
 /// # Errors
 /// What it reported instead; a system call failed.
-pub(crate) fn start(config: &str, name: Option<&Name>) -> Result<Served> {
-    let served = start::start(Path::new("/proc/self/exe"), config, name)?;
+pub(crate) fn start(config: &str, name: Option<&Name>, program: Option<&OsStr>) -> Result<Served> {
+    let served = start::start(Path::new("/proc/self/exe"), config, name, program)?;
     served.notes.lines().for_each(|line| eprintln!("ioth: node: {line}"));
     Ok(served)
 }

@@ -1,25 +1,22 @@
 //! `ioth switch`.
 
-use std::io::{Read, Write};
+use std::io::Write;
 use std::os::fd::AsFd;
-use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use ioth::vde::node::{Config, Node, directory_mode};
 use nix::sys::signal::Signal;
-use nix::unistd::{Group, geteuid};
+use nix::unistd::{AccessFlags, Group, access, geteuid};
 
 use crate::args::Switch;
 use crate::daemon::{PidFile, Ready, detached};
 use crate::failure::{Context, Failure, Result};
+use crate::manage::{self, Manager};
 use crate::serve::{raise_descriptors, take_signals};
 
-/// The management socket that every switch has, in its directory.
-const MANAGEMENT: &str = "mgmt";
 /// How long a switch has to tell its state.
 const PATIENCE: Duration = Duration::from_secs(5);
-const PROMPT: &[u8] = b"\nvde$ ";
 
 /// Serves a switch, or shows one.
 ///
@@ -45,7 +42,7 @@ fn serve(args: &Switch, config: Config, ready: Ready) -> Result<()> {
     let failed = |error: ioth::vde::LinkError| Failure::new(error.to_string());
     let mut node = Node::open(config).map_err(failed)?;
     let group = args.mgmtgroup.as_deref().map(group).transpose()?;
-    let own = node.path().join(MANAGEMENT);
+    let own = node.path().join(manage::SOCKET);
     for path in [Some(own), args.mgmt.clone()].into_iter().flatten() {
         node.manage(path, args.mgmtmode, group).map_err(failed)?;
     }
@@ -55,9 +52,9 @@ fn serve(args: &Switch, config: Config, ready: Ready) -> Result<()> {
     for tap in &args.tap {
         node.tap(tap).map_err(failed)?;
     }
-    if let Some(file) = &args.rcfile {
+    if let Some(file) = args.rcfile.clone().or_else(default_rcfile) {
         // As vde_switch, it serves all the same.
-        for wrong in node.load(file).map_err(failed)? {
+        for wrong in node.load(&file).map_err(failed)? {
             eprintln!("ioth: {}: {wrong}", file.display());
         }
     }
@@ -113,39 +110,24 @@ fn default_path() -> PathBuf {
     PathBuf::from(if geteuid().is_root() { "/var/run/vde.ctl" } else { "/tmp/vde.ctl" })
 }
 
+/// The file of commands that vde_switch begins with when it is told none: the user's own, else the system's.
+fn default_rcfile() -> Option<PathBuf> {
+    let own = std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".vde2/vde_switch.rc"));
+    let readable = |file: &PathBuf| access(file, AccessFlags::R_OK).is_ok();
+    own.into_iter().chain([PathBuf::from("/etc/vde2/vde_switch.rc")]).find(readable)
+}
+
 /// Asks a switch what there is to know.
 fn status(path: &Path, json: bool) -> Result<()> {
-    let socket = path.join(MANAGEMENT);
     let asking = || format!("asking the switch at {}", path.display());
-    let mut stream = UnixStream::connect(&socket).context(asking())?;
-    stream.set_read_timeout(Some(PATIENCE)).context(asking())?;
+    let mut manager = Manager::connect(path, PATIENCE).context(asking())?;
     let commands: &[&str] =
         if json { &["status/json"] } else { &["showinfo", "port/allprint", "port/drops"] };
-    read_to_prompt(&mut stream).context(asking())?;
     let mut out = std::io::stdout().lock();
     for command in commands {
-        stream.write_all(format!("{command}\n").as_bytes()).context(asking())?;
-        let answer = read_to_prompt(&mut stream).context(asking())?;
-        let data = data(&answer).ok_or_else(|| Failure::new(format!("{}: {}", asking(), answer.trim())))?;
+        let answer = manager.ask(command).context(asking())?;
+        let data = answer.map_err(|answer| Failure::new(format!("{}: {}", asking(), answer.trim())))?;
         out.write_all(data.as_bytes()).context("standard output")?;
     }
     Ok(())
-}
-
-/// What stands between the marks of data.
-fn data(answer: &str) -> Option<&str> {
-    let (data, _) = answer.strip_prefix("0000 DATA END WITH '.'\n")?.rsplit_once(".\n1000 Success\n")?;
-    Some(data)
-}
-
-fn read_to_prompt(stream: &mut UnixStream) -> std::io::Result<String> {
-    let mut answer = Vec::new();
-    let mut buffer = [0; 4096];
-    while !answer.ends_with(PROMPT) {
-        match stream.read(&mut buffer)? {
-            0 => return Err(std::io::ErrorKind::UnexpectedEof.into()),
-            len => answer.extend(&buffer[..len]),
-        }
-    }
-    Ok(String::from_utf8_lossy(&answer).into_owned())
 }

@@ -345,7 +345,8 @@ fn captures() {
     let mirror = world.at("mirror.pcapng");
     let mut switch = world.switch("sw", &["--mirror", &mirror]);
     let vnl = format!("vde://{}", world.at("sw"));
-    let [mut a, b] = [(); 2].map(|()| Plug::c(&vnl));
+    let mut a = Plug::start(Command::new("vde_plug").args(["-D", "web", &vnl]), 0);
+    let b = Plug::c(&vnl);
     let file = world.at("cap.pcapng");
     let mut capture = Running::start(ioth().args(["cap", "-w", &file, "-c", "2", &format!("lan:{vnl}")]));
     world.wait_for_ports("sw", 3);
@@ -356,7 +357,7 @@ fn captures() {
     assert_eq!(capture.wait(), Some(0));
     switch.signal(Signal::SIGTERM);
     assert_eq!(switch.wait(), Some(0));
-    for (file, name) in [(&file, &b"lan"[..]), (&mirror, b"vdeplug: user=")] {
+    for (file, name) in [(&file, &b"lan"[..]), (&mirror, b"web user=")] {
         let bytes = std::fs::read(file).unwrap();
         assert!(bytes.windows(name.len()).any(|part| part == name), "{file}");
         let shown = Command::new("tcpdump").args(["-e", "-n", "-r", file]).output();
@@ -366,6 +367,91 @@ fn captures() {
             shown.status.success() && text.matches("02:00:00:00:00:01 > ff:ff:ff:ff:ff:ff").count() == 2,
             "{text}"
         );
+    }
+}
+
+/// Who is at a switch's port says who it is: that is the name of its addresses, in captures of the switch's and of `ioth cap`.
+#[test]
+fn node_names_in_captures() {
+    let world = World::new();
+    let mirror = world.at("mirror.pcapng");
+    let mut switch = world.switch("sw", &["--mirror", &mirror]);
+    let vnl = format!("vde://{}", world.at("sw"));
+    // A node of ours says its program's name, or what its VNL has; Debian's plug what it is told, or nothing.
+    let mut web = Plug::start(Command::new("vde_plug").args(["-D", "web", &vnl]), 0);
+    let mut anonymous = Plug::c(&vnl);
+    let mut ours = Plug::ours(&["-D", "db:mail", &vnl]);
+    let file = world.at("cap.pcapng");
+    let mut capture = Running::start(ioth().args(["cap", "-w", &file, "-c", "6", &vnl]));
+    world.wait_for_ports("sw", 4);
+    for (plug, station) in [(&mut web, 1), (&mut anonymous, 2), (&mut ours, 3)] {
+        let mac = [2, 0, 0, 0, 0, station];
+        let addr = [10, 0, 0, station];
+        let arp = [&[0xff; 6][..], &mac, &[8, 6, 0, 1, 8, 0, 6, 4, 0, 1], &mac, &addr, &[0; 6], &addr];
+        plug.send(&arp.concat());
+        // An empty IPv4 packet to everybody, of a protocol for experiments.
+        let ip = [0x45, 0, 0, 20, 0, 0, 0, 0, 1, 253, 0, 0];
+        plug.send(&[&[0xff; 6][..], &mac, &[8, 0], &ip, &addr, &[255; 4]].concat());
+    }
+    assert_eq!(capture.wait(), Some(0));
+    switch.signal(Signal::SIGTERM);
+    assert_eq!(switch.wait(), Some(0));
+    for file in [&file, &mirror] {
+        let shown = Command::new("tshark").args(["-N", "n", "-r", file, "ip"]).output();
+        let shown = shown.expect("tshark (supply it by: apt-get install tshark)");
+        let text = String::from_utf8_lossy(&shown.stdout);
+        for source in ["web", "10.0.0.2", "mail"] {
+            assert!(text.contains(&format!(" {source} → ")), "{source} in {text}");
+        }
+        // Readers that know Ethernet's names find them, too.
+        let bytes = std::fs::read(file).unwrap();
+        assert!(bytes.windows(10).any(|part| part == b"\x02\0\0\0\0\x01web\0"), "{file}");
+    }
+}
+
+#[test]
+fn options_of_vde_plug() {
+    let world = World::new();
+    let _switches = [world.switch("one", &[]), world.switch("two", &[])];
+    let [one, two] = ["one", "two"].map(|name| format!("vde://{}", world.at(name)));
+    let pid = world.at("pid");
+    let options = ["-D", "the cable", "-m", "660", "-g", "0", "--port", "5", "--port2=6", "-d", "-p", &pid];
+    let started = run(ioth().arg("plug").args(options).args([&one, &two]));
+    assert!(started.status.success(), "{}", String::from_utf8_lossy(&started.stderr));
+    for (name, port) in [("one", "Port 0005"), ("two", "Port 0006")] {
+        let status = run(ioth().args(["switch", "--status", &world.at(name)]));
+        let text = String::from_utf8_lossy(&status.stdout);
+        assert!(text.contains(port) && text.contains(": the cable user="), "{text}");
+    }
+    let mut a = Plug::c(&one);
+    let mut b = Plug::c(&two);
+    world.wait_for_ports("one", 2);
+    world.wait_for_ports("two", 2);
+    converse(&mut a, &mut b);
+    let number = std::fs::read_to_string(&pid).unwrap().trim().parse().unwrap();
+    kill(Pid::from_raw(number), Signal::SIGTERM).unwrap();
+    wait_until("its end", || !Path::new(&pid).exists());
+    world.wait_for_ports("one", 1);
+}
+
+/// As vde_switch, it begins with the user's file of commands, when it is told no other.
+#[test]
+fn the_users_file_of_commands() {
+    let world = World::new();
+    std::fs::create_dir(world.at(".vde2")).unwrap();
+    std::fs::write(world.at(".vde2/vde_switch.rc"), "vlan/create 7\n").unwrap();
+    std::fs::write(world.at("rc"), "vlan/create 8\n").unwrap();
+    for (words, vlans) in [(&[][..], "\"vlans\":[0,7]"), (&["-f", &world.at("rc")], "\"vlans\":[0,8]")] {
+        let path = world.at("sw");
+        let mut switch = Running::start(ioth().arg("switch").arg(&path).args(words).env("HOME", &world.dir));
+        let status = || {
+            let status = run(ioth().args(["switch", "--status", "--json", &path]));
+            String::from_utf8_lossy(&status.stdout).into_owned()
+        };
+        wait_until("the switch", || status().contains("\"vlans\":"));
+        wait_until("its VLANs", || status().contains(vlans));
+        switch.signal(Signal::SIGTERM);
+        assert_eq!(switch.wait(), Some(0));
     }
 }
 
@@ -401,6 +487,14 @@ fn wrong_usage() {
         (&["switch", "-d", "-f", "/no/such/rc", &world.at("sw")], 1),
         (&["plug", "a", "b", "c"], 2),
         (&["plug", "a", "="], 2),
+        (&["plug", "-d", "null://"], 2),
+        (&["plug", "-d", "null://", "="], 2),
+        (&["plug", "--port2", "1", "null://"], 2),
+        (&["plug", "-m", "0660", "null://"], 2),
+        (&["plug", "-m", "9", "vde:///x"], 2),
+        (&["plug", "-l", "null://"], 2),
+        (&["plug", "-d", "null://", "vde:///no/such/switch"], 1),
+        (&["plug", "-g", "no-such-group", "vde:///no/such/switch"], 1),
         (&["plug", "vde:///no/such/switch"], 1),
         (&["cap", "null://"], 2),
         (&["cap", "-w", "/no/such/file", "null://"], 1),

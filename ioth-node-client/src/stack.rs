@@ -74,7 +74,7 @@ impl NodeStack {
     /// # Errors
     /// As [`new`](Self::new).
     pub fn start(command: &Path, vnls: &[String]) -> std::result::Result<Self, StackError> {
-        let served = start::start(command, &config(vnls)?, None)?;
+        let served = start::start(command, &config(vnls)?, None, None)?;
         served.notes.lines().for_each(|line| eprintln!("ioth: node: {line}"));
         let lease = served.lease.ok_or_else(|| StackError::Os {
             what: "the node process has given no lease".to_owned(),

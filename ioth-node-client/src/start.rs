@@ -31,6 +31,8 @@ use crate::named::Name;
 pub const STACK_ENV: &str = "IOTH_SERVE_STACK";
 /// The variable by which it learns the starter's version of the protocol.
 pub const VERSION_ENV: &str = "IOTH_SERVE_VERSION";
+/// The variable by which an unnamed node learns what program it is for, which its switches show.
+pub const PROGRAM_ENV: &str = "IOTH_SERVE_PROGRAM";
 /// The preload library's file name, whose programs are not nodes.
 pub const PRELOAD_FILE: &str = "libioth_preload.so";
 /// The variable that the dynamic linker reads.
@@ -49,18 +51,22 @@ pub struct Served {
     pub notes: String,
 }
 
-/// Starts a node process by the command `ioth`, which is at `program`, and waits until it serves.
+/// Starts a node process by the command `ioth`, which is at `command`, and waits until it serves. Without a name it is for `program`, or for
+/// this process.
 ///
 /// # Errors
 /// What it reported instead; a system call failed.
-pub fn start(program: &Path, config: &str, name: Option<&Name>) -> Result<Served> {
+pub fn start(command: &Path, config: &str, name: Option<&Name>, program: Option<&OsStr>) -> Result<Served> {
+    let found = command;
+    let own = std::env::args_os().next();
+    let program = program.or(own.as_deref()).and_then(|path| Path::new(path).file_name()).unwrap_or_default();
     let (place, control) = control()?;
     let (lease_end, lease) = pipe2(OFlag::O_CLOEXEC).context("the lease's pipe")?;
     let (report, report_end) = pipe2(OFlag::O_CLOEXEC).context("the report's pipe")?;
-    let mut command = Command::new(program);
+    let mut command = Command::new(found);
     command.arg0("ioth").arg("serve").args(name.map(Name::as_str));
     command.env(ENV, text(&place)).env(STACK_ENV, config).env(VERSION_ENV, VERSION.to_string());
-    command.stdin(control).stderr(report_end);
+    command.env(PROGRAM_ENV, program).stdin(control).stderr(report_end);
     match without_preload(std::env::var_os(LD_PRELOAD).as_deref()) {
         Some(others) => command.env(LD_PRELOAD, others),
         None => command.env_remove(LD_PRELOAD),
@@ -69,7 +75,7 @@ pub fn start(program: &Path, config: &str, name: Option<&Name>) -> Result<Served
         Some(_) => command.stdout(Stdio::null()),
         None => command.stdout(lease_end),
     };
-    let child = command.spawn().context(format_args!("the node process ({})", program.display()))?;
+    let child = command.spawn().context(format_args!("the node process ({})", found.display()))?;
     // It has our ends of the pipes as well.
     drop(command);
     let mut told = Vec::new();

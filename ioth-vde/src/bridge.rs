@@ -8,6 +8,9 @@
 //! IEEE 802.1Q as `vde_switch` has it. A port is in one VLAN *untagged*, at first VLAN 0, or in none, and in any number of
 //! VLANs *tagged*. A frame without a tag belongs to its port's untagged VLAN; one with a tag is taken when its port is in
 //! that VLAN. It goes to the members of its VLAN, with the tag to tagged ones. Bridges learn by VLAN.
+//! A tag of VLAN 0 tells a priority only: the frame belongs where it would without it (IEEE 802.1Q-2018 §6.9.1: "the VID
+//! parameter ... of the frame is the null VLAN ID", then it is the port's), and the tag that it leaves with keeps its priority.
+//! (`vde_switch` has it in VLAN 0 always; here only at a port that is in VLAN 0 tagged, so that two such switches understand each other.)
 //! A hub sends everything everywhere, as it is. A transparent switch learns by VLAN as well, but every port is in every VLAN,
 //! and tags stay as they are: that is upstream's `switch://`, which has no management by which a VLAN could be made.
 
@@ -85,6 +88,8 @@ pub enum Form {
     Untagged,
     /// With a tag of this VLAN, which it did not have.
     Tagged(u16),
+    /// With this VLAN in its tag, whose priority it keeps.
+    Retagged(u16),
 }
 
 /// Why a frame that arrived goes nowhere, or one that should leave does not.
@@ -274,13 +279,18 @@ impl Bridge {
             }
             return Ok(());
         }
+        let in_0_tagged = || self.vlans.get(&0).is_some_and(|members| members.tagged.contains(from));
+        let (vlan, add) = match vlan {
+            0 if tagged && untagged != 0 && !in_0_tagged() => (untagged, Form::Retagged(untagged)),
+            _ if tagged => (vlan, Form::Same),
+            _ => (vlan, Form::Tagged(vlan)),
+        };
         let is_member = |members: &&Vlan| vlan == untagged || members.tagged.contains(from);
         if self.vlans.get(&vlan).filter(is_member).is_none() {
             return Err(Loss::Vlan);
         }
         let known = self.look_up(now, from, vlan, frame);
         let Some(members) = self.vlans.get(&vlan) else { return Err(Loss::Vlan) };
-        let add = if tagged { Form::Same } else { Form::Tagged(vlan) };
         let remove = if tagged { Form::Untagged } else { Form::Same };
         match known {
             Some(port) if port == from => return Err(Loss::Local),
@@ -508,6 +518,11 @@ impl Bridge {
         (self.stations.len(), self.stations.capacity(), self.stations.evicted())
     }
 
+    /// Stations that were not heard for too long, and are not found any more.
+    pub fn expired(&self, now: u32) -> u64 {
+        self.stations.expired(now)
+    }
+
     /// Keeps which stations become known or are forgotten, for [`take_changes`](Self::take_changes), or does not any more.
     pub fn watch(&mut self, watched: bool) {
         self.stations.watch(watched);
@@ -560,7 +575,7 @@ impl Form {
     /// How many bytes longer, or shorter, the frame becomes.
     pub fn resize(self, len: usize) -> usize {
         match self {
-            Form::Same => len,
+            Form::Same | Form::Retagged(_) => len,
             Form::Untagged => len - TAG,
             Form::Tagged(_) => len + TAG,
         }

@@ -70,6 +70,7 @@ pub mod vxlan;
 pub mod vxvde;
 
 mod datagram;
+mod description;
 mod ether;
 mod offload;
 mod overlay;
@@ -78,6 +79,7 @@ mod sys;
 mod tally;
 mod wire;
 
+pub use description::{NAME_MAX, describe, node_name};
 pub use frame::{Batch, Checksum, Frame};
 pub use lan::Lan;
 pub use link::{Counters, Filter, Link, LinkError, Patience, Properties, Receiver, Waiter};

@@ -2,7 +2,7 @@
 //!
 //! <https://www.ietf.org/archive/id/draft-ietf-opsawg-pcapng-03.html>: a section header, then descriptions of interfaces
 //! and packets with nanoseconds, link type Ethernet. It is written by hand for the same reason as [`pcap`](crate::pcap):
-//! it is three small blocks.
+//! it is four small blocks, the fourth of which gives addresses names.
 //!
 //! ```
 //! use ioth_vde::pcapng::{Direction, Writer};
@@ -14,8 +14,15 @@
 //! # Ok::<_, std::io::Error>(())
 //! ```
 
+mod roll;
+
 use std::io::{self, BufWriter, Write};
+use std::net::{Ipv4Addr, Ipv6Addr};
 use std::time::{SystemTime, UNIX_EPOCH};
+
+use ioth_core::MacAddr;
+
+pub use roll::{Roll, claims};
 
 /// Large enough that most batches are one write.
 const BUFFER: usize = 64 << 10;
@@ -27,6 +34,7 @@ const NAME_MAX: usize = 255;
 
 const SECTION: u32 = 0x0a0d_0d0a;
 const INTERFACE: u32 = 1;
+const NAMES: u32 = 4;
 const PACKET: u32 = 6;
 
 const END: u16 = 0;
@@ -35,6 +43,17 @@ const INTERFACE_NAME: u16 = 2;
 const INTERFACE_DESCRIPTION: u16 = 3;
 const INTERFACE_RESOLUTION: u16 = 9;
 const PACKET_FLAGS: u16 = 2;
+
+/// An address that a name is given to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Address {
+    /// Of IPv4.
+    V4(Ipv4Addr),
+    /// Of IPv6.
+    V6(Ipv6Addr),
+    /// Of Ethernet.
+    Mac(MacAddr),
+}
 
 /// Which way a frame went, as the interface sees it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -91,6 +110,27 @@ impl<W: Write> Writer<W> {
         let number = self.interfaces;
         self.interfaces += 1;
         Ok(number)
+    }
+
+    /// Says whose an address is, for readers that show names. What the format has no room for is left out or cut.
+    ///
+    /// # Errors
+    /// The output's.
+    pub fn name(&mut self, address: Address, name: &str) -> io::Result<()> {
+        let (kind, octets): (u16, &[u8]) = match &address {
+            Address::V4(address) => (1, &address.octets()),
+            Address::V6(address) => (2, &address.octets()),
+            Address::Mac(address) => (3, &address.0),
+        };
+        // A NUL ends a name.
+        let name = cut(name.split('\0').next().unwrap_or_default());
+        if name.is_empty() {
+            return Ok(());
+        }
+        let mut body = Vec::new();
+        option(&mut body, kind, &[octets, name, &[0]].concat());
+        option(&mut body, END, &[]);
+        self.block(NAMES, &[&body])
     }
 
     /// Adds a frame. It is in the output after [`flush`](Self::flush).
@@ -166,6 +206,10 @@ mod tests {
         let mut writer = Writer::new(Vec::new(), "ioth-test").unwrap();
         let first = writer.interface("port 1", "a client: user=root").unwrap();
         let second = writer.interface("port 2", &"é".repeat(200)).unwrap();
+        writer.name(Address::V4([10, 0, 0, 1].into()), "web").unwrap();
+        writer.name(Address::V6(Ipv6Addr::LOCALHOST), &"é".repeat(200)).unwrap();
+        writer.name(Address::Mac(MacAddr([2, 0, 0, 0, 0, 1])), "web\0x").unwrap();
+        writer.name(Address::V4([10, 0, 0, 2].into()), "").unwrap();
         let time = UNIX_EPOCH + std::time::Duration::new(1_700_000_000, 123_456_789);
         for (interface, direction, len) in [
             (first, Some(Direction::Inbound), 61),
@@ -192,7 +236,7 @@ mod tests {
             kinds.push(word(0));
             rest = &rest[len..];
         }
-        assert_eq!(kinds, [SECTION, INTERFACE, INTERFACE, PACKET, PACKET, PACKET]);
+        assert_eq!(kinds, [SECTION, INTERFACE, INTERFACE, NAMES, NAMES, NAMES, PACKET, PACKET, PACKET]);
     }
 
     #[test]

@@ -6,6 +6,7 @@
 //!   vde:///tmp/sw[data=path]          group=, mode=        permissions of the data socket's file
 //!   vde:///tmp/sw[mtu=9000]                                a switch of ours, or upstream's switch://: up to 9216
 //!   vde:///tmp/sw[heal]               heal=SECONDS         asks again, every 20 seconds at least, when the switch has gone
+//!   vde:///tmp/sw[descr=web]                               who we are, for people who look at the switch
 //! ```
 //! The data socket is abstract unless permissions are named, and has a file if the switch refuses that or cannot see it, being in
 //! another network namespace;
@@ -34,7 +35,7 @@ pub(crate) use connect::group;
 #[doc(hidden)]
 pub use connect::reply_path;
 
-const KEYS: Keys = &["", "port", "portgroup", "group", "mode", "data", "mtu", "heal"];
+const KEYS: Keys = &["", "port", "portgroup", "group", "mode", "data", "mtu", "heal", "descr"];
 const DEFAULT_DIRS: [&str; 2] = ["/var/run/vde.ctl", "/tmp/vde.ctl"];
 
 /// Opens `vde://...`.
@@ -107,7 +108,13 @@ fn options(params: &Params) -> Result<Options, LinkError> {
         Some("path") => Some(DataKind::Path),
         Some(_) => return Err(params.wrong("data", "abstract or path")),
     };
-    Ok(Options { port, group: connect::group(params, "group")?, mode, data })
+    Ok(Options {
+        port,
+        group: connect::group(params, "group")?,
+        mode,
+        data,
+        description: params.get("descr").map(str::to_owned),
+    })
 }
 
 /// The frames' socket, and the stream whose end is the port's end.

@@ -19,7 +19,7 @@ pub use frames::{dialogue, frames, ip_options};
 pub use ingress::{Tally, ingress, ingress_tally};
 pub use names::{dns, names};
 pub use netlink::{diag, netlink_reply, netlink_request};
-pub use overlay::{offload, overlay};
+pub use overlay::{claims, offload, overlay};
 pub use stream::stream;
 pub use switch::{vde_command, vde_reply, vde_request};
 pub use text::{address, config, fault, rate, sockaddr, vlan, vnl};
@@ -31,6 +31,7 @@ pub type Entry = fn(&[u8]);
 pub const ENTRIES: &[(&str, Entry)] = &[
     ("address", address),
     ("calls", calls),
+    ("claims", claims),
     ("config", config),
     ("diag", diag),
     ("dialogue", dialogue),

@@ -67,6 +67,10 @@ pub(super) struct Stations {
     expire: u32,
     persistence: u32,
     evicted: u64,
+    /// Those that had expired when their place was taken, or when they were heard again.
+    expired: u64,
+    /// When it was asked last.
+    clock: u32,
     /// What became known (`true`) or was forgotten, with its port, when somebody watches.
     changes: Option<Vec<(bool, Key, u16)>>,
     /// Changes that found no room there.
@@ -100,6 +104,8 @@ impl Stations {
             expire,
             persistence,
             evicted: 0,
+            expired: 0,
+            clock: 0,
             changes: None,
             missed: 0,
         }
@@ -131,9 +137,11 @@ impl Stations {
     /// Notes a frame from that address.
     pub(super) fn learn(&mut self, key: Key, port: u16, now: u32) -> Learned {
         let (expire, persistence) = (self.expire, self.persistence);
+        self.clock = now;
         if let Some(&at) = self.index.get(&key) {
             let entry = &mut self.entries[at as usize];
             let age = now.saturating_sub(entry.seen);
+            self.expired += u64::from(age > expire);
             if entry.port == port {
                 if age > 0 {
                     entry.seen = now;
@@ -231,6 +239,12 @@ impl Stations {
         self.evicted
     }
 
+    /// Stations that were not heard for too long, whether their places were taken since or not.
+    pub(super) fn expired(&self, now: u32) -> u64 {
+        let stale = |at: &&u32| now.saturating_sub(self.entries[**at as usize].seen) > self.expire;
+        self.expired + self.index.values().filter(stale).count() as u64
+    }
+
     /// In which of `buckets` a station would be.
     pub(super) fn bucket(&self, key: Key, buckets: usize) -> usize {
         self.index.hasher().hash_one(key) as usize % buckets.max(1)
@@ -262,7 +276,8 @@ impl Stations {
         };
         let Some(&List { oldest, .. }) = self.lists.get(victim) else { return };
         if oldest != NONE {
-            self.evicted += 1;
+            // One that has expired would have gone anyway.
+            self.evicted += u64::from(!self.is_stale(oldest));
             self.remove(oldest);
         }
     }
@@ -285,7 +300,12 @@ impl Stations {
         self.link(at, port);
     }
 
+    fn is_stale(&self, at: u32) -> bool {
+        self.clock.saturating_sub(self.entries[at as usize].seen) > self.expire
+    }
+
     fn remove(&mut self, at: u32) {
+        self.expired += u64::from(self.is_stale(at));
         self.unlink(at);
         let Entry { key, port, .. } = self.entries[at as usize];
         self.note(false, key, port);
@@ -344,6 +364,28 @@ mod tests {
 
     fn key(mac: u64) -> Key {
         Key::new(0, mac)
+    }
+
+    #[test]
+    fn the_expired_are_counted_once() {
+        let mut stations = Stations::new(3, 100, 3);
+        for mac in 1..=3 {
+            stations.learn(key(mac), 1, 0);
+        }
+        assert_eq!((stations.expired(100), stations.expired(101)), (0, 3));
+        // One is heard again, two make room for others, and are not among those who had to.
+        stations.learn(key(1), 1, 101);
+        assert_eq!(stations.expired(101), 3);
+        stations.learn(key(4), 2, 101);
+        stations.learn(key(5), 3, 101);
+        assert_eq!((stations.expired(101), stations.evicted(), stations.len()), (3, 0, 3));
+        stations.learn(key(6), 4, 101);
+        assert_eq!((stations.expired(101), stations.evicted()), (3, 1));
+        // Ports go, with those that had expired and one that had not.
+        stations.learn(key(7), 1, 250);
+        let before = stations.expired(250);
+        (1..5).for_each(|port| stations.forget(port, None));
+        assert_eq!((stations.expired(250), stations.len()), (before, 0));
     }
 
     #[test]

@@ -29,7 +29,7 @@ fn forward(bridge: &mut Bridge, now: u32, from: u16, frame: &[u8]) -> Result<Vec
     bridge.forward(now, from, frame, &mut to).map(|()| to)
 }
 
-use Form::{Same, Tagged, Untagged};
+use Form::{Retagged, Same, Tagged, Untagged};
 
 #[test]
 fn learns_and_floods() {
@@ -123,6 +123,35 @@ fn vlans_as_vde_switch_has_them() {
     sw.set_untagged(3, NO_VLAN).unwrap();
     assert_eq!(forward(&mut sw, 0, 3, &frame(0xff, 1, None)), Err(Loss::Vlan));
     assert_eq!(forward(&mut sw, 0, 5, &frame(0xff, 3, None)).unwrap().len(), 2);
+}
+
+/// IEEE 802.1Q-2018 §6.9.1: a tag of VLAN 0 tells a priority, and nothing of the VLAN.
+#[test]
+fn priority_tags_are_of_the_ports_vlan() {
+    let mut sw = bridge(&[3, 4, 5, 6]);
+    sw.create_vlan(20).unwrap();
+    sw.set_untagged(3, 20).unwrap();
+    sw.set_untagged(5, 20).unwrap();
+    sw.set_tagged(4, 20, true).unwrap();
+    // Priority 5.
+    let tagged = |to, from| frame(to, from, Some(0xa000));
+    assert_eq!(forward(&mut sw, 0, 3, &tagged(0xff, 1)), Ok(vec![(5, Untagged), (4, Retagged(20))]));
+    assert_eq!(
+        forward(&mut sw, 0, 4, &frame(1, 2, Some(20))),
+        Ok(vec![(3, Untagged)]),
+        "1 is known in VLAN 20"
+    );
+    assert_eq!(forward(&mut sw, 0, 3, &tagged(2, 1)), Ok(vec![(4, Retagged(20))]));
+    assert_eq!(forward(&mut sw, 0, 5, &tagged(1, 7)), Ok(vec![(3, Untagged)]));
+    // Port 4's untagged frames are of VLAN 0, and so are its priority-tagged ones.
+    assert_eq!(forward(&mut sw, 0, 4, &tagged(0xff, 2)), Ok(vec![(6, Untagged)]));
+    // No VLAN for what has none.
+    sw.set_untagged(3, NO_VLAN).unwrap();
+    assert_eq!(forward(&mut sw, 0, 3, &tagged(0xff, 1)), Err(Loss::Vlan));
+    // Between two switches VLAN 0 may have tags as well, as vde_switch does it.
+    sw.set_tagged(3, 0, true).unwrap();
+    assert_eq!(forward(&mut sw, 0, 3, &tagged(0xff, 1)), Ok(vec![(4, Untagged), (6, Untagged)]));
+    assert_eq!(forward(&mut sw, 0, 6, &frame(1, 9, None)), Ok(vec![(3, Tagged(0))]));
 }
 
 #[test]

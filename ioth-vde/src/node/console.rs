@@ -14,7 +14,7 @@ use slab::Slab;
 use super::commands::{Answer, BANNER, Outcome};
 use super::core::{Core, Token};
 use super::dir::{Permit, SocketFile, listener};
-use crate::{LinkError, sys};
+use crate::LinkError;
 
 /// Managers at once, at most.
 const SESSIONS_MAX: usize = 16;
@@ -136,9 +136,13 @@ impl Core {
 
     pub(super) fn console_knock(&mut self, at: usize) {
         let Some(listener) = self.consoles.listeners.get(at) else { return };
-        // Without descriptors left the door tries again, when one is free, with the next event.
-        let Ok(stream) = sys::accept(listener.socket.as_fd()) else { return };
+        let Ok(stream) = self.guests.accept(listener.socket.as_fd()) else { return };
         if self.consoles.sessions.len() >= SESSIONS_MAX {
+            self.guests.refuse("too many managers", 1);
+            // Who does not take it hears nothing.
+            let answer = text_of(&Answer { data: None, result: Err(Errno::EBUSY) });
+            let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL;
+            let _ = send(stream.as_raw_fd(), answer.as_bytes(), flags);
             return;
         }
         let output = format!("{BANNER}{PROMPT}").into_bytes();

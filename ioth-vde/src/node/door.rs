@@ -1,7 +1,7 @@
 //! How clients come in: the control socket, the requests, the ports that they get.
 
 use std::collections::BTreeMap;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::{MetadataExt, lchown};
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -140,7 +140,19 @@ impl Guests {
         self.refuse("no request", before - self.list.len());
     }
 
-    fn refuse(&mut self, why: Refusal, count: usize) {
+    /// Takes in who waits at a listener. Without descriptors left it is sent away: it would keep the listener readable for ever.
+    pub(super) fn accept(&mut self, listener: BorrowedFd<'_>) -> Result<OwnedFd, Errno> {
+        let accepted = sys::accept(listener);
+        if let Err(Errno::EMFILE | Errno::ENFILE) = accepted {
+            self.reserve = None;
+            drop(sys::accept(listener));
+            self.reserve = spare();
+            self.refuse("no descriptors", 1);
+        }
+        accepted
+    }
+
+    pub(super) fn refuse(&mut self, why: Refusal, count: usize) {
         if count > 0 {
             *self.refused.entry(why).or_default() += count as u64;
         }
@@ -163,15 +175,9 @@ impl Core {
     /// Clients wait at the listener.
     pub(super) fn knock(&mut self) {
         for _ in 0..CROWD {
-            match sys::accept(self.listener.as_fd()) {
+            match self.guests.accept(self.listener.as_fd()) {
                 Ok(control) => self.let_in(control),
-                Err(Errno::EMFILE | Errno::ENFILE) => {
-                    self.guests.reserve = None;
-                    drop(sys::accept(self.listener.as_fd()));
-                    self.guests.reserve = spare();
-                    self.guests.refuse("no descriptors", 1);
-                }
-                Err(Errno::EINTR | Errno::ECONNABORTED) => (),
+                Err(Errno::EMFILE | Errno::ENFILE | Errno::EINTR | Errno::ECONNABORTED) => (),
                 Err(_) => return,
             }
         }

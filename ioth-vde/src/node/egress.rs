@@ -114,7 +114,7 @@ impl Egress {
 pub(super) fn formed(frame: &[u8], form: Form) -> Frame {
     let mut copy = Frame::new(form.resize(frame.len()));
     let mut at = 0;
-    for piece in pieces(frame, form, &tag(form)) {
+    for piece in pieces(frame, form, &tag(frame, form)) {
         copy[at..at + piece.len()].copy_from_slice(piece);
         at += piece.len();
     }
@@ -122,12 +122,14 @@ pub(super) fn formed(frame: &[u8], form: Form) -> Frame {
 }
 
 /// The tag that a form puts in.
-pub(super) fn tag(form: Form) -> [u8; TAG] {
-    let vlan = match form {
+pub(super) fn tag(frame: &[u8], form: Form) -> [u8; TAG] {
+    let control = match form {
         Form::Tagged(vlan) => vlan.to_be_bytes(),
+        // With its priority, and whether it may be dropped first.
+        Form::Retagged(vlan) => [frame[HEADER] & 0xf0 | vlan.to_be_bytes()[0], vlan.to_be_bytes()[1]],
         Form::Same | Form::Untagged => [0; 2],
     };
-    [TAG_TYPE[0], TAG_TYPE[1], vlan[0], vlan[1]]
+    [TAG_TYPE[0], TAG_TYPE[1], control[0], control[1]]
 }
 
 /// A frame in the form in which it leaves; the first piece is all of it when the others are empty.
@@ -138,6 +140,7 @@ pub(super) fn pieces<'a>(frame: &'a [u8], form: Form, tag: &'a [u8; TAG]) -> [&'
         Form::Same => [frame, &[], &[]],
         Form::Untagged => [&frame[..ADDRESSES], &frame[ADDRESSES + TAG..], &[]],
         Form::Tagged(_) => [&frame[..ADDRESSES], tag, &frame[ADDRESSES..]],
+        Form::Retagged(_) => [&frame[..ADDRESSES], tag, &frame[ADDRESSES + TAG..]],
     }
 }
 
@@ -149,10 +152,14 @@ mod tests {
     fn forms() {
         let tagged = b"destinsource\x81\0\x20\x14\x08\0payload";
         let plain = b"destinsource\x08\0payload";
-        let of = |frame: &[u8], form| pieces(frame, form, &tag(form)).concat();
+        let of = |frame: &[u8], form| pieces(frame, form, &tag(frame, form)).concat();
         assert_eq!(of(tagged, Form::Same), tagged);
         assert_eq!(of(tagged, Form::Untagged), plain);
         assert_eq!(of(plain, Form::Tagged(20)), b"destinsource\x81\0\0\x14\x08\0payload");
+        assert_eq!(
+            of(b"destinsource\x81\0\xb0\0\x08\0payload", Form::Retagged(0x114)),
+            b"destinsource\x81\0\xb1\x14\x08\0payload"
+        );
         let mut egress = Egress::default();
         assert!(egress.push(plain, Form::Tagged(20)) && egress.push(tagged, Form::Untagged));
         assert_eq!(egress.front().map(|frame| frame.to_vec()).collect::<Vec<_>>()[1], plain);

@@ -6,8 +6,9 @@ use std::io;
 use std::path::Path;
 use std::time::SystemTime;
 
+use crate::description::node_name;
 use crate::pcap;
-use crate::pcapng::{Direction, Writer};
+use crate::pcapng::{Direction, Roll, Writer};
 
 /// The capture, with an interface for each port and who is there.
 #[derive(Debug)]
@@ -15,6 +16,8 @@ pub(super) struct Mirror {
     /// `None` after an error: half a block would spoil what follows.
     output: Option<Writer<File>>,
     ports: HashMap<u16, Name>,
+    /// Stations whose names are in the file.
+    roll: Roll,
     /// Frames that are not in the file because it could not be written.
     pub(super) missing: u64,
 }
@@ -30,7 +33,7 @@ impl Mirror {
     /// Makes the file, or empties it, for its owner's eyes only.
     pub(super) fn new(path: &Path) -> io::Result<Self> {
         let output = Writer::new(pcap::create(path)?, concat!("ioth ", env!("CARGO_PKG_VERSION")))?;
-        Ok(Mirror { output: Some(output), ports: HashMap::new(), missing: 0 })
+        Ok(Mirror { output: Some(output), ports: HashMap::new(), roll: Roll::default(), missing: 0 })
     }
 
     /// Who comes to a port has an interface of its own.
@@ -48,6 +51,11 @@ impl Mirror {
                     *name.interface.insert(interface)
                 }
             };
+            if let Some(node) = node_name(&name.description) {
+                for address in self.roll.news(interface, frame).into_iter().flatten() {
+                    output.name(address, node)?;
+                }
+            }
             output.frame(interface, SystemTime::now(), Some(Direction::Inbound), frame)
         });
         self.judge(written, 1);

@@ -85,6 +85,7 @@ impl Core {
                     ("known", number(stations)),
                     ("most", number(capacity)),
                     ("evicted", Number(evicted)),
+                    ("expired", Number(self.bridge.expired(self.now()))),
                     ("moved", Number(self.bridge.moves())),
                     ("expire", Number(u64::from(expire))),
                     ("persistence", Number(u64::from(persistence))),

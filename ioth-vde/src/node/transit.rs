@@ -343,7 +343,7 @@ fn tap_receive(
 fn send(way: &Way, frames: &[Frame], items: &[Item]) -> Result<usize, Trouble> {
     let mut tags = [[0; TAG]; sys::BATCH];
     for (place, item) in tags.iter_mut().zip(items) {
-        *place = tag(item.form);
+        *place = tag(&frames[item.at], item.form);
     }
     let mut datagrams = [[IoSlice::new(&[]); 3]; sys::BATCH];
     for ((place, item), tag) in datagrams.iter_mut().zip(items).zip(&tags) {

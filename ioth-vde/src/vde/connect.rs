@@ -21,6 +21,7 @@ use nix::unistd::{Gid, Group, getegid, geteuid};
 
 use crate::LinkError;
 use crate::datagram::widen;
+use crate::description::description;
 use crate::vnl::Params;
 
 /// How long the switch has for its answer.
@@ -53,6 +54,8 @@ pub(super) struct Options {
     pub(super) mode: Option<u32>,
     /// Which data socket; both in turn when not given.
     pub(super) data: Option<DataKind>,
+    /// Who we are, for people who look at the switch.
+    pub(super) description: Option<String>,
 }
 
 /// A port of the switch.
@@ -117,7 +120,7 @@ fn attempt(dir: &Path, options: &Options, kind: DataKind) -> Result<Option<Conne
             (path, Some(file))
         }
     };
-    let request = request(request_type, &path, description().as_bytes());
+    let request = request(request_type, &path, description(options.description.as_deref()).as_bytes());
     let sent = sendmsg::<()>(
         control.as_raw_fd(),
         &[IoSlice::new(&request)],
@@ -261,17 +264,6 @@ pub fn reply_path(reply: &[u8]) -> Result<Vec<u8>, String> {
         (None, Some(name)) => Ok([&[0], name].concat()),
         (None, None) => Err("an address without a name".to_owned()),
     }
-}
-
-/// What the switch shows of us. Upstream's form.
-fn description() -> String {
-    let mut text = format!("ioth user={} pid={}", geteuid(), std::process::id());
-    if let Some(client) = std::env::var_os("SSH_CLIENT") {
-        let client = client.to_string_lossy();
-        text.push_str(" SSH=");
-        text.extend(client.split_whitespace().next().unwrap_or_default().chars().take(64));
-    }
-    text
 }
 
 /// Binds to a name that nobody guesses. The address has its full length: the switch connects to all of it.

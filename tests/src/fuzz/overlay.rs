@@ -1,7 +1,8 @@
-//! Datagrams of an overlay network, and frames whose sender left something to the link.
+//! Datagrams of an overlay network, frames whose sender left something to the link, and what senders say of themselves.
 
 use std::num::NonZeroU16;
 
+use ioth_vde::pcapng::{Address, claims as claims_of};
 use ioth_vde::{Checksum, Frame, finish_offload, read_overlay};
 
 use super::Input;
@@ -21,6 +22,23 @@ pub fn overlay(data: &[u8]) {
             assert!(u32::from(*low) != vni || behind.len() < 14, "a frame that was dropped");
         }
         (None, _) => (),
+    }
+}
+
+/// What a frame's sender says of itself, for the names in captures.
+pub fn claims(data: &[u8]) {
+    let said = claims_of(data);
+    if let [Some(Address::Mac(mac)), _] = said {
+        assert_eq!(data[6..12], mac.0);
+    }
+    for address in said.into_iter().flatten() {
+        let own = match address {
+            Address::Mac(address) => address.0.to_vec(),
+            Address::V4(address) => address.octets().to_vec(),
+            Address::V6(address) => address.octets().to_vec(),
+        };
+        assert!(data.windows(own.len()).any(|part| part == own), "{address:?} is not in the frame");
+        assert!(said[0].is_some());
     }
 }
 

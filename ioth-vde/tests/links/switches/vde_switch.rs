@@ -21,7 +21,7 @@ fn frames_go_both_ways_by_either_data_socket() {
         assert_eq!(a.seen.frames(1), [frame(1, 2, 60, 2)]);
 
         let ports = switch.command("port/print");
-        let me = format!("ioth user={} pid={}", nix::unistd::geteuid(), std::process::id());
+        let me = format!(" user={} pid={}", nix::unistd::geteuid(), std::process::id());
         assert_eq!(ports.matches(&me).count(), 2, "{ports}");
         if nix::unistd::geteuid().is_root() {
             assert!(ports.contains(user) || ports.contains(&user.to_lowercase()), "{ports}");
@@ -39,7 +39,7 @@ fn frames_go_both_ways_by_either_data_socket() {
         // Both ports are given back.
         a.link.detach();
         drop(b);
-        wait_until("free ports", || !switch.command("port/print").contains("ioth user="));
+        wait_until("free ports", || !switch.command("port/print").contains("ioth:links"));
     }
 }
 
@@ -47,10 +47,10 @@ fn frames_go_both_ways_by_either_data_socket() {
 fn ports_by_number() {
     let switch = Switch::start(8);
     let a = switch.open("[5]");
-    assert!(switch.command("port/print 5").contains("ioth user="));
+    assert!(switch.command("port/print 5").contains("ioth:links"));
     drop(a);
     let _b = switch.open("[port=0]");
-    assert!(switch.command("port/print 0").contains("ioth user="));
+    assert!(switch.command("port/print 0").contains("ioth:links"));
     let error = open(&switch.vnl("[portgroup=nobody]")).unwrap_err();
     assert_eq!(error.errno(), Errno::ENOENT, "{error}");
 }
