@@ -10,6 +10,7 @@ use std::fmt;
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -21,6 +22,7 @@ use nix::sys::signal::SigSet;
 use parking_lot::Mutex;
 
 use crate::fork::{self, PerProcess};
+use crate::spin::{History, Spinner};
 use crate::{Events, sys};
 use agenda::{Agenda, Sleep, TimerInner, TimerState};
 
@@ -57,6 +59,10 @@ const THREAD_NAME: &str = "ioth-reactor";
 const BELL: u64 = u64::MAX;
 /// Descriptors that one wait tells of, to begin with; the others have their turn in the next.
 const EVENTS: usize = 256;
+/// A wait that was hardly more than the way there and back through a switch takes, with another process at its end; and how long
+/// a look takes after one.
+const SHORT_SLEEP: Duration = Duration::from_micros(300);
+const LONGEST_LOOK: Duration = Duration::from_micros(250);
 
 /// The process-wide reactor.
 ///
@@ -148,6 +154,14 @@ impl Reactor {
         self.shared.enter(|agenda| agenda.next_round.push(job));
     }
 
+    /// Has the reactor's thread look for what comes next before it sleeps, as [`spin`](crate::spin) has it.
+    ///
+    /// For a process that has no other work: who answers it is another process, and each of the two would sleep while the
+    /// other one wakes. A thread of a program that waits for its own socket looks by itself.
+    pub fn look_before_sleep(&self) {
+        self.shared.eager.store(true, Ordering::Relaxed);
+    }
+
     /// Runs `job` when the reactor's thread has gone through what it woke up for, so that what many sources bring can be
     /// sent at once. Elsewhere than within that, `job` is given back.
     ///
@@ -172,6 +186,7 @@ impl Reactor {
             bell,
             table: Mutex::new(Table::default()),
             agenda: Mutex::default(),
+            eager: AtomicBool::new(false),
         });
         let for_thread = shared.clone();
         thread::Builder::new().name(THREAD_NAME.into()).spawn(move || for_thread.run())?;
@@ -307,6 +322,8 @@ struct Shared {
     bell: EventFd,
     table: Mutex<Table>,
     agenda: Mutex<Agenda>,
+    /// Its thread looks before it sleeps.
+    eager: AtomicBool,
 }
 
 impl Shared {
@@ -332,21 +349,17 @@ impl Shared {
         // The program's signal handlers and the calls that they interrupt belong in the program's threads.
         let _ = SigSet::all().thread_block();
         let mut events = vec![EpollEvent::empty(); EVENTS];
+        let history = History::new(LONGEST_LOOK);
         loop {
             let sleep = self.agenda.lock().fall_asleep();
-            let timeout = match sleep {
-                Sleep::Awake => {
-                    // Perhaps for a job before which all is to be told that holds: each descriptor is told of once.
-                    let all = self.table.lock().entries.len() + 1;
-                    if all > events.len() {
-                        events.resize(all, EpollEvent::empty());
-                    }
-                    Some(Duration::ZERO)
+            if sleep == Sleep::Awake {
+                // Perhaps for a job before which all is to be told that holds: each descriptor is told of once.
+                let all = self.table.lock().entries.len() + 1;
+                if all > events.len() {
+                    events.resize(all, EpollEvent::empty());
                 }
-                Sleep::Until(deadline) => Some(deadline.saturating_duration_since(Instant::now())),
-                Sleep::Forever => None,
-            };
-            let waited = match sys::epoll_wait(&self.epoll, &mut events, timeout) {
+            }
+            let waited = match self.wait(&mut events, sleep, &history) {
                 Err(Errno::EINTR) => Ok(0), // by a debugger: signals are blocked
                 waited => waited,
             };
@@ -371,6 +384,44 @@ impl Shared {
             run_all(jobs);
             ROUND.set(Round::Closing);
             run_all(LAST.take());
+        }
+    }
+
+    fn wait(&self, events: &mut [EpollEvent], sleep: Sleep, history: &History) -> Result<usize, Errno> {
+        let begin = Instant::now();
+        let looks = sleep != Sleep::Awake && self.eager.load(Ordering::Relaxed);
+        let worth = if looks { history.worth() } else { None };
+        if let Some((time, _spinner)) = worth.and_then(|time| Some((time, Spinner::new()?))) {
+            let until = match sleep {
+                Sleep::Until(deadline) => deadline.min(begin + time),
+                _ => begin + time,
+            };
+            let found = self.look(events, until);
+            history.record(found != Ok(0));
+            if found != Ok(0) {
+                return found;
+            }
+        }
+        let timeout = match sleep {
+            Sleep::Awake => Some(Duration::ZERO),
+            Sleep::Until(deadline) => Some(deadline.saturating_duration_since(Instant::now())),
+            Sleep::Forever => None,
+        };
+        let waited = sys::epoll_wait(&self.epoll, events, timeout);
+        if looks {
+            history.slept(begin.elapsed(), SHORT_SLEEP);
+        }
+        waited
+    }
+
+    /// Looks again and again, and lets others have its core between two looks.
+    fn look(&self, events: &mut [EpollEvent], until: Instant) -> Result<usize, Errno> {
+        loop {
+            let found = sys::epoll_wait(&self.epoll, events, Some(Duration::ZERO));
+            if found != Ok(0) || Instant::now() >= until {
+                return found;
+            }
+            thread::yield_now();
         }
     }
 

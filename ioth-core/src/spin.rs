@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use crate::fork::PerProcess;
 
-/// How long a look takes as a rule, and after a short sleep.
+/// How long a look takes as a rule, and after a short sleep if nothing else is said.
 const USUAL: Duration = Duration::from_micros(10);
 const LONGEST: Duration = Duration::from_micros(100);
 /// Looks in vain after which a node's waiters sleep at once, but for every so many-th.
@@ -25,8 +25,9 @@ const RETRY: usize = 16;
 static SPINNING: PerProcess<AtomicUsize> = PerProcess::new();
 
 /// How a node's waiters fared. It is a hint: threads may overwrite each other's counts.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct History {
+    longest: Duration,
     /// Looks in vain since the last success.
     misses: AtomicUsize,
     /// Waits that were not worth a look.
@@ -35,13 +36,29 @@ pub struct History {
     eager: AtomicBool,
 }
 
+impl Default for History {
+    fn default() -> Self {
+        History::new(LONGEST)
+    }
+}
+
 impl History {
+    /// Of waiters who look so long after a short sleep.
+    pub fn new(longest: Duration) -> Self {
+        History {
+            longest,
+            misses: AtomicUsize::new(0),
+            skipped: AtomicUsize::new(0),
+            eager: AtomicBool::new(false),
+        }
+    }
+
     /// How long a look is worth while; `None` not at all.
     pub fn worth(&self) -> Option<Duration> {
         let patient = self.misses.load(Ordering::Relaxed) < PATIENCE
             || self.skipped.fetch_add(1, Ordering::Relaxed).is_multiple_of(RETRY);
         let eager = self.eager.load(Ordering::Relaxed);
-        patient.then_some(if eager { LONGEST } else { USUAL })
+        patient.then_some(if eager { self.longest } else { USUAL })
     }
 
     /// A wait took so long altogether, most of it asleep; what is hardly more than `short` would have been worth a look.

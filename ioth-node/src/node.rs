@@ -93,6 +93,8 @@ impl Node {
             over: Condvar::new(),
         });
         let reactor = Reactor::try_global().map_err(io("reactor"))?;
+        // All of a node's work is the reactor's.
+        reactor.look_before_sleep();
         let lease = Arc::new(Lease(Arc::downgrade(&node)));
         let registration = reactor
             .register(setup.lease.as_fd(), Events::empty(), lease)

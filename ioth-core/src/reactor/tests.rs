@@ -366,3 +366,30 @@ fn what_holds_is_told_before_the_next_round() {
     }));
     assert_eq!(told.recv_timeout(LONG), Ok(true));
 }
+
+/// Descriptors, deadlines and jobs are found by a look as by a sleeper; when nothing comes it sleeps all the same.
+#[test]
+fn one_that_looks_misses_nothing() {
+    let reactor = Reactor::start().unwrap();
+    reactor.look_before_sleep();
+    let (probe, mut peer, seen) = Probe::new(Events::HUP);
+    probe.register(&reactor, Events::IN);
+    let (rung, heard) = mpsc::channel();
+    let bell = Bell::new(&reactor, 7, &rung);
+    for round in 0..400 {
+        // Now and then after pauses of different lengths, so that it looks at one time and sleeps at another.
+        if round % 40 == 0 {
+            thread::park_timeout(Duration::from_micros(37 * round));
+        }
+        peer.write_all(b"x").unwrap();
+        assert_eq!(seen.recv_timeout(LONG).unwrap(), Events::IN);
+        bell.set(Instant::now() + Duration::from_micros(round));
+        assert_eq!(heard.recv_timeout(LONG).unwrap(), 7);
+        settle(&reactor);
+    }
+    let deadline = Instant::now() + LONG;
+    while Spinner::count() > 0 {
+        assert!(Instant::now() < deadline, "it looks for ever");
+        thread::yield_now();
+    }
+}
