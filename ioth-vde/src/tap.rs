@@ -5,18 +5,20 @@
 //!   tap://                        a new one, which the kernel names
 //!   tap://t0[gso=0]               no super-frames either way; gso=BYTES: ours have that size at most (65535)
 //!   tap://t0[checksum]            checksums are computed, rather than left to the kernel
+//!   tap://t0[queues=4]            several queues of an interface that root made with multi_queue, a flow by one of them
 //! ```
 //! Without privileges, root makes the interface once: `ip tuntap add t0 mode tap user NAME`. Up and with addresses it is made as
 //! any other interface (`ip link set t0 up`); its MTU is the link's.
 //!
 //! Each frame has a header in front (`struct virtio_net_hdr`), by which both sides leave TCP's segmentation and the
 //! checksums undone: nobody needs them in the memory of one machine. Where the kernel is too old for that, we do without.
-//! One thread of ours reads, so it is one queue of an interface that has several.
+//! One thread of ours reads, so that one queue does, unless there are more flows at once than it has room for.
 //!
 //! The other way round, [`Device`] is such an interface for whoever joins a kernel to a [`Link`]: the stack `vdestack` does.
 
 mod device;
 mod macvtap;
+mod queues;
 mod vnet;
 
 use std::fs::OpenOptions;
@@ -34,6 +36,7 @@ use crate::tally::{HEADER, Tally};
 use crate::vnl::{IFNAME_MAX, Keys, Params, syntax};
 use crate::wire::{Descriptor, Halt, Port, Trouble, Wire, send_trouble};
 use crate::{Batch, Checksum, Frame, Link, LinkError, Properties, sys};
+use queues::Queues;
 use vnet::{Gso, Header};
 
 pub use device::{Device, opening};
@@ -41,6 +44,9 @@ pub(crate) use macvtap::open as open_macvtap;
 
 const DEVICE: &str = "/dev/net/tun";
 const KEYS: Keys = &["gso", "checksum"];
+const TAP_KEYS: Keys = &["gso", "checksum", "queues"];
+/// Queues of one interface: what Linux has (MAX_TAP_QUEUES).
+const QUEUES_MAX: u64 = 256;
 /// Largest super-frame's IP packet: what IP's length has room for.
 const GSO_MAX: usize = 65_535;
 /// A frame at most this long is copied out of the buffer that has room for the longest.
@@ -50,11 +56,12 @@ const OVERHEAD: usize = HEADER + 8;
 
 /// Opens `tap://...`.
 pub(crate) fn open(spec: &Spec<'_>) -> Result<Arc<dyn Link>, LinkError> {
-    let (name, params) = spec.bracket(KEYS)?;
+    let (name, params) = spec.bracket(TAP_KEYS)?;
     check_name(name, spec.vnl)?;
     let options = options(&params)?;
+    let queues = params.number("queues", 1..=QUEUES_MAX)?.unwrap_or(1);
     let failed = |(what, errno)| LinkError::Os { what: format!("{}: {what}", spec.vnl), errno };
-    let tap = Tap::new(name, options).map_err(failed)?;
+    let tap = Tap::new(name, options, queues as usize).map_err(failed)?;
     Ok(Arc::new(Port::new(spec.vnl, tap)))
 }
 
@@ -93,12 +100,7 @@ type Failure = (String, Errno);
 
 /// A queue of a TAP interface, and the interface's name.
 fn interface(name: &str, kind: libc::c_int) -> Result<(OwnedFd, String), Failure> {
-    let device = OpenOptions::new().read(true).write(true).custom_flags(libc::O_NONBLOCK).open(DEVICE);
-    let device = device.map_err(|error| {
-        let errno = crate::errno(&error);
-        (opening(errno), errno)
-    })?;
-    let fd: OwnedFd = device.into();
+    let fd = device()?;
     let given = match sys::tun_set_interface(fd.as_fd(), name, kind) {
         // One of several queues has to say so.
         Err(Errno::EINVAL) => sys::tun_set_interface(fd.as_fd(), name, kind | libc::IFF_MULTI_QUEUE),
@@ -106,12 +108,42 @@ fn interface(name: &str, kind: libc::c_int) -> Result<(OwnedFd, String), Failure
     };
     match given {
         Ok(name) => Ok((fd, name)),
-        Err(errno) => Err((refusal(if name.is_empty() { "tap0" } else { name }, errno), errno)),
+        Err(errno) => Err((refusal(name, errno), errno)),
     }
+}
+
+/// Several queues of a TAP interface, and the interface's name.
+fn queues_of(name: &str, count: usize) -> Result<(Queues, String), Failure> {
+    let queue = |name: &str| {
+        let fd = device()?;
+        match sys::tun_set_interface(fd.as_fd(), name, KIND | libc::IFF_MULTI_QUEUE) {
+            Ok(name) => Ok((fd, name)),
+            Err(errno @ (Errno::EINVAL | Errno::E2BIG | Errno::EBUSY)) => {
+                let what = format!(
+                    "getting {count} queues of the interface (it has not so many that are free; as root: \
+                     ip tuntap add {name} mode tap multi_queue user NAME)"
+                );
+                Err((what, errno))
+            }
+            Err(errno) => Err((refusal(name, errno), errno)),
+        }
+    };
+    let (first, name) = queue(name)?;
+    let others = (1..count).map(|_| queue(&name).map(|(fd, _)| fd)).collect::<Result<_, _>>()?;
+    Ok((Queues::new(first, others), name))
+}
+
+fn device() -> Result<OwnedFd, Failure> {
+    let device = OpenOptions::new().read(true).write(true).custom_flags(libc::O_NONBLOCK).open(DEVICE);
+    device.map(OwnedFd::from).map_err(|error| {
+        let errno = crate::errno(&error);
+        (opening(errno), errno)
+    })
 }
 
 /// What the kernel refused, in words that say what to do about it.
 fn refusal(name: &str, errno: Errno) -> String {
+    let name = if name.is_empty() { "tap0" } else { name };
     let why = match errno {
         Errno::EPERM => format!(
             " (the interface is not there and may not be made by us, or is another user's; as root: \
@@ -129,10 +161,10 @@ fn refusal(name: &str, errno: Errno) -> String {
     format!("getting the interface{why}")
 }
 
-/// A queue of a TAP interface.
+/// A TAP interface, seen from the outside.
 #[derive(Debug)]
 struct Tap {
-    fd: Arc<OwnedFd>,
+    queues: Queues,
     properties: Properties,
     /// The kernel sends super-frames, of any size.
     super_frames: bool,
@@ -142,20 +174,25 @@ struct Tap {
 const KIND: libc::c_int = libc::IFF_TAP | libc::IFF_NO_PI | libc::IFF_VNET_HDR;
 
 impl Tap {
-    fn new(name: &str, options: Options) -> Result<Self, Failure> {
-        let (fd, name) = interface(name, KIND)?;
-        Tap::on(fd, &name, options)
+    fn new(name: &str, options: Options, queues: usize) -> Result<Self, Failure> {
+        let (queues, name) = if queues > 1 {
+            queues_of(name, queues)?
+        } else {
+            let (fd, name) = interface(name, KIND)?;
+            (Queues::new(fd, Vec::new()), name)
+        };
+        Tap::on(queues, &name, options)
     }
 
-    /// A queue of that interface.
-    fn on(fd: OwnedFd, name: &str, Options { gso_max, offload }: Options) -> Result<Self, Failure> {
+    /// Queues of that interface.
+    fn on(queues: Queues, name: &str, Options { gso_max, offload }: Options) -> Result<Self, Failure> {
         let mtu =
             sys::interface_mtu(name).map_err(|errno| (format!("asking for the MTU of {name}"), errno))?;
-        Ok(Tap::over(fd, mtu, gso_max, offload))
+        Ok(Tap::over(queues, mtu, gso_max, offload))
     }
 
     /// Says what the kernel may leave undone.
-    fn over(fd: OwnedFd, mtu: usize, gso_max: usize, offload: bool) -> Self {
+    fn over(queues: Queues, mtu: usize, gso_max: usize, offload: bool) -> Self {
         // What the kernel may leave to us; the other way it always takes what we leave to it.
         let super_frames = gso_max > 0 && offload;
         let wanted: &[libc::c_uint] = match (offload, super_frames) {
@@ -164,13 +201,13 @@ impl Tap {
             (false, _) => &[0],
         };
         for &features in wanted {
-            // An old kernel that knows none of it sends everything done.
-            if sys::tun_set_offload(fd.as_fd(), features).is_ok() {
+            // It is the interface's. An old kernel that knows none of it sends everything done.
+            if sys::tun_set_offload(queues.first().as_fd(), features).is_ok() {
                 break;
             }
         }
         let gso_max = if super_frames { gso_max } else { 0 };
-        Tap { fd: Arc::new(fd), properties: Properties { mtu, gso_max, trusted: offload }, super_frames }
+        Tap { queues, properties: Properties { mtu, gso_max, trusted: offload }, super_frames }
     }
 
     /// Room for more than the longest frame that may come: the kernel cuts without a word.
@@ -185,13 +222,13 @@ impl Wire for Tap {
     }
 
     fn descriptors(&self) -> Vec<Descriptor> {
-        vec![Descriptor { fd: self.fd.clone(), sends: true }]
+        self.queues.descriptors()
     }
 
     fn send(&self, frames: &mut Batch, tally: &Tally) -> Result<(), Halt> {
         while let Some(frame) = frames.front_mut() {
             let header = outgoing(frame).to_bytes();
-            match writev(&self.fd, &[IoSlice::new(&header), IoSlice::new(frame)]) {
+            match writev(self.queues.of(frame), &[IoSlice::new(&header), IoSlice::new(frame)]) {
                 Ok(_) => {
                     tally.sent(1, frame.len());
                     frames.pop_front();
@@ -209,13 +246,14 @@ impl Wire for Tap {
         Ok(())
     }
 
-    fn receive(&self, _: usize, room: usize, batch: &mut Batch, tally: &Tally) -> Result<bool, Halt> {
+    fn receive(&self, which: usize, room: usize, batch: &mut Batch, tally: &Tally) -> Result<bool, Halt> {
         let longest = self.room();
+        let queue = self.queues.get(which);
         let mut scratch = None;
         for _ in 0..room {
             let mut frame = scratch.take().unwrap_or_else(|| Frame::new(longest));
             let mut header = [0; vnet::LEN];
-            match readv(&self.fd, &mut [IoSliceMut::new(&mut header), IoSliceMut::new(&mut frame)]) {
+            match readv(queue, &mut [IoSliceMut::new(&mut header), IoSliceMut::new(&mut frame)]) {
                 Ok(len) => {
                     let len = len.saturating_sub(vnet::LEN);
                     if len < HEADER || len >= longest {

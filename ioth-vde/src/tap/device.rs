@@ -4,7 +4,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use ioth_core::Errno;
 
-use super::{DEVICE, GSO_MAX, KIND, Tap};
+use super::{DEVICE, GSO_MAX, KIND, Queues, Tap};
 use crate::tally::Tally;
 use crate::wire::{Halt, Wire};
 use crate::{Batch, Counters, LinkError, sys};
@@ -43,7 +43,7 @@ impl Device {
             LinkError::Os { what: format!("making the interface {name}{why}"), errno }
         })?;
         // Its own MTU matters to nobody here: super-frames are read with room for the longest, and any length is written.
-        let tap = Tap::over(device, MTU_MAX, GSO_MAX, true);
+        let tap = Tap::over(Queues::new(device, Vec::new()), MTU_MAX, GSO_MAX, true);
         Ok(Device { tap, tally: Tally::default(), name: given })
     }
 
@@ -105,7 +105,7 @@ impl Device {
 
 impl AsFd for Device {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.tap.fd.as_fd()
+        self.tap.queues.first().as_fd()
     }
 }
 

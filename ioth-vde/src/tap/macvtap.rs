@@ -17,7 +17,7 @@ use std::sync::Arc;
 use ioth_core::Errno;
 use nix::net::if_::{if_indextoname, if_nametoindex};
 
-use super::{Failure, KEYS, KIND, Tap, check_name, options};
+use super::{Failure, KEYS, KIND, Queues, Tap, check_name, options};
 use crate::schemes::Spec;
 use crate::vnl::syntax;
 use crate::wire::Port;
@@ -29,7 +29,8 @@ pub(crate) fn open(spec: &Spec<'_>) -> Result<Arc<dyn Link>, LinkError> {
     let options = options(&params)?;
     let failed = |(what, errno)| LinkError::Os { what: format!("{}: {what}", spec.vnl), errno };
     let (device, name) = device_of(name, spec.vnl)?.map_err(failed)?;
-    let tap = Tap::on(queue(&device, &name).map_err(failed)?, &name, options).map_err(failed)?;
+    let queue = Queues::new(queue(&device, &name).map_err(failed)?, Vec::new());
+    let tap = Tap::on(queue, &name, options).map_err(failed)?;
     Ok(Arc::new(Port::new(spec.vnl, tap)))
 }
 

@@ -1,9 +1,11 @@
 //! Bad input to `vxlan://` and `vxvde://`. What good input does, the kernel and Debian's plug judge, in namespaces.
 
-use std::net::UdpSocket;
+use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
+use std::os::fd::AsRawFd;
 
 use ioth_core::Errno;
 use ioth_vde::open;
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, SockaddrIn, bind, setsockopt, socket, sockopt};
 
 use crate::plug::{PATIENCE, Plug, frame, wait_until};
 
@@ -42,6 +44,52 @@ fn what_is_no_frame_of_the_network_is_counted() {
     let counters = plug.link.counters();
     // Eight too short for a header, two of other networks; too long, and too short for Ethernet.
     assert_eq!((counters.rx_bad_header, counters.rx_bad_length), (10, 5));
+}
+
+/// Of both sockets of a group's member: its own, and the group's, by which another network's frames come.
+#[test]
+fn what_is_no_frame_of_a_group_is_counted() {
+    let group = Ipv4Addr::new(239, 1, 2, 3);
+    let port = port();
+    let vnl = |vni: u8| format!("vxvde://{group}/port={port}/if=lo/vni={vni}");
+    let member = || {
+        let fd = socket(AddressFamily::Inet, SockType::Datagram, SockFlag::SOCK_CLOEXEC, None).unwrap();
+        setsockopt(&fd, sockopt::ReuseAddr, &true).unwrap();
+        bind(fd.as_raw_fd(), &SockaddrIn::from(std::net::SocketAddrV4::new(group, port))).unwrap();
+        let member = UdpSocket::from(fd);
+        member.join_multicast_v4(&group, &Ipv4Addr::LOCALHOST).unwrap();
+        member.set_read_timeout(Some(PATIENCE)).unwrap();
+        member
+    };
+    let member = member();
+    let plug = Plug::new(&vnl(1));
+    plug.send([frame(0xff, 1, 60, 1)]);
+    let mut buffer = [0; 2000];
+    let (len, end) = member.recv_from(&mut buffer).unwrap();
+    assert_eq!(buffer[..len], datagram(HEADER, &frame(0xff, 1, 60, 1)));
+    let stranger = UdpSocket::bind((end.ip(), 0)).unwrap();
+    let send = |bytes: &[u8]| {
+        stranger.send_to(bytes, SocketAddr::new(end.ip(), end.port())).unwrap();
+    };
+    for len in 0..8 {
+        send(&HEADER[..len]);
+    }
+    send(&datagram([0; 8], &frame(1, 2, 60, 0)));
+    send(&vec![0x55; 60_000]);
+    for len in [1, 13, 1519] {
+        send(&datagram(HEADER, &frame(1, 2, 2000, 0)[..len]));
+    }
+    // Who leaves, and was never there.
+    send(&HEADER);
+    send(&datagram(HEADER, &frame(1, 2, 1514, 1)));
+    assert_eq!(plug.seen.frames(1), [frame(1, 2, 1514, 1)]);
+    let counters = plug.link.counters();
+    // Eight too short for a header and one with another; too long, and too short for Ethernet.
+    assert_eq!((counters.rx_bad_header, counters.rx_bad_length), (9, 4));
+    let other = Plug::new(&vnl(2));
+    other.send([frame(0xff, 3, 60, 2)]);
+    wait_until("the other network's frame", || plug.link.counters().rx_bad_header == 10);
+    assert!(plug.seen.is_empty());
 }
 
 #[test]

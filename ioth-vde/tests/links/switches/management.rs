@@ -94,12 +94,11 @@ fn hostile_managers() {
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
         stream.read(&mut [0; 1000]).is_ok_and(|len| len > 0)
     });
-    // The deaf one has a place; 25 of the 40 found none, or 24 if the endless one had gone before.
+    // One of 16 places was the deaf one's, another perhaps still the endless one's; who looked for room may have been refused, too.
     let status = served.command("status/json");
-    assert!(
-        status.contains("\"too many managers\":25") || status.contains("\"too many managers\":24"),
-        "{status}"
-    );
+    let refused =
+        status.split_once("\"too many managers\":").and_then(|(_, rest)| rest.split(['}', ',']).next());
+    assert!(refused.and_then(|count| count.parse::<u32>().ok()).is_some_and(|count| count >= 24), "{status}");
     let a = served.client();
     let b = served.client();
     a.data.send(&frame(0xff, 1, 60, 1)).unwrap();
