@@ -172,6 +172,7 @@ impl Engine {
             // tcp(7), send(2): a destination is ignored or EISCONN; Linux ignores it.
             Kind::Stream(_) => self.tcp_send(id, message, flags),
             Kind::Datagrams(_) => self.udp_send(id, message, flags),
+            Kind::Netlink(_) if flags.contains(MsgFlags::OOB) => Err(Errno::EOPNOTSUPP),
             Kind::Netlink(_) => self.netlink_send(id, message),
             Kind::Packets(_) => self.packet_send(id, message),
             Kind::Raw(_) => self.raw_send(id, message, flags),

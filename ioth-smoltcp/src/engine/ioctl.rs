@@ -49,6 +49,8 @@ impl Engine {
             (libc::SIOCSIFADDR | libc::SIOCDIFADDR, Domain::INET6) => {
                 ipv6_address(tables, request, argument)?;
             }
+            // Of tunnels only, which there are none.
+            (libc::SIOCSIFDSTADDR, Domain::INET6) => return Err(Errno::ENODEV),
             (libc::SIOCADDRT | libc::SIOCDELRT, Domain::INET6) => ipv6_route(tables, request, argument)?,
             (libc::SIOCSIFFLAGS, Domain::INET | Domain::PACKET) if has_label(ifreq(argument)?) => {
                 drop_alias(tables, ifreq(argument)?)?;
@@ -84,7 +86,13 @@ impl Engine {
             | libc::SIOCSIFMTU
             | libc::SIOCSIFHWADDR
             | libc::SIOCSIFTXQLEN
-            | libc::SIOCSIFNAME => {}
+            | libc::SIOCSIFNAME
+            | libc::SIOCSIFSLAVE
+            | libc::SIOCSIFMAP
+            | libc::SIOCADDMULTI
+            | libc::SIOCDELMULTI
+            | libc::SIOCGMIIPHY
+            | libc::SIOCGMIIREG => {}
             _ => return Err(Errno::ENOTTY),
         }
         let ifreq = ifreq(argument)?;
@@ -110,7 +118,8 @@ impl Engine {
                 let name = text(&ifreq[16..32])?.to_owned();
                 tables.rename(ifindex, &name)?;
             }
-            // As by netlink: saying so is better than pretending. Of the metric Linux says the same.
+            // As by netlink: saying so is better than pretending. Of the metric Linux says the same, and of the others what the device's
+            // driver says.
             _ => return Err(Errno::EOPNOTSUPP),
         }
         // Linux forgets the neighbours of an interface that goes down or gets another address.

@@ -12,6 +12,7 @@ const EXCEPTIONS: &[(&str, &[&str])] = &[
             "buffers::what_may_be_sent_ahead",
             "buffers::what_was_not_sent",
             "tcp_options::receive_buffer_bounds_the_window",
+            "tcp_options::info_counts",
             "packet::statistics",
         ],
     ),

@@ -98,12 +98,17 @@ fn on_a_switch(stack: &str, interface: &str, family: Family) -> Pair {
 
 /// Fails instead of hanging when a call does not return.
 pub(crate) fn bounded(test: impl FnOnce() + Send + 'static) {
+    bounded_by(2 * LONG, test)
+}
+
+/// The same for a test that takes longer.
+pub(crate) fn bounded_by(time: Duration, test: impl FnOnce() + Send + 'static) {
     let (tell, told) = mpsc::channel();
     let thread = thread::spawn(move || {
         test();
         let _ = tell.send(());
     });
-    match told.recv_timeout(2 * LONG) {
+    match told.recv_timeout(time) {
         Err(mpsc::RecvTimeoutError::Timeout) => panic!("it hangs"),
         _ => thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)),
     }

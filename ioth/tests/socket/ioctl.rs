@@ -29,7 +29,7 @@ pub(crate) fn device_of(pair: &Pair, stack: &Stack) -> (Fd, String, u32) {
     (fd, name, index)
 }
 
-fn ifreq(name: &str, value: &[u8]) -> Ifreq {
+pub(crate) fn ifreq(name: &str, value: &[u8]) -> Ifreq {
     let mut ifreq = [0; 40];
     ifreq[..name.len()].copy_from_slice(name.as_bytes());
     ifreq[16..16 + value.len()].copy_from_slice(value);

@@ -160,7 +160,7 @@ on_every_pair! {
         what_may_be_sent_ahead what_was_not_sent
     }
     tcp_options {
-        congestion_control info_by_state segment_size cork more_to_come low_water receive_buffer_bounds_the_window
+        congestion_control info_by_state info_counts segment_size cork more_to_come low_water receive_buffer_bounds_the_window
         inherited deferred_accept close_waits_for_delivery
     }
     tcp_states {

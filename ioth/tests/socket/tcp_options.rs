@@ -10,15 +10,36 @@ use crate::fixture::*;
 const TCP: i32 = libc::IPPROTO_TCP;
 const SOCKET: i32 = libc::SOL_SOCKET;
 
+/// As much of `struct tcp_info` as Linux has had since its version 5.4.
+const INFO: usize = 232;
 /// Where `struct tcp_info` has the fields that are looked at.
 const STATE: usize = 0;
-const UNACKED: usize = 24;
 const RTO: usize = 8;
 const SND_MSS: usize = 16;
+const RCV_MSS: usize = 20;
+const UNACKED: usize = 24;
 const SACKED: usize = 28;
+const RETRANS: usize = 36;
+const LAST_DATA_SENT: usize = 44;
+const LAST_DATA_RECV: usize = 52;
 const PMTU: usize = 60;
+const RTT: usize = 68;
+const RTTVAR: usize = 72;
 const SND_CWND: usize = 80;
 const ADVMSS: usize = 84;
+const TOTAL_RETRANS: usize = 100;
+const BYTES_ACKED: usize = 120;
+const BYTES_RECEIVED: usize = 128;
+const SEGS_OUT: usize = 136;
+const SEGS_IN: usize = 140;
+const NOTSENT: usize = 144;
+const MIN_RTT: usize = 148;
+const DATA_SEGS_IN: usize = 152;
+const DATA_SEGS_OUT: usize = 156;
+const DELIVERED: usize = 192;
+const BYTES_SENT: usize = 200;
+const BYTES_RETRANS: usize = 208;
+const SND_WND: usize = 228;
 
 /// States of linux/tcp_states.h.
 const ESTABLISHED: u8 = 1;
@@ -53,8 +74,8 @@ pub(crate) fn congestion_control(pair: &Pair) {
 }
 
 fn info(fd: &Fd) -> Vec<u8> {
-    let mut info = vec![0; 104];
-    assert_eq!(getsockopt(fd.0, TCP, libc::TCP_INFO, &mut info).unwrap(), 104);
+    let mut info = vec![0; INFO];
+    assert_eq!(getsockopt(fd.0, TCP, libc::TCP_INFO, &mut info).unwrap(), INFO);
     info
 }
 
@@ -87,10 +108,58 @@ pub(crate) fn info_by_state(pair: &Pair) {
     wait(&fresh, Events::RDHUP);
     assert_eq!(info(&fresh)[STATE], CLOSE_WAIT);
     until(|| info(&server)[STATE] == FIN_WAIT2);
-    for len in [0, 1, 7, 8, 50] {
+    for len in [0, 1, 7, 8, 50, 103, 104, 105, 119, 150, INFO] {
         assert_eq!(getsockopt(fresh.0, TCP, libc::TCP_INFO, &mut vec![0; len]).unwrap(), len);
     }
     assert_eq!(errno(set_option(&fresh, TCP, libc::TCP_INFO, 1)), libc::ENOPROTOOPT);
+}
+
+/// What is counted: bytes are exact, segments are what the network made of them.
+pub(crate) fn info_counts(pair: &Pair) {
+    const BYTES: usize = 1000;
+    let (client, server) = pair.connected();
+    let long = |fd: &Fd, at: usize| u64::from_ne_bytes(info(fd)[at..at + 8].try_into().unwrap());
+    // Linux counts the SYN of the one that connects.
+    let begun = [&client, &server].map(|fd| long(fd, BYTES_ACKED));
+    assert!(begun[0] <= 1 && begun[1] == 0, "{begun:?}");
+    for fd in [&client, &server] {
+        let told = info(fd);
+        for nothing in [NOTSENT, DATA_SEGS_IN, DATA_SEGS_OUT, UNACKED, RETRANS, TOTAL_RETRANS] {
+            assert_eq!(word(&told, nothing), 0, "at {nothing}");
+        }
+        assert!(word(&told, SEGS_IN) > 0 && word(&told, SND_WND) > 0);
+        assert_eq!([BYTES_RECEIVED, BYTES_SENT, BYTES_RETRANS].map(|at| long(fd, at)), [0; 3]);
+    }
+    assert!(word(&info(&client), SEGS_OUT) > 0);
+    send_all(&client, &[7; BYTES]);
+    assert_eq!(read_some(&server, BYTES).len(), BYTES);
+    send_all(&server, b"an answer");
+    assert_eq!(read_some(&client, 9), b"an answer");
+    for (fd, begun, sent, received) in [(&client, begun[0], BYTES, 9), (&server, begun[1], 9, BYTES)] {
+        until(|| long(fd, BYTES_ACKED) - begun == sent as u64);
+        assert_eq!(long(fd, BYTES_RECEIVED), received as u64);
+        assert_eq!(long(fd, BYTES_SENT) - long(fd, BYTES_RETRANS), sent as u64);
+        let told = info(fd);
+        for some in [SEGS_IN, SEGS_OUT, DATA_SEGS_IN, DATA_SEGS_OUT, DELIVERED] {
+            assert!((1..100).contains(&word(&told, some)), "{} at {some}", word(&told, some));
+        }
+        assert!(word(&told, RTTVAR) < 60_000_000 && word(&told, RTT) < 60_000_000);
+        assert!(word(&told, MIN_RTT) <= word(&told, RTT).max(1000), "{told:?}");
+        assert!(word(&told, LAST_DATA_SENT) < 60_000 && word(&told, LAST_DATA_RECV) < 60_000);
+        assert_eq!((word(&told, UNACKED), word(&told, NOTSENT)), (0, 0));
+        assert!(word(&told, RCV_MSS) <= word(&told, PMTU));
+    }
+    // A FIN counts as a byte.
+    shutdown(client.0, libc::SHUT_WR).unwrap();
+    wait(&server, Events::RDHUP);
+    assert_eq!(long(&server, BYTES_RECEIVED), BYTES as u64 + 1);
+    until(|| long(&client, BYTES_ACKED) - begun[0] == BYTES as u64 + 1);
+    // What the peer has no room for waits.
+    nonblocking(&server, true);
+    until(|| {
+        while write(server.0, &[7; 1 << 16]).is_ok() {}
+        word(&info(&server), NOTSENT) > 0
+    });
 }
 
 pub(crate) fn segment_size(pair: &Pair) {

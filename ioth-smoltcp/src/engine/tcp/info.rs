@@ -6,9 +6,9 @@ use smoltcp::time::Instant;
 use super::conn::{Conn, Stage};
 use super::{Role, Stream};
 
-/// `struct tcp_info` of linux/tcp.h as far as its first version went and a little beyond: up to `tcpi_total_retrans`,
-/// as libc's netinet/tcp.h has it. A caller with more room is told this length.
-pub(crate) const LEN: usize = 104;
+/// `struct tcp_info` of linux/tcp.h up to `tcpi_total_rto_time`, as Linux has had it since its version 6.7. A caller with more room
+/// is told this length.
+pub(crate) const LEN: usize = 248;
 
 /// The states of linux/tcp_states.h.
 const ESTABLISHED: u8 = 1;
@@ -30,6 +30,8 @@ const CA_LOSS: u8 = 4;
 /// TCPI_OPT_SACK, TCPI_OPT_WSCALE
 const OPT_SACK: u8 = 2;
 const OPT_WSCALE: u8 = 4;
+/// tcpi_delivery_rate_app_limited, the lowest of the bits in its byte.
+const APP_LIMITED: u8 = if cfg!(target_endian = "little") { 1 } else { 0x80 };
 
 /// What cannot be said of a socket that never was connected, as Linux has it: no threshold yet, MSS and windows of
 /// RFC 9293 and RFC 6928, times in microseconds.
@@ -45,7 +47,7 @@ pub(super) fn of(stream: &Stream, now: Instant) -> [u8; LEN] {
     match &stream.role {
         Role::Idle => {
             let words = Words { rto: INITIAL_RTO, snd_mss: DEFAULT_MSS, rttvar: 250_000, ..Words::default() };
-            emit([CLOSE, 0, 0, 0, 0, 0, 0, 0], words)
+            emit([CLOSE, 0, 0, 0, 0, 0, 0, APP_LIMITED], words, &Totals::default())
         }
         Role::Listener(listener) => {
             // Linux: for a listener tcpi_unacked is the length of its queue, tcpi_sacked the backlog.
@@ -55,7 +57,7 @@ pub(super) fn of(stream: &Stream, now: Instant) -> [u8; LEN] {
                 ssthresh: 0,
                 ..Words::default()
             };
-            emit([LISTEN, 0, 0, 0, 0, 0, 0, 0], words)
+            emit([LISTEN, 0, 0, 0, 0, 0, 0, 0], words, &Totals { least_rtt: 0, ..Totals::default() })
         }
         Role::Connection(conn) => connection(conn, now),
     }
@@ -73,7 +75,8 @@ fn connection(conn: &Conn, now: Instant) -> [u8; LEN] {
         rto: facts.rto,
         ato: ACK_TIMEOUT,
         snd_mss: mss,
-        rcv_mss: mss,
+        // What came, and as long as nothing long has come a guess (Linux's TCP_MSS_DEFAULT).
+        rcv_mss: facts.counts.longest_in.max(DEFAULT_MSS.min(count(facts.announced_mss))),
         unacked: count(facts.in_flight.div_ceil(conn.mss().max(1))),
         retrans: u32::from(facts.recovering || facts.timeouts > 0),
         last_data_sent: facts.last_sent,
@@ -95,7 +98,26 @@ fn connection(conn: &Conn, now: Instant) -> [u8; LEN] {
         _ => CA_OPEN,
     };
     let timeouts = facts.timeouts.min(255) as u8;
-    emit([state(conn), ca_state, timeouts, 0, timeouts, options, scales, 0], words)
+    let counts = facts.counts;
+    let totals = Totals {
+        bytes_acked: counts.acknowledged,
+        bytes_received: counts.received,
+        segs_out: counts.segments_out,
+        segs_in: counts.segments_in,
+        notsent_bytes: count(facts.unsent),
+        least_rtt: facts.least_rtt.unwrap_or(u32::MAX),
+        data_segs_in: counts.data_segments_in,
+        data_segs_out: counts.data_segments_out,
+        delivered: counts.delivered,
+        bytes_sent: counts.sent,
+        bytes_retrans: counts.sent_again,
+        snd_wnd: facts.send_window,
+        rcv_wnd: facts.receive_window,
+        total_rto: counts.timeouts,
+    };
+    // Nothing waits but what the program gives: a rate would say nothing of the path.
+    let limited = if facts.unsent == 0 { APP_LIMITED } else { 0 };
+    emit([state(conn), ca_state, timeouts, 0, timeouts, options, scales, limited], words, &totals)
 }
 
 pub(super) fn state(conn: &Conn) -> u8 {
@@ -177,7 +199,48 @@ impl Default for Words {
     }
 }
 
-fn emit(bytes: [u8; 8], words: Words) -> [u8; LEN] {
+/// What came with later versions of the structure. What the stack does not know is not here, and 0: rates, times that were spent
+/// waiting, marks of congestion, packets that came out of order.
+struct Totals {
+    bytes_acked: u64,
+    bytes_received: u64,
+    segs_out: u32,
+    segs_in: u32,
+    notsent_bytes: u32,
+    least_rtt: u32,
+    data_segs_in: u32,
+    data_segs_out: u32,
+    delivered: u32,
+    bytes_sent: u64,
+    bytes_retrans: u64,
+    snd_wnd: u32,
+    rcv_wnd: u32,
+    total_rto: u16,
+}
+
+impl Default for Totals {
+    fn default() -> Self {
+        Totals {
+            bytes_acked: 0,
+            bytes_received: 0,
+            segs_out: 0,
+            segs_in: 0,
+            notsent_bytes: 0,
+            // Linux: none was measured.
+            least_rtt: u32::MAX,
+            data_segs_in: 0,
+            data_segs_out: 0,
+            delivered: 0,
+            bytes_sent: 0,
+            bytes_retrans: 0,
+            snd_wnd: 0,
+            rcv_wnd: 0,
+            total_rto: 0,
+        }
+    }
+}
+
+fn emit(bytes: [u8; 8], words: Words, totals: &Totals) -> [u8; LEN] {
     let words = [
         words.rto,
         words.ato,
@@ -209,6 +272,31 @@ fn emit(bytes: [u8; 8], words: Words) -> [u8; LEN] {
     for (at, word) in info[8..].chunks_exact_mut(4).zip(words) {
         at.copy_from_slice(&word.to_ne_bytes());
     }
+    let mut put = |at: usize, bytes: &[u8]| info[at..at + bytes.len()].copy_from_slice(bytes);
+    // tcpi_pacing_rate, tcpi_max_pacing_rate: nothing is held back.
+    put(104, &[0xff; 16]);
+    for (at, number) in [
+        (120, totals.bytes_acked),
+        (128, totals.bytes_received),
+        (200, totals.bytes_sent),
+        (208, totals.bytes_retrans),
+    ] {
+        put(at, &number.to_ne_bytes());
+    }
+    for (at, number) in [
+        (136, totals.segs_out),
+        (140, totals.segs_in),
+        (144, totals.notsent_bytes),
+        (148, totals.least_rtt),
+        (152, totals.data_segs_in),
+        (156, totals.data_segs_out),
+        (192, totals.delivered),
+        (228, totals.snd_wnd),
+        (232, totals.rcv_wnd),
+    ] {
+        put(at, &number.to_ne_bytes());
+    }
+    put(240, &totals.total_rto.to_ne_bytes());
     info
 }
 

@@ -6,22 +6,8 @@ use std::io;
 
 use ioth::berkeley::{getsockopt, setsockopt};
 
-use crate::fixture::{Fd, Pair};
-
-/// A kind of socket: its name, its family (0: that of the pair), type, and protocol over IPv4 and IPv6.
-type Kind = (&'static str, i32, i32, [i32; 2]);
-
-const KINDS: [Kind; 8] = [
-    ("stream", 0, libc::SOCK_STREAM, [0; 2]),
-    ("datagram", 0, libc::SOCK_DGRAM, [0; 2]),
-    ("UDP-Lite", 0, libc::SOCK_DGRAM, [libc::IPPROTO_UDPLITE; 2]),
-    // RFC 3692 §2.1: a protocol for experiments.
-    ("raw", 0, libc::SOCK_RAW, [253; 2]),
-    ("raw ICMP", 0, libc::SOCK_RAW, [libc::IPPROTO_ICMP, libc::IPPROTO_ICMPV6]),
-    ("ping", 0, libc::SOCK_DGRAM, [libc::IPPROTO_ICMP, libc::IPPROTO_ICMPV6]),
-    ("packet", libc::AF_PACKET, libc::SOCK_RAW, [0; 2]),
-    ("netlink", libc::AF_NETLINK, libc::SOCK_RAW, [libc::NETLINK_ROUTE; 2]),
-];
+use super::kinds::{KINDS, Kind};
+use crate::fixture::Pair;
 
 /// Numbers from here on are multicast routing's and packet filters' of the host, where they are not modules besides.
 const END: i32 = 128;
@@ -100,12 +86,12 @@ pub(super) fn list(stacks: &[[Pair; 2]; 2]) -> String {
     let mut lacking: BTreeMap<(usize, i32), Lack> = BTreeMap::new();
     for (at, kind) in KINDS.iter().enumerate() {
         for family in [0, 1] {
-            let [kernel, ours] = stacks.each_ref().map(|pairs| sweep(&pairs[family], kind, family));
+            let [kernel, ours] = stacks.each_ref().map(|pairs| sweep(&pairs[family], kind));
             for (option @ (level, name), kernel) in kernel {
                 for (way, (kernel, ours)) in kernel.into_iter().zip(ours[&option]).enumerate() {
                     match (kernel, ours) {
                         (true, ours) => lacking.entry(option).or_default().note(at, way, ours),
-                        (false, true) => strange.push((kind.0, LEVELS[level].0, name)),
+                        (false, true) => strange.push((kind.word, LEVELS[level].0, name)),
                         (false, false) => {}
                     }
                 }
@@ -153,7 +139,7 @@ impl Lack {
         }
         let kinds = |way: usize| match &self.absent[way] {
             absent if *absent == self.linux[way] => "everywhere".to_owned(),
-            absent => absent.iter().map(|kind| KINDS[*kind].0).collect::<Vec<_>>().join(", "),
+            absent => absent.iter().map(|kind| KINDS[*kind].word).collect::<Vec<_>>().join(", "),
         };
         let told = match &self.absent {
             [get, set] if get == set => kinds(0),
@@ -171,8 +157,8 @@ fn name_of(level: usize, number: i32) -> String {
 }
 
 /// Asks for all options, and sets them, on one socket each: an option that is not there is not there in any state.
-fn sweep(pair: &Pair, kind: &Kind, family: usize) -> BTreeMap<(usize, i32), Known> {
-    let [asked, set] = [(); 2].map(|()| open(pair, kind, family));
+fn sweep(pair: &Pair, kind: &Kind) -> BTreeMap<(usize, i32), Known> {
+    let [asked, set] = [(); 2].map(|()| kind.open(pair));
     let mut answers = BTreeMap::new();
     for (at, &(_, level, _)) in LEVELS.iter().enumerate() {
         for name in (0..END).filter(|name| !is_netfilter(level, *name)) {
@@ -191,9 +177,4 @@ fn is_known<T>(answer: io::Result<T>) -> bool {
     !answer.is_err_and(|error| {
         error.raw_os_error().is_some_and(|errno| [libc::ENOPROTOOPT, libc::EOPNOTSUPP].contains(&errno))
     })
-}
-
-fn open(pair: &Pair, &(_, domain, kind, protocols): &Kind, family: usize) -> Fd {
-    let domain = if domain == 0 { pair.domain() } else { domain };
-    pair.open(&pair.a, domain, kind, protocols[family]).unwrap()
 }

@@ -2,6 +2,7 @@
 //!
 //! Options with structures have their rows in `structures`.
 
+use super::kinds::grouped;
 use super::{Row, row, said, said_number};
 use crate::fixture::{Fd, Pair, option, set_option};
 use ioth::berkeley::setsockopt;
@@ -155,18 +156,7 @@ fn int_row(
 
 /// What a probe says of a fresh socket of each kind, said once where it is the same.
 pub(super) fn on_kinds(pair: &Pair, kinds: &[On], probe: impl Fn(&Fd) -> String) -> String {
-    let mut said: Vec<(String, String)> = Vec::new();
-    for kind in kinds {
-        let probed = probe(&open(pair, *kind));
-        match said.iter_mut().find(|(_, same)| *same == probed) {
-            Some((words, _)) => *words = format!("{words}, {}", word(*kind)),
-            None => said.push((word(*kind).to_owned(), probed)),
-        }
-    }
-    match &said[..] {
-        [(_, all)] => all.clone(),
-        _ => said.iter().map(|(words, said)| format!("{words}: {said}")).collect::<Vec<_>>().join("<br>"),
-    }
+    grouped(kinds.iter().map(|kind| (word(*kind), probe(&open(pair, *kind)))))
 }
 
 pub(super) fn open(pair: &Pair, kind: On) -> Fd {

@@ -190,6 +190,7 @@ impl Conn {
         self.guard.expected = self.guard.expected.wrapping_add(more + fin);
         let tcp = TcpPacket::new_unchecked(&packet[tcp_at..]);
         let payload = packet.len() - tcp_at - usize::from(tcp.header_len());
+        self.count_in(payload, more + fin);
         if before.opening && tcp.syn() {
             self.expect_after(tcp.seq_number().0 as u32);
         } else if payload > 0 {

@@ -2,6 +2,7 @@
 //!
 //! Read first: RFC 9293 (TCP), RFC 1122 §4.2, tcp(7).
 
+mod counts;
 mod data;
 mod guard;
 mod header;
@@ -20,6 +21,7 @@ use smoltcp::socket::tcp::State;
 use smoltcp::time::{Duration, Instant};
 use smoltcp::wire::{IpEndpoint, IpListenEndpoint, TcpPacket};
 
+pub(crate) use counts::Counts;
 use guard::Guard;
 pub(crate) use guard::Verdict;
 pub(crate) use header::mend_options;
@@ -150,6 +152,7 @@ pub(crate) struct Conn {
     recovery: Recovery,
     flight: Flight,
     rtt: Rtt,
+    counts: Counts,
     quick_acks: u8,
     congestion: Congestion,
     /// TCP_USER_TIMEOUT, and how long an orphan waits in FIN-WAIT-2.
@@ -299,6 +302,8 @@ impl Conn {
             recovery: Recovery::default(),
             flight: Flight::new(net.now),
             rtt: Rtt::default(),
+            // The SYN that is answered is counted here, for it does not come by the way of others.
+            counts: Counts { segments_in: u32::from(parent.is_some()), ..Counts::default() },
             quick_acks: QUICK_ACKS,
             congestion: options.tcp.congestion,
             user_timeout: None,

@@ -153,6 +153,7 @@ impl Conn {
         let pure = payload == 0 && !(tcp.syn() || tcp.fin());
         let before = self.recovery.acknowledged();
         let said = self.recovery.on_ack(ack, tcp.window_len(), self.sent.0, pure);
+        self.count_acknowledged(before, self.recovery.acknowledged(), said);
         if self.recovery.acknowledged() != before {
             // Linux's tcp_ack(): the way leads there after all.
             self.soft_error = None;
@@ -200,6 +201,7 @@ impl Conn {
     pub(super) fn retransmit_due(&mut self, contexts: &mut Contexts, now: Instant, out: &mut Vec<Frame>) {
         if self.timeout_at().is_some_and(|at| now >= at) {
             self.flight.timeouts += 1;
+            self.counts.timeouts = self.counts.timeouts.saturating_add(1);
             self.flight.waiting_since = now;
             // smoltcp forgets its time-out when the window closes, and does not take it up again when it opens. Its window
             // probes have nothing in them when all was sent, of which the peer has dropped what it had no room for.

@@ -16,6 +16,8 @@ pub(crate) struct Rtt {
     estimate: Option<(u64, u64)>,
     /// The sequence number whose acknowledgement ends the measurement, and when it began.
     timing: Option<(u32, Instant)>,
+    /// The shortest one that was measured.
+    least: Option<u64>,
 }
 
 impl Rtt {
@@ -36,12 +38,18 @@ impl Rtt {
         };
         self.timing = None;
         let sample = (now - began).total_micros().min(MAX_SAMPLE);
+        self.least = Some(self.least.map_or(sample, |least| least.min(sample)));
         self.estimate = Some(match self.estimate {
             None => (sample, sample / 2),
             Some((smoothed, variation)) => {
                 ((7 * smoothed + sample) / 8, (3 * variation + smoothed.abs_diff(sample)) / 4)
             }
         });
+    }
+
+    /// The shortest round trip in microseconds.
+    pub(crate) fn least(&self) -> Option<u64> {
+        self.least
     }
 
     /// SRTT in microseconds.

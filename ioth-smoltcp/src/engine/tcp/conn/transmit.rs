@@ -9,7 +9,7 @@ use smoltcp::time::Instant;
 use smoltcp::wire::TcpPacket;
 
 use super::header::{self, set_mss};
-use super::{Conn, Route};
+use super::{Conn, Counts, Route};
 use crate::engine::iface::{LOOPBACK, MIN_MTU};
 use crate::engine::ip_options::IpOptions;
 use crate::engine::neigh::Resolution;
@@ -47,6 +47,14 @@ pub(crate) struct Facts {
     /// The peer's window scale and ours, where both have one.
     pub(crate) scales: Option<(u8, u8)>,
     pub(crate) sack: bool,
+    /// The shortest round trip, once one was measured.
+    pub(crate) least_rtt: Option<u32>,
+    /// Bytes that were given and not sent.
+    pub(crate) unsent: usize,
+    /// Bytes that the peer takes, and that it may send.
+    pub(crate) send_window: u32,
+    pub(crate) receive_window: u32,
+    pub(crate) counts: Counts,
 }
 
 impl Conn {
@@ -66,6 +74,7 @@ impl Conn {
         let (syn, rst) = (packet[ip + 13] & 0x02 != 0, packet[ip + 13] & 0x04 != 0);
         let end = sequence.wrapping_add(segment_len as u32);
         let in_flight = self.recovery.in_flight(self.sent.0);
+        let mut again = false;
         if rst {
             // The number that a forged acknowledgement named, perhaps: it says nothing of ours.
         } else if end.wrapping_sub(self.sent.0) as i32 > 0 || (syn && self.sent.0 != end) {
@@ -79,6 +88,7 @@ impl Conn {
             self.recovery.on_retransmit(sequence);
             self.rtt.on_retransmit();
             self.flight.retransmits = self.flight.retransmits.saturating_add(1);
+            again = true;
         }
         let scale = if syn { 0 } else { self.ring_scale() };
         if syn {
@@ -106,7 +116,9 @@ impl Conn {
             set_mss(&mut packet, ip, self.announced_mss());
         }
         let mss = self.wire_mss(header_len);
-        if packet.len() - ip - header_len > mss {
+        let payload = packet.len() - ip - header_len;
+        self.count_out(payload, mss, again);
+        if payload > mss {
             packet.gso_size = NonZeroU16::new(mss as u16);
         }
         let Some(options) = self.ip_options.clone() else { return self.put_on_link(net, packet) };
@@ -187,6 +199,7 @@ impl Conn {
         let ip = ip_header_len(self.tuple.remote_ip);
         let ip = if packet[0] >> 4 == 4 { usize::from(packet[0] & 0x0f) * 4 } else { ip };
         let syn = header::syn_options(packet, ip);
+        self.counts.first_window = TcpPacket::new_unchecked(&packet[ip..]).window_len();
         self.peer_scale = syn.scale;
         self.scale_offered |= syn.scale.is_some();
         self.peer_sack = syn.sack;
@@ -235,6 +248,14 @@ impl Conn {
             receive_space: self.read_at_once() as u32,
             scales: self.peer_scale.map(|peer| (peer.min(14), self.wire_scale())),
             sack: self.peer_sack,
+            least_rtt: self.rtt.least().map(micros),
+            unsent: self.unsent(),
+            send_window: match self.flight.knows_window() {
+                true => u32::from(self.flight.window) << self.peer_scale.map_or(0, |scale| scale.min(14)),
+                false => u32::from(self.counts.first_window),
+            },
+            receive_window: self.space.offered.map_or(0, |edge| self.until(edge)) as u32,
+            counts: self.counts,
         }
     }
 
