@@ -71,7 +71,10 @@ pub(crate) use netlink_socket::Plug;
 pub use smoltcp::time::Instant;
 
 use datagram::Errors;
-use net::{ETHERNET_HEADER, ETHERTYPE_ARP, ETHERTYPE_IPV4, ETHERTYPE_IPV6, Looped, Net};
+use net::{
+    ETHERNET_HEADER, ETHERTYPE_ARP, ETHERTYPE_IPV4, ETHERTYPE_IPV6, ETHERTYPE_SERVICE, ETHERTYPE_VLAN,
+    Looped, Net,
+};
 use options::TIME_REQUESTS;
 use ports::Ports;
 use random::Random;
@@ -249,8 +252,11 @@ impl Engine {
             self.net.drops.not_ours += 1;
             return;
         }
-        let ethertype = u16::from_be_bytes([frame[12], frame[13]]);
+        let mut ethertype = u16::from_be_bytes([frame[12], frame[13]]);
         frame.pull_front(ETHERNET_HEADER);
+        if let ETHERTYPE_VLAN | ETHERTYPE_SERVICE = ethertype {
+            ethertype = net::behind_priority(&mut frame, ethertype);
+        }
         match ethertype {
             ETHERTYPE_IPV4 | ETHERTYPE_IPV6 => self.ip_input(ifindex, frame),
             ETHERTYPE_ARP => self.net.input_arp(ifindex, &frame),

@@ -35,6 +35,10 @@ pub(crate) const ETHERNET_HEADER: usize = 14;
 pub(crate) const ETHERTYPE_IPV4: u16 = 0x0800;
 pub(crate) const ETHERTYPE_ARP: u16 = 0x0806;
 pub(crate) const ETHERTYPE_IPV6: u16 = 0x86dd;
+/// IEEE 802.1Q
+pub(crate) const ETHERTYPE_VLAN: u16 = 0x8100;
+/// IEEE 802.1ad
+pub(crate) const ETHERTYPE_SERVICE: u16 = 0x88a8;
 
 /// Packets that wait on the loopback interface at most.
 const MAX_LOOPED: usize = 8192;
@@ -555,4 +559,27 @@ fn ethernet(mac: MacAddr) -> EthernetAddress {
 fn mac_of(raw: RawHardwareAddress) -> Option<MacAddr> {
     let mac = MacAddr(raw.as_bytes().get(..6)?.try_into().ok()?);
     mac.is_unicast().then_some(mac)
+}
+
+/// Takes the tags out that tell a priority alone (IEEE 802.1Q-2018 §6.9.1: the VLAN's number is 0), as Linux does: the type of what is behind
+/// them. A frame of a VLAN keeps its tag, and is nobody's here.
+#[cold]
+pub(crate) fn behind_priority(frame: &mut Frame, ethertype: u16) -> u16 {
+    /// Priority and VLAN, and the type that follows.
+    const TAG: usize = 4;
+    let mut ethertype = ethertype;
+    // A customer's behind a provider's; Linux takes out more, which nobody sends.
+    for _ in 0..2 {
+        let (ETHERTYPE_VLAN | ETHERTYPE_SERVICE, Some(&[high, low, next @ ..])) =
+            (ethertype, frame.first_chunk::<TAG>())
+        else {
+            break;
+        };
+        if high & 0x0f != 0 || low != 0 {
+            break;
+        }
+        ethertype = u16::from_be_bytes(next);
+        frame.pull_front(TAG);
+    }
+    ethertype
 }
