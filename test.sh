@@ -10,7 +10,7 @@ RUST=1.95
 # The compiler's linker, what the library for C is tried with, and the peers that judge us: Debian's switch and tools, in
 # namespaces of their own; and the programs that are run as nodes.
 PACKAGES=(gcc libc6-dev binutils make pkg-config vde2 vdeplug vdens libvdeplug-dev libvdestack-dev
-    dnsmasq-base iproute2 iputils-ping passt procps slirp4netns socat tcpdump util-linux
+    dnsmasq-base iproute2 iputils-ping passt procps slirp4netns socat tcpdump tshark util-linux
     python3 libpython3.11-testsuite nginx-light curl wget openssh-server openssh-client
     redis-server redis-tools iperf3 git nodejs postgresql-15 postgresql-client-15)
 BENCH_SECONDS=180
