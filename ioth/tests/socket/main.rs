@@ -19,7 +19,11 @@ mod exceptions;
 mod filter;
 mod fixture;
 #[cfg(feature = "smoltcp")]
+mod forge;
+#[cfg(feature = "smoltcp")]
 mod header_options;
+#[cfg(feature = "smoltcp")]
+mod hostile;
 mod ioctl;
 #[cfg(feature = "smoltcp")]
 mod ip_options;
@@ -199,6 +203,10 @@ on_every_net! {
     }
     udplite { on_the_wire groups }
     multicast { membership bounded delivery everybody looped_back hops link_local interface broadcast }
+    hostile {
+        resets syns acknowledgements data_elsewhere overlaps ends options segment_sizes selective_acknowledgements windows
+        icmp_errors half_open opened_at_once closed_at_once storms urgent
+    }
     header_options {
         set_and_told with_datagrams said_for_one_datagram with_streams source_routes wrong_ones_are_answered echoes
     }

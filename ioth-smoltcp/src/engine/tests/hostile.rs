@@ -3,6 +3,7 @@
 mod floods;
 mod handshakes;
 mod segments;
+mod storms;
 mod windows;
 
 use ioth_core::{Domain, SockAddr};

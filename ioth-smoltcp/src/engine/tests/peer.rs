@@ -180,8 +180,12 @@ impl Peer {
         emit_ip(&mut packet, src, to, IpAttrs::new(protocol, hops));
         let header = parse_ip(&packet, true).unwrap();
         fill_checksum(&mut packet, &header);
-        let ethertype = if src.is_ipv4() { [0x08, 0x00] } else { [0x86, 0xdd] };
-        let frame = [&mac(0).0[..], &mac(US).0, &ethertype, &packet].concat();
+        self.inject_frame(if src.is_ipv4() { [0x08, 0x00] } else { [0x86, 0xdd] }, &packet);
+    }
+
+    /// A frame for the engine.
+    pub(crate) fn inject_frame(&mut self, ethertype: [u8; 2], payload: &[u8]) {
+        let frame = [&mac(0).0[..], &mac(US).0, &ethertype, payload].concat();
         self.engine.set_now(self.now);
         self.engine.handle_frame(ETH, Frame::copy_of(&frame));
         if !self.in_batch {

@@ -60,6 +60,7 @@ impl Conn {
     /// Judges a segment before smoltcp sees it, and takes off what may not be processed of an acceptable one.
     pub(crate) fn judge(&mut self, now: Instant, packet: &mut Frame, tcp_at: usize) -> Verdict {
         let mut tcp = TcpPacket::new_unchecked(&mut packet[tcp_at..]);
+        let length = tcp.payload_mut().len() + usize::from(tcp.syn()) + usize::from(tcp.fin());
         if tcp.rst() {
             // smoltcp knows no RST with other flags, Linux no others beside it.
             tcp.set_syn(false);
@@ -87,9 +88,11 @@ impl Conn {
                 tcp.set_seq_number(TcpSeqNumber(expected as i32));
                 return Verdict::Take;
             }
+            // What is acceptable is challenged: RFC 9293 §3.10.7.4 looks at the segment's end as well, as Linux does.
+            let end = beyond.wrapping_add(length as u32) as usize;
             return match beyond {
                 0 => Verdict::Take,
-                _ if (beyond as usize) < self.receive_room() => self.challenge(now),
+                _ if (beyond as usize) < self.receive_room() || end < length => self.challenge(now),
                 _ => Verdict::Drop,
             };
         }

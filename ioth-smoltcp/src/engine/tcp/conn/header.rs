@@ -1,6 +1,11 @@
 //! What is changed in the headers of segments: the options of a SYN, options that make no sense.
 
+use ioth_vde::Frame;
+
 use crate::engine::wire::{IPV6_HEADER, TCP_HEADER};
+
+/// RFC 9293 §3.1: the data offset has four bits.
+const MAX_TCP_HEADER: usize = 60;
 
 /// Where the value of a segment's option is, by its kind and whole length (RFC 9293 §3.2).
 fn option_at(packet: &[u8], tcp_at: usize, wanted: u8, wanted_len: usize) -> Option<usize> {
@@ -86,6 +91,28 @@ pub(super) fn set_mss(packet: &mut [u8], tcp_at: usize, mss: usize) {
     if let Some(at) = option_at(packet, tcp_at, 2, 4) {
         packet[at..at + 2].copy_from_slice(&(mss.min(usize::from(u16::MAX)) as u16).to_be_bytes());
     }
+}
+
+/// Sets the segment size in a SYN that tells none, if its header has room for the option.
+pub(super) fn give_mss(packet: &mut Frame, tcp_at: usize, mss: usize) {
+    let header_len = packet.get(tcp_at + 12).map_or(0, |offset| usize::from(offset >> 4) * 4);
+    if option_at(packet, tcp_at, 2, 4).is_none() {
+        if !(TCP_HEADER..=MAX_TCP_HEADER - 4).contains(&header_len) {
+            return;
+        }
+        let options_at = tcp_at + TCP_HEADER;
+        let mut longer = Frame::new(packet.len() + 4);
+        longer[..options_at].copy_from_slice(&packet[..options_at]);
+        longer[options_at..options_at + 4].copy_from_slice(&[2, 4, 0, 0]);
+        longer[options_at + 4..].copy_from_slice(&packet[options_at..]);
+        longer[tcp_at + 12] += 1 << 4;
+        let (at, covered) =
+            if longer[0] >> 4 == 4 { (2, longer.len()) } else { (4, longer.len() - IPV6_HEADER) };
+        let Ok(len) = u16::try_from(covered) else { return };
+        longer[at..at + 2].copy_from_slice(&len.to_be_bytes());
+        *packet = longer;
+    }
+    set_mss(packet, tcp_at, mss);
 }
 
 /// Changes a SYN's window scale, where it has one.

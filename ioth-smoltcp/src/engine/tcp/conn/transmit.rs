@@ -203,8 +203,11 @@ impl Conn {
         self.peer_scale = syn.scale;
         self.scale_offered |= syn.scale.is_some();
         self.peer_sack = syn.sack;
-        if let Some(mss) = syn.mss {
-            self.peer_mss = usize::from(mss).max(48);
+        match syn.mss {
+            Some(mss) => self.peer_mss = usize::from(mss).max(48),
+            // smoltcp assumes IPv4's 536 for both.
+            None if self.tuple.remote_ip.is_ipv6() => header::give_mss(packet, ip, self.peer_mss),
+            None => {}
         }
         // Linux: TCP_MAXSEG holds both ways.
         if let Some(limit) = self.mss_limit.map(usize::from).filter(|limit| *limit < self.peer_mss) {

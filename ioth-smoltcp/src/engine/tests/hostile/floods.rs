@@ -13,6 +13,7 @@ use smoltcp::wire::IpProtocol;
 use crate::engine::neigh::MAX_ENTRIES;
 use crate::engine::tests::lan::{Dice, ETH, Lan, WIRE, addr, recv, send};
 use crate::engine::tests::peer::{A, Peer, R, S};
+use crate::engine::wire::ip_header_len;
 
 /// Nobody's address, one of many; with IPv4 half of them are on no link of ours.
 fn anybody(v6: bool, i: u32) -> IpAddr {
@@ -84,26 +85,29 @@ fn a_flood_of_syns_leaves_room_for_others() {
 
 #[test]
 fn a_full_accept_queue_stays_bounded() {
-    let mut peer = Peer::new(false);
-    let listener = peer.listener(2);
-    for port in 0..500 {
-        peer.ports[1] = 2000 + port;
-        peer.inject(peer.us(), IpProtocol::Tcp, &segment(2000 + port, 80, S));
-        let answers = peer.hear_packets();
-        if let Some(answer) = answers.first() {
-            // The last ACK, as far as a SYN|ACK came.
-            let mut ack = segment(2000 + port, 80, A);
-            ack[4..8].copy_from_slice(&2u32.to_be_bytes());
-            let sequence = u32::from_be_bytes(answer[24..28].try_into().unwrap());
-            ack[8..12].copy_from_slice(&(sequence.wrapping_add(1)).to_be_bytes());
-            peer.inject(peer.us(), IpProtocol::Tcp, &ack);
+    for v6 in [false, true] {
+        let mut peer = Peer::new(v6);
+        let listener = peer.listener(2);
+        let tcp_at = ip_header_len(peer.us());
+        for port in 0..500 {
+            peer.ports[1] = 2000 + port;
+            peer.inject(peer.us(), IpProtocol::Tcp, &segment(2000 + port, 80, S));
+            let answers = peer.hear_packets();
+            if let Some(answer) = answers.first() {
+                // The last ACK, as far as a SYN|ACK came.
+                let mut ack = segment(2000 + port, 80, A);
+                ack[4..8].copy_from_slice(&2u32.to_be_bytes());
+                let sequence = u32::from_be_bytes(answer[tcp_at + 4..tcp_at + 8].try_into().unwrap());
+                ack[8..12].copy_from_slice(&(sequence.wrapping_add(1)).to_be_bytes());
+                peer.inject(peer.us(), IpProtocol::Tcp, &ack);
+            }
         }
+        let census = peer.engine.census();
+        assert!(census.ready == 3 && census.parked <= 256 && census.embryos <= 512, "{census:?}");
+        peer.engine.close(listener);
+        peer.wait(Duration::from_secs(200));
+        assert_eq!(peer.engine.census().sockets, 0);
     }
-    let census = peer.engine.census();
-    assert!(census.ready == 3 && census.parked <= 256 && census.embryos <= 512, "{census:?}");
-    peer.engine.close(listener);
-    peer.wait(Duration::from_secs(200));
-    assert_eq!(peer.engine.census().sockets, 0);
 }
 
 #[test]
@@ -124,21 +128,34 @@ fn answers_to_strangers_are_limited_and_come_back() {
 
 #[test]
 fn neighbours_that_claim_to_be_many_are_bounded() {
-    let mut peer = Peer::new(true);
-    for i in 0..40_000u32 {
-        // Each asks for us, from another address.
-        let IpAddr::V6(target) = addr(0, true, 0).ip() else { unreachable!() };
-        let mut solicitation = vec![135, 0, 0, 0, 0, 0, 0, 0];
-        solicitation.extend(target.octets());
-        solicitation.extend([1, 1, 2, 0, 0, 0, (i >> 8) as u8, i as u8]);
-        peer.inject_with_hops(stranger(true, i), IpProtocol::Icmpv6, 255, &solicitation);
-        peer.hear_packets();
+    for v6 in [false, true] {
+        let mut peer = Peer::new(v6);
+        for i in 0..40_000u32 {
+            // Each asks for us, from another address.
+            let mac = [2, 0, 0, 0, (i >> 8) as u8, i as u8];
+            match (addr(0, v6, 0).ip(), stranger(v6, i)) {
+                (IpAddr::V6(target), from) => {
+                    let mut solicitation = vec![135, 0, 0, 0, 0, 0, 0, 0];
+                    solicitation.extend(target.octets());
+                    solicitation.extend([1, 1]);
+                    solicitation.extend(mac);
+                    peer.inject_with_hops(from, IpProtocol::Icmpv6, 255, &solicitation);
+                }
+                (IpAddr::V4(target), IpAddr::V4(from)) => {
+                    let request =
+                        [&[0, 1, 8, 0, 6, 4, 0, 1][..], &mac, &from.octets(), &[0; 6], &target.octets()];
+                    peer.inject_frame([0x08, 0x06], &request.concat());
+                }
+                (IpAddr::V4(_), IpAddr::V6(_)) => unreachable!("a stranger is of our family"),
+            }
+            peer.hear_packets();
+        }
+        assert!(peer.engine.census().neighbours <= 16_384);
+        let listener = peer.listener(1);
+        let id = peer.shake_hands(listener, &[]);
+        peer.send(A, 0, 0, b"found");
+        assert_eq!(peer.read(id), Ok(b"found".to_vec()));
     }
-    assert!(peer.engine.census().neighbours <= 16_384);
-    let listener = peer.listener(1);
-    let id = peer.shake_hands(listener, &[]);
-    peer.send(A, 0, 0, b"found");
-    assert_eq!(peer.read(id), Ok(b"found".to_vec()));
 }
 
 /// Both ends lose what the other sends, again and again, in both directions at once.
@@ -180,25 +197,27 @@ fn both_ends_recover_when_both_have_lost() {
 /// Two nodes in TIME-WAIT, and an acknowledgement that one of them seems to have sent.
 #[test]
 fn time_wait_does_not_echo() {
-    let mut lan = Lan::new(2, WIRE);
-    let (client, server) = lan.connection(true);
-    let segments = Rc::new(RefCell::new(Vec::new()));
-    let keep = segments.clone();
-    lan.fate = Box::new(move |frame| {
-        // Neighbour discovery goes on.
-        if frame[20] == u8::from(IpProtocol::Tcp) {
-            keep.borrow_mut().push(frame.clone());
-        }
-        vec![Duration::from_micros(50)]
-    });
-    // Both FINs cross.
-    lan.nodes[0].close(client);
-    lan.nodes[1].close(server);
-    lan.run_until(Duration::from_secs(1), |_| false);
-    assert_eq!([0, 1].map(|node| lan.nodes[node].census().time_wait), [1, 1]);
-    let again = segments.borrow().last().cloned().unwrap();
-    let before = segments.borrow().len();
-    lan.nodes[usize::from(again[5])].handle_frame(ETH, again);
-    lan.run_until(Duration::from_secs(30), |_| false);
-    assert_eq!(segments.borrow().len(), before);
+    for v6 in [false, true] {
+        let mut lan = Lan::new(2, WIRE);
+        let (client, server) = lan.connection(v6);
+        let segments = Rc::new(RefCell::new(Vec::new()));
+        let keep = segments.clone();
+        lan.fate = Box::new(move |frame| {
+            // Neighbour discovery goes on.
+            if frame[if v6 { 20 } else { 23 }] == u8::from(IpProtocol::Tcp) {
+                keep.borrow_mut().push(frame.clone());
+            }
+            vec![Duration::from_micros(50)]
+        });
+        // Both FINs cross.
+        lan.nodes[0].close(client);
+        lan.nodes[1].close(server);
+        lan.run_until(Duration::from_secs(1), |_| false);
+        assert_eq!([0, 1].map(|node| lan.nodes[node].census().time_wait), [1, 1]);
+        let again = segments.borrow().last().cloned().unwrap();
+        let before = segments.borrow().len();
+        lan.nodes[usize::from(again[5])].handle_frame(ETH, again);
+        lan.run_until(Duration::from_secs(30), |_| false);
+        assert_eq!(segments.borrow().len(), before);
+    }
 }

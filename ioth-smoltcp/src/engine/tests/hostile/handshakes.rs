@@ -31,11 +31,13 @@ fn a_listener_answers_a_syn_and_resets_an_acknowledgement() {
 
 #[test]
 fn nobody_listens_and_says_so() {
-    let mut peer = Peer::new(true);
-    assert_eq!(peer.send(S, 0, 0, b""), ["RA seq 0 ack 1 len 0"]);
-    assert_eq!(peer.send(A, 0, 77, b"data"), ["R seq 77 len 0"]);
-    assert_eq!(peer.send(F, 0, 0, b"data"), ["RA seq 0 ack 5 len 0"]);
-    assert_eq!(peer.send(R, 0, 0, b""), NOTHING);
+    for v6 in [false, true] {
+        let mut peer = Peer::new(v6);
+        assert_eq!(peer.send(S, 0, 0, b""), ["RA seq 0 ack 1 len 0"]);
+        assert_eq!(peer.send(A, 0, 77, b"data"), ["R seq 77 len 0"]);
+        assert_eq!(peer.send(F, 0, 0, b"data"), ["RA seq 0 ack 5 len 0"]);
+        assert_eq!(peer.send(R, 0, 0, b""), NOTHING);
+    }
 }
 
 #[test]
@@ -63,32 +65,39 @@ fn half_open() {
 
 #[test]
 fn options_of_a_syn() {
-    for (options, segment) in [
-        (&[2, 4, 0, 1][..], 48),
-        (&[2, 4, 0, 0], 536),
-        (&[2, 0, 0, 0], 536),
-        (&[2, 4], 536),
-        (&[3, 3, 15, 2, 4, 5, 180, 0], 1460),
-        (&[2, 4, 255, 255], 1460),
-        (&[19, 18, 1, 1, 2, 4, 5, 180], 536),
-    ] {
-        let (mut peer, id) = Peer::accepted_with(false, options);
-        crate::engine::tests::lan::send(&mut peer.engine, id, &[7; 3000]).unwrap();
-        peer.settle();
-        let longest = peer.hear_packets().iter().map(|packet| packet.len() - 40).max();
-        assert_eq!(longest, Some(segment), "{options:?}");
+    for v6 in [false, true] {
+        let headers = if v6 { 60 } else { 40 };
+        // RFC 9293 §3.7.1, and what the link carries.
+        let (unsaid, widest) = (if v6 { 1220 } else { 536 }, 1500 - headers);
+        for (options, segment) in [
+            (&[2, 4, 0, 1][..], 48),
+            (&[2, 4, 0, 0], unsaid),
+            (&[2, 0, 0, 0], unsaid),
+            (&[2, 4], unsaid),
+            (&[3, 3, 15, 2, 4, 5, 180, 0], widest),
+            (&[2, 4, 255, 255], widest),
+            (&[19, 18, 1, 1, 2, 4, 5, 180], unsaid),
+        ] {
+            let (mut peer, id) = Peer::accepted_with(v6, options);
+            crate::engine::tests::lan::send(&mut peer.engine, id, &[7; 3000]).unwrap();
+            peer.settle();
+            let longest = peer.hear_packets().iter().map(|packet| packet.len() - headers).max();
+            assert_eq!(longest, Some(segment), "{options:?}");
+        }
     }
 }
 
 #[test]
 fn a_window_scale_beyond_bounds_is_the_largest() {
-    // RFC 7323 §2.3: "the TCP implementation SHOULD log the error but MUST use 14 instead of the specified value".
-    let (mut peer, id) = Peer::accepted_with(true, &[3, 3, 255, 2, 4, 5, 180, 0]);
-    peer.window = u16::MAX;
-    peer.send(A, 0, 0, b"");
-    assert!(crate::engine::tests::lan::send(&mut peer.engine, id, &vec![7; 500_000]).is_ok());
-    peer.settle();
-    assert!(!peer.hear().is_empty());
+    for v6 in [false, true] {
+        // RFC 7323 §2.3: "the TCP implementation SHOULD log the error but MUST use 14 instead of the specified value".
+        let (mut peer, id) = Peer::accepted_with(v6, &[3, 3, 255, 2, 4, 5, 180, 0]);
+        peer.window = u16::MAX;
+        peer.send(A, 0, 0, b"");
+        assert!(crate::engine::tests::lan::send(&mut peer.engine, id, &vec![7; 500_000]).is_ok());
+        peer.settle();
+        assert!(!peer.hear().is_empty());
+    }
 }
 
 #[test]
@@ -176,13 +185,15 @@ fn both_close_at_once_and_time_wait_keeps_its_peace() {
 
 #[test]
 fn data_for_a_closed_socket_is_reset() {
-    let (mut peer, id) = Peer::accepted(true);
-    peer.engine.close(id);
-    peer.settle();
-    peer.hear();
-    let answer = peer.send(A, 0, 1, b"late");
-    assert!(answer.iter().any(|segment| segment.starts_with('R')), "{answer:?}");
-    assert_eq!(peer.engine.census().sockets, 0);
+    for v6 in [false, true] {
+        let (mut peer, id) = Peer::accepted(v6);
+        peer.engine.close(id);
+        peer.settle();
+        peer.hear();
+        let answer = peer.send(A, 0, 1, b"late");
+        assert!(answer.iter().any(|segment| segment.starts_with('R')), "{answer:?}");
+        assert_eq!(peer.engine.census().sockets, 0);
+    }
 }
 
 #[test]

@@ -77,10 +77,12 @@ fn only_the_exact_reset_resets() {
 
 #[test]
 fn a_reset_may_have_other_flags() {
-    for flags in [R | F | A, R | S, R | P | U] {
-        let (mut peer, id) = Peer::accepted(true);
-        assert_eq!(peer.send(flags, 0, 0, b""), NOTHING);
-        assert_eq!(peer.read(id), Err(Errno::ECONNRESET), "{flags:#x}");
+    for v6 in [false, true] {
+        for flags in [R | F | A, R | S, R | P | U] {
+            let (mut peer, id) = Peer::accepted(v6);
+            assert_eq!(peer.send(flags, 0, 0, b""), NOTHING);
+            assert_eq!(peer.read(id), Err(Errno::ECONNRESET), "{flags:#x}");
+        }
     }
 }
 
@@ -176,13 +178,15 @@ fn what_was_never_sent_cannot_be_acknowledged() {
 
 #[test]
 fn what_waits_for_the_window_cannot_be_acknowledged() {
-    let (mut peer, id) = Peer::accepted_offering(true, &[], 4);
-    assert_eq!(peer.write(id, b"hello, world"), ["A seq 1 ack 1 len 4"]);
-    // All of it is in the buffer, and a third of it was sent.
-    assert_eq!(peer.send(A, 0, 12, b""), ["A seq 5 ack 1 len 0"]);
-    assert_eq!(peer.send(A, 0, 4, b""), ["A seq 5 ack 1 len 4"]);
-    assert_eq!(peer.send(A, 0, 8, b""), ["PA seq 9 ack 1 len 4"]);
-    assert_eq!(peer.send(A, 0, 12, b""), NOTHING);
+    for v6 in [false, true] {
+        let (mut peer, id) = Peer::accepted_offering(v6, &[], 4);
+        assert_eq!(peer.write(id, b"hello, world"), ["A seq 1 ack 1 len 4"]);
+        // All of it is in the buffer, and a third of it was sent.
+        assert_eq!(peer.send(A, 0, 12, b""), ["A seq 5 ack 1 len 0"]);
+        assert_eq!(peer.send(A, 0, 4, b""), ["A seq 5 ack 1 len 4"]);
+        assert_eq!(peer.send(A, 0, 8, b""), ["PA seq 9 ack 1 len 4"]);
+        assert_eq!(peer.send(A, 0, 12, b""), NOTHING);
+    }
 }
 
 /// Linux does the same: SND.NXT moves when a segment leaves TCP, not when it reaches the wire. Somebody on the way who
@@ -245,14 +249,16 @@ fn data_out_of_the_window_is_answered_and_not_taken() {
 
 #[test]
 fn data_beyond_the_buffer_is_not_taken_while_the_first_window_holds() {
-    // With a window scale, which does not hold for the window of the SYN|ACK.
-    let (mut peer, id) = Peer::accepted_with(true, &[2, 4, 5, 100, 3, 3, 7, 0]);
-    let room = peer.engine.census().sockets as i64 * (1 << 20);
-    assert_eq!(peer.send(A, room, 0, b"beyond"), HERE);
-    assert_eq!(peer.send(A, room - 3, 0, b"cut off"), HERE);
-    assert_eq!(peer.send(A, 0, 0, b"start"), ["A seq 1 ack 6 len 0"]);
-    assert_eq!(peer.read(id), Ok(b"start".to_vec()));
-    assert_eq!(peer.read(id), Err(Errno::EAGAIN));
+    for v6 in [false, true] {
+        // With a window scale, which does not hold for the window of the SYN|ACK.
+        let (mut peer, id) = Peer::accepted_with(v6, &[2, 4, 5, 100, 3, 3, 7, 0]);
+        let room = peer.engine.census().sockets as i64 * (1 << 20);
+        assert_eq!(peer.send(A, room, 0, b"beyond"), HERE);
+        assert_eq!(peer.send(A, room - 3, 0, b"cut off"), HERE);
+        assert_eq!(peer.send(A, 0, 0, b"start"), ["A seq 1 ack 6 len 0"]);
+        assert_eq!(peer.read(id), Ok(b"start".to_vec()));
+        assert_eq!(peer.read(id), Err(Errno::EAGAIN));
+    }
 }
 
 #[test]
@@ -335,13 +341,15 @@ fn crumbs_in_any_order_are_the_stream_in_the_end() {
 
 #[test]
 fn data_with_more_holes_than_can_be_remembered() {
-    let (mut peer, id) = Peer::accepted(false);
-    for hole in (1..400).rev() {
-        peer.send(A, hole * 2, 0, b"x");
+    for v6 in [false, true] {
+        let (mut peer, id) = Peer::accepted(v6);
+        for hole in (1..400).rev() {
+            peer.send(A, hole * 2, 0, b"x");
+        }
+        let stream: Vec<u8> = (0..800).map(|at| if at % 2 == 0 { b'x' } else { b'y' }).collect();
+        peer.send(A, 0, 0, &stream);
+        assert_eq!(peer.read(id).unwrap(), stream);
     }
-    let stream: Vec<u8> = (0..800).map(|at| if at % 2 == 0 { b'x' } else { b'y' }).collect();
-    peer.send(A, 0, 0, &stream);
-    assert_eq!(peer.read(id).unwrap(), stream);
 }
 
 #[test]
@@ -360,11 +368,13 @@ fn a_fin_waits_for_the_data_before_it() {
 
 #[test]
 fn a_fin_that_data_goes_beyond_is_none() {
-    let (mut peer, id) = Peer::accepted(true);
-    peer.send(F | A, 3, 0, b"");
-    peer.send(A, 0, 0, b"abcdef");
-    assert_eq!(peer.read(id), Ok(b"abcdef".to_vec()));
-    assert_eq!(peer.read(id), Err(Errno::EAGAIN));
+    for v6 in [false, true] {
+        let (mut peer, id) = Peer::accepted(v6);
+        peer.send(F | A, 3, 0, b"");
+        peer.send(A, 0, 0, b"abcdef");
+        assert_eq!(peer.read(id), Ok(b"abcdef".to_vec()));
+        assert_eq!(peer.read(id), Err(Errno::EAGAIN));
+    }
 }
 
 #[test]
@@ -409,15 +419,24 @@ fn urgent_data_is_data() {
 
 #[test]
 fn options_without_sense_do_not_matter() {
-    let (mut peer, id) = Peer::accepted(true);
-    for (i, options) in
-        [&[2, 0, 0, 0][..], &[5, 1, 0, 0], &[19, 255, 1, 1], &[254], &[8, 10, 0, 0], &[1, 1, 1, 2], &[5; 40]]
-            .into_iter()
-            .enumerate()
-    {
-        peer.options = options.to_vec();
-        peer.send(A, 2 * i as i64, 0, b"ab");
-        assert_eq!(peer.read(id), Ok(b"ab".to_vec()), "{options:?}");
+    for v6 in [false, true] {
+        let (mut peer, id) = Peer::accepted(v6);
+        for (i, options) in [
+            &[2, 0, 0, 0][..],
+            &[5, 1, 0, 0],
+            &[19, 255, 1, 1],
+            &[254],
+            &[8, 10, 0, 0],
+            &[1, 1, 1, 2],
+            &[5; 40],
+        ]
+        .into_iter()
+        .enumerate()
+        {
+            peer.options = options.to_vec();
+            peer.send(A, 2 * i as i64, 0, b"ab");
+            assert_eq!(peer.read(id), Ok(b"ab".to_vec()), "{options:?}");
+        }
     }
 }
 
@@ -439,12 +458,14 @@ fn a_storm_of_resets_is_silent_and_harmless() {
 
 #[test]
 fn duplicate_acknowledgements_without_end_change_nothing() {
-    let (mut peer, id) = Peer::accepted(false);
-    peer.write(id, b"hello");
-    let mut sent = 0;
-    for _ in 0..5000 {
-        sent += peer.send(A, 0, 0, b"").len();
+    for v6 in [false, true] {
+        let (mut peer, id) = Peer::accepted(v6);
+        peer.write(id, b"hello");
+        let mut sent = 0;
+        for _ in 0..5000 {
+            sent += peer.send(A, 0, 0, b"").len();
+        }
+        assert!(sent <= 2, "{sent} retransmissions for acknowledgements that say nothing");
+        assert_eq!(peer.send(A, 0, 5, b"x"), ["A seq 6 ack 2 len 0"]);
     }
-    assert!(sent <= 2, "{sent} retransmissions for acknowledgements that say nothing");
-    assert_eq!(peer.send(A, 0, 5, b"x"), ["A seq 6 ack 2 len 0"]);
 }

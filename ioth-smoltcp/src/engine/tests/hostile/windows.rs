@@ -7,6 +7,7 @@ use smoltcp::time::Duration;
 
 use crate::engine::tests::lan::send;
 use crate::engine::tests::peer::{A, P, Peer};
+use crate::engine::wire::ip_header_len;
 use crate::sys::Size;
 
 const RECEIVE_BUFFER: usize = Size::Near.receive();
@@ -33,10 +34,12 @@ fn a_closed_window_is_probed_for_hours_while_the_peer_answers() {
 
 #[test]
 fn a_closed_window_of_a_peer_that_is_gone_ends_in_time() {
-    let (mut peer, id) = Peer::accepted_offering(true, &[], 0);
-    assert!(send(&mut peer.engine, id, b"hello").is_ok());
-    peer.wait(Duration::from_secs(3600));
-    assert!(peer.engine.events(id).contains(Events::ERR));
+    for v6 in [false, true] {
+        let (mut peer, id) = Peer::accepted_offering(v6, &[], 0);
+        assert!(send(&mut peer.engine, id, b"hello").is_ok());
+        peer.wait(Duration::from_secs(3600));
+        assert!(peer.engine.events(id).contains(Events::ERR));
+    }
 }
 
 #[test]
@@ -55,38 +58,43 @@ fn a_closed_socket_does_not_wait_for_a_window_for_ever() {
 
 #[test]
 fn a_window_that_shrinks_holds_nothing_up() {
-    let (mut peer, id) = Peer::accepted(false);
-    assert!(send(&mut peer.engine, id, &[7; 4000]).is_ok());
-    peer.settle();
-    assert!(!peer.hear().is_empty());
-    // RFC 9293 §3.8.6: "a sender MUST be robust against window shrinking, which may cause the 'usable window' to
-    // become negative". Linux believes it of a segment that is newer than the one with the larger window.
-    peer.window = 100;
-    peer.send(A, 0, 0, b"x");
-    peer.seq = peer.seq.wrapping_add(1);
-    let mut received = 0i64;
-    peer.wait_answering(Duration::from_secs(300), |peer| {
-        for packet in peer.hear_packets() {
-            let end = (packet.len() - 40) as i64;
-            let sequence = u32::from_be_bytes(packet[24..28].try_into().unwrap());
-            let at = i64::from(sequence.wrapping_sub(peer.ack) as i32);
-            // All that fits.
-            let end = (at + end).min(received + i64::from(peer.window));
-            if at <= received && end > received {
-                received = end;
+    for v6 in [false, true] {
+        let (mut peer, id) = Peer::accepted(v6);
+        assert!(send(&mut peer.engine, id, &[7; 4000]).is_ok());
+        peer.settle();
+        assert!(!peer.hear().is_empty());
+        // RFC 9293 §3.8.6: "a sender MUST be robust against window shrinking, which may cause the 'usable window' to
+        // become negative". Linux believes it of a segment that is newer than the one with the larger window.
+        peer.window = 100;
+        peer.send(A, 0, 0, b"x");
+        peer.seq = peer.seq.wrapping_add(1);
+        let mut received = 0i64;
+        let tcp_at = ip_header_len(peer.us());
+        peer.wait_answering(Duration::from_secs(300), |peer| {
+            for packet in peer.hear_packets() {
+                let end = (packet.len() - tcp_at - 20) as i64;
+                let sequence = u32::from_be_bytes(packet[tcp_at + 4..tcp_at + 8].try_into().unwrap());
+                let at = i64::from(sequence.wrapping_sub(peer.ack) as i32);
+                // All that fits.
+                let end = (at + end).min(received + i64::from(peer.window));
+                if at <= received && end > received {
+                    received = end;
+                }
             }
-        }
-        peer.send(A, 0, received, b"");
-    });
-    assert_eq!(received, 4000);
+            peer.send(A, 0, received, b"");
+        });
+        assert_eq!(received, 4000);
+    }
 }
 
 #[test]
 fn a_window_of_one_byte_and_its_segment_size() {
-    let (mut peer, id) = Peer::accepted_offering(true, &[2, 4, 0, 1], 1);
-    assert_eq!(peer.write(id, b"abc"), ["A seq 1 ack 1 len 1"]);
-    assert_eq!(peer.send(A, 0, 1, b""), ["A seq 2 ack 1 len 1"]);
-    assert_eq!(peer.send(A, 0, 2, b""), ["PA seq 3 ack 1 len 1"]);
+    for v6 in [false, true] {
+        let (mut peer, id) = Peer::accepted_offering(v6, &[2, 4, 0, 1], 1);
+        assert_eq!(peer.write(id, b"abc"), ["A seq 1 ack 1 len 1"]);
+        assert_eq!(peer.send(A, 0, 1, b""), ["A seq 2 ack 1 len 1"]);
+        assert_eq!(peer.send(A, 0, 2, b""), ["PA seq 3 ack 1 len 1"]);
+    }
 }
 
 /// smoltcp takes the handshake's window for a scaled one, which is more than was offered, or its buffer holds, until it
