@@ -342,3 +342,32 @@ fn a_child_hides_no_error() {
         reset.write_all(b"x").unwrap();
     });
 }
+
+/// Schemes that the parent has registered are the child's as well, while other threads look them up and register more.
+#[test]
+fn registered_schemes() {
+    let opener = || -> ioth::vde::schemes::Opener { Arc::new(|spec| spec.inner("null://")) };
+    ioth::vde::register("forked", opener()).unwrap();
+    let over = AtomicBool::new(false);
+    thread::scope(|scope| {
+        let busy = scope.spawn(|| {
+            let mut number = 0;
+            while !over.load(Ordering::Relaxed) && number < 10_000 {
+                number += 1;
+                ioth::vde::register(&format!("busy-{number}"), opener()).unwrap();
+                assert!(ioth::vde::open("forked://").is_ok());
+            }
+        });
+        for round in 0..20 {
+            child(|| {
+                assert!(ioth::vde::open("forked://").is_ok());
+                assert_eq!(ioth::vde::register("forked", opener()).unwrap_err().errno(), ioth::Errno::EEXIST);
+                ioth::vde::register(&format!("child-{round}"), opener()).unwrap();
+                assert!(ioth::vde::open(&format!("rate://{{child-{round}://}}")).is_ok());
+            });
+            assert!(ioth::vde::open(&format!("child-{round}://")).is_err(), "the child's own");
+        }
+        over.store(true, Ordering::Relaxed);
+        busy.join().unwrap();
+    });
+}

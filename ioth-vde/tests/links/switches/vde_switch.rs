@@ -51,6 +51,15 @@ fn ports_by_number() {
     drop(a);
     let _b = switch.open("[port=0]");
     assert!(switch.command("port/print 0").contains("ioth:links"));
+    // Who says who it is, and who tries to say more than that.
+    let _named = switch.open("[6/descr=web server]");
+    assert!(switch.command("port/print 6").contains(": web server user="));
+    let _long = switch.open(&format!("[7/descr=%1b[2J{}]", "\u{e9}".repeat(100)));
+    let shown = switch.command("port/print 7");
+    assert!(
+        shown.contains("?[2J\u{e9}") && shown.contains("\u{e9} user=") && shown.contains(" pid="),
+        "{shown}"
+    );
     let error = open(&switch.vnl("[portgroup=nobody]")).unwrap_err();
     assert_eq!(error.errno(), Errno::ENOENT, "{error}");
 }
