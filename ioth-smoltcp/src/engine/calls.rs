@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use ioth_core::{Domain, Errno, Events, MsgFlags, RecvMsg, Result, SendMsg, Shutdown, SockAddr, SocketType};
 
 use super::addr::is_link_local;
-use super::datagram::Notice;
+use super::datagram::{Notice, SendControl};
 use super::netlink_socket::Netlink;
 use super::packet::Packets;
 use super::ping::Ping;
@@ -173,7 +173,10 @@ impl Engine {
             Kind::Stream(_) => self.tcp_send(id, message, flags),
             Kind::Datagrams(_) => self.udp_send(id, message, flags),
             Kind::Netlink(_) if flags.contains(MsgFlags::OOB) => Err(Errno::EOPNOTSUPP),
-            Kind::Netlink(_) => self.netlink_send(id, message),
+            Kind::Netlink(_) => {
+                SendControl::check_netlink(message.control)?;
+                self.netlink_send(id, message)
+            }
             Kind::Packets(_) => self.packet_send(id, message),
             Kind::Raw(_) => self.raw_send(id, message, flags),
             Kind::Ping(_) => self.ping_send(id, message, flags),

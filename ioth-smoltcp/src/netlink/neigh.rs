@@ -75,6 +75,7 @@ pub(super) fn filter(request: &Request<'_>) -> u32 {
 /// Interface, address, fixed part and attributes of a request about one neighbour.
 fn read<'a>(tables: &Tables, request: &Request<'a>) -> Result<(u32, IpAddr, [u8; INFO], Attrs<'a>), Fault> {
     let (info, attrs) = request.split::<INFO>()?;
+    let addr = attrs.get(libc::NDA_DST).ok_or(Fault::new(Errno::EINVAL, "Network address not specified"))?;
     let ipv6 = match request.family() {
         libc::AF_INET => false,
         libc::AF_INET6 => true,
@@ -82,7 +83,6 @@ fn read<'a>(tables: &Tables, request: &Request<'a>) -> Result<(u32, IpAddr, [u8;
         _ => return Err(Errno::EAFNOSUPPORT.into()),
     };
     let ifindex = u32::from_ne_bytes([info[4], info[5], info[6], info[7]]);
-    let addr = attrs.get(libc::NDA_DST).ok_or(Fault::new(Errno::EINVAL, "Network address not specified"))?;
     let short = Fault::new(Errno::EINVAL, "Invalid network address");
     let addr = if ipv6 {
         IpAddr::from(*addr.first_chunk::<16>().ok_or(short)?)

@@ -14,6 +14,8 @@ mod creation;
 mod filters;
 mod flags;
 mod kinds;
+mod messages;
+mod netlink;
 mod options;
 mod requests;
 mod states;
@@ -60,6 +62,8 @@ fn sections() -> Vec<Section> {
         Section { title: "Filters", rows: filters::rows() },
         Section { title: "Flags", rows: flags::rows() },
         Section { title: "Requests by ioctl", rows: requests::rows() },
+        Section { title: "Control messages", rows: messages::rows() },
+        Section { title: "Requests by netlink", rows: netlink::rows() },
     ]
 }
 

@@ -197,7 +197,7 @@ impl SendControl {
     /// For a packet to an IPv4 destination, from a socket of either family.
     ///
     /// # Errors
-    /// `EINVAL` for malformed messages, those of the levels SOL_SOCKET, IPPROTO_IP and IPPROTO_UDP that are not known, and values out
+    /// `EINVAL` for malformed messages, those of the levels SOL_SOCKET and IPPROTO_IP that are not known, and values out
     /// of bounds. Other levels are passed over (`ip_cmsg_send`).
     pub(crate) fn parse_v4(control: &[u8], domain: Domain) -> Result<Self> {
         let mut parsed = SendControl::default();
@@ -260,7 +260,34 @@ impl SendControl {
         Ok(parsed)
     }
 
-    /// Of a stream's control messages those of SOL_SOCKET alone mean something (`sock_cmsg_send`).
+    /// Of the control messages of level IPPROTO_UDP, which only UDP's sockets look at, none is known (`udp_cmsg_send`).
+    ///
+    /// # Errors
+    /// `EINVAL` where there is one. Malformed ones are left to others.
+    pub(crate) fn check_udp(control: &[u8]) -> Result<()> {
+        let mut messages = control::messages(control).flatten();
+        if messages.any(|message| message.level == libc::IPPROTO_UDP) { Err(Errno::EINVAL) } else { Ok(()) }
+    }
+
+    /// Of control messages to netlink those of SOL_SOCKET alone mean something, and of them the sender's credentials, which nobody
+    /// asks for here (`__scm_send`).
+    ///
+    /// # Errors
+    /// `EINVAL` for malformed messages, and those of that level that are not known.
+    pub(crate) fn check_netlink(control: &[u8]) -> Result<()> {
+        /// `struct ucred`
+        const CREDENTIALS: usize = 12;
+        for message in control::messages(control) {
+            let message = message?;
+            let known = message.kind == libc::SCM_CREDENTIALS && message.data.len() == CREDENTIALS;
+            if message.level == libc::SOL_SOCKET && !known {
+                return Err(Errno::EINVAL);
+            }
+        }
+        Ok(())
+    }
+
+    /// Of the control messages of a stream and of a packet socket those of SOL_SOCKET alone mean something (`sock_cmsg_send`).
     ///
     /// # Errors
     /// `EINVAL` for malformed messages, and those of that level that are not known.
@@ -285,7 +312,11 @@ fn common(message: &Message<'_>) -> Result<()> {
     match (message.level, message.kind) {
         // Linux: "semantically in SOL_UNIX", and of no meaning here.
         (libc::SOL_SOCKET, libc::SCM_RIGHTS | libc::SCM_CREDENTIALS) => Ok(()),
-        (libc::SOL_SOCKET | libc::IPPROTO_UDP, _) => Err(Errno::EINVAL),
+        // For one message what the options are for all: nothing looks at them.
+        (libc::SOL_SOCKET, libc::SO_MARK | libc::SO_PRIORITY) if message.data.len() == size_of::<i32>() => {
+            Ok(())
+        }
+        (libc::SOL_SOCKET, _) => Err(Errno::EINVAL),
         _ => Ok(()),
     }
 }

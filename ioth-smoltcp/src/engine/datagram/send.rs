@@ -13,7 +13,7 @@ use crate::engine::iface::{LOOPBACK, MIN_MTU};
 use crate::engine::ip_options::IpOptions;
 use crate::engine::multicast::is_node_local;
 use crate::engine::route::Path;
-use crate::engine::sockets::Options;
+use crate::engine::sockets::{Kind, Options};
 use crate::engine::wire::{IPV4_HEADER, IPV6_HEADER, IpAttrs};
 use crate::engine::{Engine, SocketId};
 
@@ -95,6 +95,9 @@ impl Engine {
         let options = &sock.options;
         let ipv4 = destination.is_ipv4();
         let scope = self.scope_of(id, destination)?;
+        if matches!(sock.kind, Kind::Datagrams(_)) {
+            SendControl::check_udp(control)?;
+        }
         let control = match ipv4 {
             true => SendControl::parse_v4(control, sock.domain)?,
             false => SendControl::parse_v6(control)?,

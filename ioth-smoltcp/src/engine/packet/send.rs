@@ -4,6 +4,7 @@ use ioth_core::{Errno, PacketAddr, Result, SendMsg, SockAddr};
 use ioth_vde::Frame;
 
 use super::protocol_of;
+use crate::engine::datagram::SendControl;
 use crate::engine::iface::LOOPBACK;
 use crate::engine::net::{ETHERNET_HEADER, ETHERTYPE_IPV4, ETHERTYPE_IPV6};
 use crate::engine::{Engine, SocketId};
@@ -33,6 +34,7 @@ impl Engine {
         if !up {
             return Err(Errno::ENETDOWN);
         }
+        SendControl::check_stream(message.control)?;
         let len = message.len();
         let header = if cooked { ETHERNET_HEADER } else { 0 };
         let longest = mtu + ETHERNET_HEADER - header;
