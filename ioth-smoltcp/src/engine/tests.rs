@@ -5,6 +5,7 @@ mod headers;
 mod hostile;
 mod lan;
 mod links;
+mod loss;
 mod martians;
 mod peer;
 mod pieces;

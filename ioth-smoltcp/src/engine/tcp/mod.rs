@@ -15,6 +15,7 @@ mod life;
 mod listen;
 mod options;
 mod recovery;
+mod sack;
 mod timewait;
 mod unheld;
 

@@ -5,7 +5,7 @@
 //! brings is a *partial* one when more is missing; RFC 6582 §3.2 step 3 retransmits the next hole at once, smoltcp waits
 //! for three more duplicates, which nobody sends, and then for its time-out of a second. So a partial acknowledgement
 //! is fed to it again as the duplicates that it waits for. So is a duplicate when fewer segments are in flight than it
-//! takes to bring three: RFC 5827 §3.1, "ER_thresh = FlightSize - 1".
+//! takes to bring three: RFC 5827 §3.1, "ER_thresh = FlightSize - 1". Where many are missing, see [`super::sack`].
 
 /// Duplicate acknowledgements that make smoltcp retransmit (RFC 5681 §3.2).
 pub(crate) const FAST_RETRANSMIT: usize = 3;
@@ -82,6 +82,11 @@ impl Recovery {
     /// Whether a loss is being made good.
     pub(crate) fn is_under_way(&self) -> bool {
         self.point.is_some()
+    }
+
+    /// Whether smoltcp has been made to send the first missing segment again, or is about to be.
+    pub(crate) fn is_fast(&self) -> bool {
+        self.point.is_some() && self.duplicates != FAST_RETRANSMIT
     }
 
     /// Bytes that were sent and not acknowledged.

@@ -87,6 +87,15 @@ pub(super) fn syn_options(packet: &[u8], tcp_at: usize) -> SynOptions {
     }
 }
 
+/// The blocks of a segment's selective acknowledgement (RFC 2018 §3).
+pub(super) fn sack_blocks(packet: &[u8], tcp_at: usize) -> impl Iterator<Item = (u32, u32)> {
+    let found =
+        [10, 18, 26, 34].into_iter().find_map(|len| Some((option_at(packet, tcp_at, 5, len)?, len - 2)));
+    let blocks = found.map_or(&[][..], |(at, len)| &packet[at..at + len]);
+    let word = |bytes: &[u8]| u32::from_be_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]);
+    blocks.chunks_exact(8).map(move |block| (word(&block[..4]), word(&block[4..])))
+}
+
 pub(super) fn set_mss(packet: &mut [u8], tcp_at: usize, mss: usize) {
     if let Some(at) = option_at(packet, tcp_at, 2, 4) {
         packet[at..at + 2].copy_from_slice(&(mss.min(usize::from(u16::MAX)) as u16).to_be_bytes());

@@ -30,6 +30,7 @@ pub(crate) use space::{Pool, first_buffers, max_low_water};
 use super::context::{Contexts, Wire, with_sequence};
 use super::options::{Congestion, TcpOptions};
 use super::recovery::{Ack, FAST_RETRANSMIT, Recovery};
+use super::sack::Scoreboard;
 use crate::engine::SocketId;
 use crate::engine::addr::is_link_local;
 use crate::engine::ip_options::IpOptions;
@@ -150,6 +151,7 @@ pub(crate) struct Conn {
     pub(crate) soft_error: Option<Errno>,
     guard: Guard,
     recovery: Recovery,
+    scoreboard: Scoreboard,
     flight: Flight,
     rtt: Rtt,
     counts: Counts,
@@ -300,6 +302,7 @@ impl Conn {
             soft_error: None,
             guard: Guard::default(),
             recovery: Recovery::default(),
+            scoreboard: Scoreboard::default(),
             flight: Flight::new(net.now),
             rtt: Rtt::default(),
             // The SYN that is answered is counted here, for it does not come by the way of others.
@@ -349,6 +352,9 @@ impl Conn {
         if matches!(ack, Ack::Duplicate(n) if n >= FAST_RETRANSMIT) && self.unacknowledged() == 0 {
             return Fed::Nothing;
         }
+        if within && let Some(fed) = self.take_sack(contexts, now, packet, tcp_at, ack, out) {
+            return fed;
+        }
         if syn {
             self.hear_syn(packet);
         }
@@ -368,6 +374,14 @@ impl Conn {
         }
         self.process(contexts, now, packet, out);
         let missing = match ack {
+            // It is sent again in any case.
+            Ack::Partial if self.is_resending() => 0,
+            Ack::Partial
+                if self.recovery.acknowledged().is_some_and(|una| self.has_lost_many(una))
+                    && self.resend_lost(contexts, now, out) =>
+            {
+                0
+            }
             Ack::Partial => FAST_RETRANSMIT,
             Ack::Duplicate(n) if n + 1 >= self.segments_in_flight() => FAST_RETRANSMIT.saturating_sub(n),
             _ => 0,

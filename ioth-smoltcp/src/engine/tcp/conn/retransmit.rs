@@ -14,9 +14,9 @@ use ioth_vde::Frame;
 use smoltcp::time::{Duration, Instant};
 use smoltcp::wire::TcpPacket;
 
-use super::{Conn, Stage};
+use super::{Conn, Fed, Stage, header};
 use crate::engine::tcp::context::{Contexts, Wire};
-use crate::engine::tcp::recovery::{Ack, FAST_RETRANSMIT};
+use crate::engine::tcp::recovery::{Ack, FAST_RETRANSMIT, is_newer};
 use crate::engine::wire::{TCP_HEADER, ip_header_len};
 
 /// Linux's TCP_RTO_MAX.
@@ -25,6 +25,9 @@ const MAX_TIMEOUT: Duration = Duration::from_secs(120);
 /// a little for what the timers are worth (Linux's TCP_TIMEOUT_MIN).
 const MAX_ACK_DELAY: Duration = Duration::from_millis(200);
 const TIMER_SLACK: Duration = Duration::from_millis(2);
+/// Segments of a flight whose loss costs more, sent again one for each round trip, than a congestion window that begins with
+/// one segment and doubles.
+const MANY: usize = 4;
 /// Timers of smoltcp's that may be in front of its time-out: delayed acknowledgements and the like.
 const MAX_STEPS: usize = 3;
 
@@ -43,6 +46,8 @@ pub(crate) struct Flight {
     pub(super) timeouts: u32,
     /// The end of this flight was probed.
     probed: bool,
+    /// Everything before this is being sent again, because more than one segment of it was lost.
+    resending_to: Option<u32>,
     /// Segments that were sent again, ever.
     pub(super) retransmits: u32,
     /// The most segments that were under way at a time.
@@ -63,6 +68,7 @@ impl Flight {
             stuck_since: now,
             timeouts: 0,
             probed: false,
+            resending_to: None,
             retransmits: 0,
             most: 0,
             window: 0,
@@ -159,6 +165,8 @@ impl Conn {
             self.soft_error = None;
             self.flight.on_progress(now);
             self.rtt.on_ack(now, ack);
+            self.scoreboard.advance(ack);
+            self.flight.resending_to = self.flight.resending_to.filter(|to| is_newer(*to, ack));
         }
         said
     }
@@ -203,6 +211,10 @@ impl Conn {
             self.flight.timeouts += 1;
             self.counts.timeouts = self.counts.timeouts.saturating_add(1);
             self.flight.waiting_since = now;
+            self.flight.resending_to = None;
+            if self.flight.timeouts > 1 {
+                self.scoreboard.clear();
+            }
             // smoltcp forgets its time-out when the window closes, and does not take it up again when it opens. Its window
             // probes have nothing in them when all was sent, of which the peer has dropped what it had no room for.
             if !self.put_clock_forward(contexts, now, out) {
@@ -214,6 +226,66 @@ impl Conn {
             self.recovery.begin(self.sent.0);
             self.repeat_ack(contexts, now, FAST_RETRANSMIT, out);
         }
+    }
+
+    /// Notes what the peer has beyond what it acknowledges. `Some` when the segment has done all it can.
+    pub(super) fn take_sack(
+        &mut self,
+        contexts: &mut Contexts,
+        now: Instant,
+        packet: &Frame,
+        tcp_at: usize,
+        ack: Ack,
+        out: &mut Vec<Frame>,
+    ) -> Option<Fed> {
+        let una = self.recovery.acknowledged().filter(|_| self.peer_sack && self.stage == Stage::Open)?;
+        for block in header::sack_blocks(packet, tcp_at) {
+            self.scoreboard.note(una, self.sent.0, block);
+        }
+        let Ack::Duplicate(_) = ack else { return None };
+        if self.unacknowledged() == 0 || self.flight.window == 0 {
+            return None;
+        }
+        let waits = !self.is_resending() && {
+            !self.has_lost_many(una) || self.recovery.is_fast() || !self.resend_lost(contexts, now, out)
+        };
+        if waits {
+            return None;
+        }
+        // What it says again is known: smoltcp would take it for another loss.
+        self.hear(now);
+        Some(Fed::Nothing)
+    }
+
+    /// Whether so much was lost that one segment for each round trip takes longer than to begin anew.
+    pub(super) fn has_lost_many(&self, una: u32) -> bool {
+        let segment = self.wire_mss(TCP_HEADER);
+        self.scoreboard.lost(una, segment) > MANY * segment
+    }
+
+    /// Whether everything is being sent again, in order.
+    pub(super) fn is_resending(&self) -> bool {
+        self.flight.resending_to.is_some()
+    }
+
+    /// Sends again what is missing, more than smoltcp would at once. Whether it does.
+    pub(super) fn resend_lost(
+        &mut self,
+        contexts: &mut Contexts,
+        now: Instant,
+        out: &mut Vec<Frame>,
+    ) -> bool {
+        let resends = self.put_clock_forward(contexts, now, out);
+        if resends {
+            self.flight.resending_to = Some(self.sent.0);
+            self.recovery.begin(self.sent.0);
+        }
+        resends
+    }
+
+    /// Whether the peer has this already, and hears nothing new by it.
+    pub(super) fn is_needless(&self, begin: u32, end: u32, acknowledged: u32) -> bool {
+        !self.scoreboard.is_empty() && self.sent.1 == acknowledged && self.scoreboard.holds(begin, end)
     }
 
     /// The window has opened: what was sent while it was closed, or beyond its end, was for nothing.

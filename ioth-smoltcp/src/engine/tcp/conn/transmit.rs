@@ -84,6 +84,8 @@ impl Conn {
             self.data_sent = net.now;
             self.flight.most = self.flight.most.max(self.segments_in_flight() as u32);
             self.note_flight(self.recovery.in_flight(end));
+        } else if segment_len > 0 && !syn && in_flight > 0 && self.is_needless(sequence, end, acknowledged) {
+            return;
         } else if segment_len > 0 && (in_flight > 0 || syn) {
             self.recovery.on_retransmit(sequence);
             self.rtt.on_retransmit();
