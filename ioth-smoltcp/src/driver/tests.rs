@@ -142,8 +142,10 @@ impl Link for Gate {
         while !frames.is_empty()
             && self.room.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |room| room.checked_sub(1)).is_ok()
         {
-            frames.pop_front();
-            self.taken.fetch_add(1, Ordering::SeqCst);
+            // What the node says to groups, in a time of its own, is no socket's.
+            if frames.pop_front().is_some_and(|frame| frame.starts_with(&[0xFF; 6])) {
+                self.taken.fetch_add(1, Ordering::SeqCst);
+            }
         }
         Ok(())
     }
