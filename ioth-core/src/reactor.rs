@@ -22,7 +22,7 @@ use nix::sys::signal::SigSet;
 use parking_lot::Mutex;
 
 use crate::fork::{self, PerProcess};
-use crate::spin::{History, Spinner};
+use crate::spin::{Service, Wait, look_or_sleep};
 use crate::{Events, sys};
 use agenda::{Agenda, Sleep, TimerInner, TimerState};
 
@@ -59,10 +59,6 @@ const THREAD_NAME: &str = "ioth-reactor";
 const BELL: u64 = u64::MAX;
 /// Descriptors that one wait tells of, to begin with; the others have their turn in the next.
 const EVENTS: usize = 256;
-/// A wait that was hardly more than the way there and back through a switch takes, with another process at its end; and how long
-/// a look takes after one.
-const SHORT_SLEEP: Duration = Duration::from_micros(300);
-const LONGEST_LOOK: Duration = Duration::from_micros(250);
 
 /// The process-wide reactor.
 ///
@@ -349,7 +345,7 @@ impl Shared {
         // The program's signal handlers and the calls that they interrupt belong in the program's threads.
         let _ = SigSet::all().thread_block();
         let mut events = vec![EpollEvent::empty(); EVENTS];
-        let history = History::new(LONGEST_LOOK);
+        let service = Service::default();
         loop {
             let sleep = self.agenda.lock().fall_asleep();
             if sleep == Sleep::Awake {
@@ -359,7 +355,7 @@ impl Shared {
                     events.resize(all, EpollEvent::empty());
                 }
             }
-            let waited = match self.wait(&mut events, sleep, &history) {
+            let waited = match self.wait(&mut events, sleep, &service) {
                 Err(Errno::EINTR) => Ok(0), // by a debugger: signals are blocked
                 waited => waited,
             };
@@ -387,41 +383,22 @@ impl Shared {
         }
     }
 
-    fn wait(&self, events: &mut [EpollEvent], sleep: Sleep, history: &History) -> Result<usize, Errno> {
-        let begin = Instant::now();
-        let looks = sleep != Sleep::Awake && self.eager.load(Ordering::Relaxed);
-        let worth = if looks { history.worth() } else { None };
-        if let Some((time, _spinner)) = worth.and_then(|time| Some((time, Spinner::new()?))) {
-            let until = match sleep {
-                Sleep::Until(deadline) => deadline.min(begin + time),
-                _ => begin + time,
-            };
-            let found = self.look(events, until);
-            history.record(found != Ok(0));
-            if found != Ok(0) {
-                return found;
-            }
-        }
-        let timeout = match sleep {
-            Sleep::Awake => Some(Duration::ZERO),
-            Sleep::Until(deadline) => Some(deadline.saturating_duration_since(Instant::now())),
+    fn wait(&self, events: &mut [EpollEvent], sleep: Sleep, service: &Service) -> Result<usize, Errno> {
+        let deadline = match sleep {
+            Sleep::Awake => return sys::epoll_wait(&self.epoll, events, Some(Duration::ZERO)),
+            Sleep::Until(deadline) => Some(deadline),
             Sleep::Forever => None,
         };
-        let waited = sys::epoll_wait(&self.epoll, events, timeout);
-        if looks {
-            history.slept(begin.elapsed(), SHORT_SLEEP);
-        }
-        waited
-    }
-
-    /// Looks again and again, and lets others have its core between two looks.
-    fn look(&self, events: &mut [EpollEvent], until: Instant) -> Result<usize, Errno> {
-        loop {
-            let found = sys::epoll_wait(&self.epoll, events, Some(Duration::ZERO));
-            if found != Ok(0) || Instant::now() >= until {
-                return found;
-            }
-            thread::yield_now();
+        let mut wait = |how| {
+            let timeout = match how {
+                Wait::Awake => Some(Duration::ZERO),
+                Wait::Asleep => deadline.map(|deadline| deadline.saturating_duration_since(Instant::now())),
+            };
+            sys::epoll_wait(&self.epoll, events, timeout)
+        };
+        match self.eager.load(Ordering::Relaxed) {
+            true => look_or_sleep(service, deadline, |found| *found != Ok(0), wait),
+            false => wait(Wait::Asleep),
         }
     }
 

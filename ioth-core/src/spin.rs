@@ -10,13 +10,18 @@
 
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::time::Duration;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use crate::fork::PerProcess;
 
 /// How long a look takes as a rule, and after a short sleep if nothing else is said.
 const USUAL: Duration = Duration::from_micros(10);
 const LONGEST: Duration = Duration::from_micros(100);
+/// A wait that was hardly more than the way there and back through a switch takes, with another process at its end; and how long
+/// a look takes after one.
+const SHORT_SERVICE: Duration = Duration::from_micros(300);
+const LONGEST_SERVICE: Duration = Duration::from_micros(250);
 /// Looks in vain after which a node's waiters sleep at once, but for every so many-th.
 const PATIENCE: usize = 8;
 const RETRY: usize = 16;
@@ -74,6 +79,56 @@ impl History {
             self.misses.fetch_add(1, Ordering::Relaxed);
         }
     }
+}
+
+/// How the waits of a thread fared that serves other processes: see [`look_or_sleep`].
+#[derive(Debug)]
+pub struct Service(History);
+
+impl Default for Service {
+    fn default() -> Self {
+        Service(History::new(LONGEST_SERVICE))
+    }
+}
+
+/// Looks for what comes, until `deadline` at most, and yields its core between two looks: whoever brings it may need it. Then sleeps.
+/// `wait` does either, `came` tells whether there was something.
+///
+/// For a thread that has no other work than to serve other processes: each of them would sleep while the other one wakes.
+pub fn look_or_sleep<T>(
+    service: &Service,
+    deadline: Option<Instant>,
+    came: impl Fn(&T) -> bool,
+    mut wait: impl FnMut(Wait) -> T,
+) -> T {
+    let (Service(history), begin) = (service, Instant::now());
+    if let Some((time, _spinner)) = history.worth().and_then(|time| Some((time, Spinner::new()?))) {
+        let until = deadline.map_or(begin + time, |deadline| deadline.min(begin + time));
+        loop {
+            let found = wait(Wait::Awake);
+            if came(&found) {
+                history.record(true);
+                return found;
+            }
+            if Instant::now() >= until {
+                break;
+            }
+            thread::yield_now();
+        }
+        history.record(false);
+    }
+    let slept = wait(Wait::Asleep);
+    history.slept(begin.elapsed(), SHORT_SERVICE);
+    slept
+}
+
+/// How to wait once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wait {
+    /// A look, without waiting.
+    Awake,
+    /// Until something comes.
+    Asleep,
 }
 
 /// A thread of the process that spins, until this is dropped.

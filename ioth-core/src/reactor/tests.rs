@@ -5,6 +5,7 @@ use std::os::unix::net::UnixStream;
 use std::sync::mpsc::{self, Receiver, Sender};
 
 use super::*;
+use crate::spin::Spinner;
 
 const LONG: Duration = Duration::from_secs(20);
 

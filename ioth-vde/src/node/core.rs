@@ -5,6 +5,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 use ioth_core::Errno;
+use ioth_core::spin::{Service, Wait, look_or_sleep};
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 use nix::sys::socket::{MsgFlags, recv};
 use slab::Slab;
@@ -127,6 +128,8 @@ pub(super) struct Core {
     pub(super) ports: super::door::Ports,
     pub(super) mirror: Option<Mirror>,
     pub(super) epoll: Epoll,
+    /// How its waits fared, where it has a thread of its own.
+    service: Service,
     pub(super) listener: OwnedFd,
     _listener_file: SocketFile,
     pub(super) dir: Directory,
@@ -180,6 +183,7 @@ impl Core {
             ports: super::door::Ports::default(),
             mirror: None,
             epoll,
+            service: Service::default(),
             listener,
             _listener_file: file,
             dir,
@@ -226,7 +230,7 @@ impl Core {
                 EpollTimeout::try_from(left).unwrap_or(EpollTimeout::MAX)
             }
         };
-        let count = match self.epoll.wait(&mut events, timeout) {
+        let count = match self.wait(&mut events, timeout) {
             Err(Errno::EINTR) => 0,
             result => result?,
         };
@@ -260,6 +264,24 @@ impl Core {
             (false, true) => Round::Busy,
             (false, false) => Round::Idle,
         })
+    }
+
+    fn wait(&self, events: &mut [EpollEvent], timeout: EpollTimeout) -> nix::Result<usize> {
+        if timeout == EpollTimeout::ZERO {
+            return self.epoll.wait(events, timeout);
+        }
+        look_or_sleep(
+            &self.service,
+            self.next_deadline(),
+            |found| *found != Ok(0),
+            |how| {
+                let timeout = match how {
+                    Wait::Awake => EpollTimeout::ZERO,
+                    Wait::Asleep => timeout,
+                };
+                self.epoll.wait(events, timeout)
+            },
+        )
     }
 
     /// Whether there is work that no event will tell of.
