@@ -39,6 +39,14 @@ pub(crate) const SOCKET: i32 = 1;
 pub(crate) const TUN: i32 = 2;
 
 impl Question {
+    /// Whether it is for a socket that hears nothing before it is used: raw ones hear all from the moment that they are made.
+    pub(crate) fn is_quiet(self) -> bool {
+        let kind = self.kind & !(libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC);
+        self.what == SOCKET
+            && matches!(self.domain, libc::AF_INET | libc::AF_INET6)
+            && matches!(kind, libc::SOCK_STREAM | libc::SOCK_DGRAM)
+    }
+
     pub(crate) fn to_bytes(self) -> [u8; size_of::<Question>()] {
         let mut bytes = [0; size_of::<Question>()];
         for (to, from) in bytes.chunks_exact_mut(4).zip([self.what, self.domain, self.kind, self.protocol]) {

@@ -140,7 +140,7 @@ impl Channel {
 
     fn ask_ahead(&mut self, question: Question, now: Instant) -> std::result::Result<(), Silent> {
         self.last = Some((question, now));
-        self.ahead = question.what == SOCKET;
+        self.ahead = question.is_quiet();
         match self.ahead {
             true => self.send(question),
             false => Ok(()),

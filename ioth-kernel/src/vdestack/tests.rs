@@ -145,6 +145,19 @@ fn sockets_that_are_made_ahead() {
             assert_eq!(wrong.err(), Some(Errno::EPROTONOSUPPORT));
         }
     }
+    // A raw socket hears what comes from the moment that it is made.
+    let raws = [(); 4].map(|()| {
+        let raw = stack.socket(Domain::INET, SocketType::RAW, libc::IPPROTO_ICMP).unwrap();
+        assert_eq!(receive(&*raw, MsgFlags::DONTWAIT), Err(Errno::EAGAIN));
+        let echo = [8, 0, 0xF7, 0xFF, 0, 0, 0, 0];
+        let addr: SocketAddr = "127.0.0.1:0".parse().unwrap();
+        let addr = addr.into();
+        let data = [IoSlice::new(&echo)];
+        raw.send(&SendMsg { addr: Some(&addr), ..SendMsg::new(&data) }, MsgFlags::empty()).unwrap();
+        assert_eq!(receive(&*raw, MsgFlags::empty()), Ok(28));
+        raw
+    });
+    sockets.extend(raws);
     let mut cookies: Vec<u64> = sockets
         .iter()
         .map(|socket| {
