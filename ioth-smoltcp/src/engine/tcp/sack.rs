@@ -1,7 +1,7 @@
 //! What the peer has received beyond what it acknowledges, by its selective acknowledgements: the scoreboard of RFC 6675 §4.
 //!
 //! smoltcp ignores them. Alone, it sends one missing segment again in each round trip, and narrows its congestion window for
-//! each. So when more than one is missing it is made to send everything again, as after a time-out but at once: it narrows
+//! each. So when many are missing (`retransmit::MANY`) it is made to send everything again, as after a time-out but at once: it narrows
 //! its window a single time and doubles it with every round trip. What the peer has is kept from leaving.
 //!
 //! Read first: RFC 2018, RFC 6675 §4.

@@ -46,7 +46,7 @@ pub(crate) struct Flight {
     pub(super) timeouts: u32,
     /// The end of this flight was probed.
     probed: bool,
-    /// Everything before this is being sent again, because more than one segment of it was lost.
+    /// Everything before this is being sent again, because many segments of it were lost.
     resending_to: Option<u32>,
     /// Segments that were sent again, ever.
     pub(super) retransmits: u32,
